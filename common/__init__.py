@@ -1,0 +1,10 @@
+"""What every method shares: the digits, the models, the figures, the command line.
+
+Importing this package settles, before anyone imports TensorFlow, that Keras runs on
+TensorFlow and that TensorFlow starts without its log lines.  It imports neither.
+"""
+
+import os
+
+os.environ["KERAS_BACKEND"] = "tensorflow"
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")

@@ -1,0 +1,102 @@
+"""The 70,000 MNIST digits, checked each time they are read.
+
+Images come as float32 in [0, 1] with shape (n, 28, 28), labels as int64 with shape (n,).
+"""
+
+import hashlib
+import zipfile
+import zlib
+
+import numpy as np
+
+from common import files
+from common.command import Failure
+
+PATH = files.COMMON / "mnist.npz"
+SIDE = 28
+CLASSES = 10
+
+# name: shape and SHA-256 of the uint8 array's bytes, row-major
+ARRAYS = {
+    "x_train": (
+        (60000, 28, 28),
+        "741c988805d008ac6e4c904b69001ba184c24b2c540a4ef403f4c71b676cf757",
+    ),
+    "y_train": ((60000,), "1feba77c54802fa5339a11837ea4b2866434b83314ec45192930f1df69120c13"),
+    "x_test": ((10000, 28, 28), "6d87418db22cc8025d05968bec9bd5c3932904b23485740db143a061a2c9d161"),
+    "y_test": ((10000,), "ddeff807876a9661a1110d45c266c86239a3a1b7d37da0c3716a7a683c852ff5"),
+}
+# What NumPy, zipfile and zlib raise on a file that is not the .npz it should be.
+BROKEN_NPZ = (
+    ValueError,
+    KeyError,
+    EOFError,
+    TypeError,
+    AttributeError,
+    NotImplementedError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+
+
+def load(split, path=PATH):
+    """Read one half of MNIST: `split` is "train" (60,000 digits) or "test" (10,000).
+
+    Returns (x, y): float32 (n, 28, 28) in [0, 1] and int64 (n,).  Where the file is absent,
+    Keras's own download takes its place.  Raises `Failure` when the file is broken or holds
+    other arrays than the original MNIST.
+    """
+    if not path.exists():
+        path = _download(path)
+    x, y = (_read(path, f"{kind}_{split}") for kind in "xy")
+    return x.astype(np.float32) / np.float32(255), y.astype(np.int64)
+
+
+def _read(path, name):
+    """One array of the file, after its shape, dtype and SHA-256 have been checked."""
+    shape, sha256 = ARRAYS[name]
+    restore = f"restore it with `git checkout {files.show(PATH)}`"
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            array = arrays[name]
+    except OSError as error:
+        raise Failure(
+            f"cannot read {files.show(path)}: {files.reason(error)}; {restore}"
+        ) from error
+    except BROKEN_NPZ as error:
+        raise Failure(
+            f"{files.show(path)} is truncated or not an .npz file with {name}; {restore}"
+        ) from error
+    if array.shape != shape or array.dtype != np.uint8:
+        raise Failure(
+            f"{files.show(path)}: {name} is {array.dtype} {array.shape}, "
+            f"not uint8 {shape}; {restore}"
+        )
+    if hashlib.sha256(np.ascontiguousarray(array)).hexdigest() != sha256:
+        raise Failure(
+            f"{files.show(path)}: {name} was altered (SHA-256 differs from MNIST's); {restore}"
+        )
+    return array
+
+
+def _download(missing):
+    """Fetch MNIST the way Keras does; its copy goes through the same checks as ours."""
+    import keras
+
+    try:
+        path = keras.utils.get_file(
+            "mnist.npz",
+            origin="https://storage.googleapis.com/tensorflow/tf-keras-datasets/mnist.npz",
+            file_hash="731c5ac602752760c8e48fbffcf8c3b850d9dc2a2aedcf2cc48468fc17b673d1",
+        )
+    except Exception as error:  # whatever the network, a proxy or the cache folder raises
+        raise Failure(
+            f"{files.show(missing)} not found, and downloading it failed "
+            f"({files.reason(error)}); restore it with `git checkout {files.show(missing)}`"
+        ) from error
+    return type(missing)(path)
+
+
+def one_hot(y):
+    """Labels (n,) as float32 (n, 10) with a one in the column of the label."""
+    return np.eye(CLASSES, dtype=np.float32)[y]

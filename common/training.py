@@ -1,0 +1,100 @@
+"""Training as the two training scripts share it: fit, report, save."""
+
+import csv
+import sys
+
+import numpy as np
+
+from common import data, files, metrics, models, plots
+from common.command import Failure
+
+
+def predictions_path(name):
+    """Where the predictions over the test set lie, as CSV."""
+    return files.WEIGHTS / f"{name}_predictions.csv"
+
+
+def confusion_path(name):
+    """Where the figure of the confusion matrix lies."""
+    return files.IMG / f"confusion_{name}.png"
+
+
+def outputs(name):
+    """The three files that training a model writes."""
+    return [models.weights_path(name), predictions_path(name), confusion_path(name)]
+
+
+def fit(name, optimizer, *, epochs, batch_size, seed):
+    """Train a new model on the 60,000 training digits and return it.
+
+    `optimizer(steps)` makes the Keras optimizer for that many steps in all.  The seed fixes the
+    initial weights, the order of the digits and the dropout.
+    """
+    x, y = data.load("train")
+
+    import keras
+
+    keras.utils.set_random_seed(seed)
+    model = models.build(name)
+    steps_per_epoch = -(-len(x) // batch_size)
+    model.compile(
+        optimizer=optimizer(epochs * steps_per_epoch),
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+        # Fifty steps inside one compiled call: half the time for the small models.
+        steps_per_execution=min(50, steps_per_epoch),
+        jit_compile=False,
+    )
+    # A progress bar on a terminal, a line an epoch in a file.
+    verbose = 1 if sys.stdout.isatty() else 2
+    model.fit(x, y, batch_size=batch_size, epochs=epochs, verbose=verbose)
+    if not all(np.isfinite(weights).all() for weights in model.get_weights()):
+        raise Failure(f"training the {models.TITLES[name]} diverged: try a smaller --learning-rate")
+    return model
+
+
+def report(name, model):
+    """Print the test figures, write weights, predictions and figure; return the three paths."""
+    x, y = data.load("test")
+    logits = models.predict(model, x)
+    predicted = logits.argmax(axis=1)
+    accuracy = (predicted == y).mean()
+    loss = -np.log(models.softmax(logits.astype(np.float64))[np.arange(len(y)), y]).mean()
+    confusion = metrics.confusion_matrix(y, predicted)
+
+    print(metrics.table(confusion))
+    print(f"{models.TITLES[name]}: test loss {loss:.4f}, test accuracy {accuracy:.2%}")
+
+    weights, predictions, picture = outputs(name)
+    with files.replacing(weights) as temporary:
+        model.save_weights(temporary)
+    with files.replacing(predictions) as temporary, open(temporary, "w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(("index", "actual", "predicted"))
+        writer.writerows(zip(range(len(y)), y, predicted, strict=True))
+    title = f"{models.TITLES[name]}: {accuracy:.2%} of 10,000 test digits right"
+    plots.save(plots.confusion(confusion, title), picture)
+    for path in outputs(name):
+        print(f"wrote {files.show(path)}")
+    return outputs(name)
+
+
+def add_arguments(parser, *, epochs, batch_size, learning_rate):
+    """The settings of training, with a script's own defaults."""
+    from common import command
+
+    parser.add_argument(
+        "--epochs", type=command.positive_int, default=epochs, help="passes over the training set"
+    )
+    parser.add_argument(
+        "--batch-size", type=command.positive_int, default=batch_size, help="digits a step"
+    )
+    parser.add_argument(
+        "--learning-rate",
+        type=command.positive_float,
+        default=learning_rate,
+        help="of the optimizer",
+    )
+    parser.add_argument(
+        "--seed", type=command.seed, default=0, help="initial weights, order of the digits, dropout"
+    )

@@ -1,0 +1,1 @@
+"""Softmax regression, the linear classifier, and what is special about it."""
