@@ -5,6 +5,10 @@ TensorFlow and that TensorFlow starts without its log lines.  It imports neither
 """
 
 import os
+import sys
+
+from common.quiet import QuietTensorFlow
 
 os.environ["KERAS_BACKEND"] = "tensorflow"
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+sys.meta_path.insert(0, QuietTensorFlow())

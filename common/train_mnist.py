@@ -3,7 +3,8 @@
     python common/train_mnist.py               both
     python common/train_mnist.py --model mlp   one of them
 
-Adam, with a learning rate that falls to zero along a cosine.
+Adam, with a learning rate that falls from 0.002 to zero along a cosine; ten epochs of
+batches of 100 for the MLP, three epochs of batches of 200 for the CNN.
 
 reads   common/mnist.npz
 writes  common/weights/{model}.weights.h5, common/weights/{model}_predictions.csv,
@@ -13,7 +14,9 @@ writes  common/weights/{model}.weights.h5, common/weights/{model}_predictions.cs
 from common import command, files, training
 
 EPOCHS = {"mlp": 10, "cnn": 3}
-LEARNING_RATE = {"mlp": 2e-3, "cnn": 1e-3}
+LEARNING_RATE = {"mlp": 2e-3, "cnn": 2e-3}
+# Adam touches all of the CNN's 3.3 million weights at every step: fewer steps, less time.
+BATCH_SIZE = {"mlp": 100, "cnn": 200}
 
 
 def main(argv=None):
@@ -21,7 +24,7 @@ def main(argv=None):
     parser.add_argument(
         "--model", choices=("mlp", "cnn", "all"), default="all", help="what to train"
     )
-    training.add_arguments(parser, epochs=None, batch_size=100, learning_rate=None)
+    training.add_arguments(parser, epochs=None, batch_size=None, learning_rate=None)
     args = parser.parse_args(argv)
     names = ("mlp", "cnn") if args.model == "all" else (args.model,)
     for name in names:
@@ -39,7 +42,7 @@ def main(argv=None):
                 keras.optimizers.schedules.CosineDecay(rate, steps)
             ),
             epochs=args.epochs or EPOCHS[name],
-            batch_size=args.batch_size,
+            batch_size=args.batch_size or BATCH_SIZE[name],
             seed=args.seed,
         )
         written += training.report(name, model)

@@ -1,0 +1,36 @@
+"""Draw 5,000 distinct random test digits, on which the attack scripts work.
+
+    python common/generate_5k.py
+
+reads   common/mnist.npz
+writes  common/5k_samples.npz: images float32 (5000, 28, 28) in [0, 1], labels int64 (5000,),
+        indices int64 (5000,), the places in the test set
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+from common import command, files, samples
+
+
+def main(argv=None):
+    parser = command.Parser(__doc__)
+    parser.add_argument("--count", type=command.positive_int, default=5000, help="how many digits")
+    parser.add_argument("--seed", type=command.seed, default=0, help="which digits")
+    parser.add_argument("--output", type=Path, default=samples.PATH, help="the .npz file to write")
+    args = parser.parse_args(argv)
+    files.check_output(args.output)
+
+    images, labels, indices = samples.draw(args.count, args.seed)
+    # Through an open file, because NumPy would add .npz to another suffix.
+    with files.replacing(args.output) as temporary, open(temporary, "wb") as file:
+        np.savez_compressed(file, images=images, labels=labels, indices=indices)
+    print("digit " + "".join(f"{digit:6d}" for digit in range(10)))
+    print("count " + "".join(f"{count:6d}" for count in np.bincount(labels, minlength=10)))
+    print(f"wrote {files.show(args.output)}")
+    return [args.output]
+
+
+if __name__ == "__main__":
+    command.run(main)

@@ -1,0 +1,57 @@
+"""The random test digits that the attack scripts work on: read and written in one place."""
+
+import numpy as np
+
+from common import data, files
+from common.command import Failure
+
+PATH = files.COMMON / "5k_samples.npz"
+
+
+def draw(count, seed):
+    """Choose `count` distinct test digits at random.
+
+    Returns (images, labels, indices): float32 (count, 28, 28) in [0, 1], int64 (count,), and the
+    places in the test set, int64 (count,).  Raises `Failure` when there are not that many.
+    """
+    x, y = data.load("test")
+    if count > len(x):
+        raise Failure(f"--count {count}: the test set has only {len(x)} digits")
+    indices = np.random.default_rng(seed).permutation(len(x))[:count]
+    return x[indices], y[indices], indices.astype(np.int64)
+
+
+def load(path=PATH):
+    """Read a sample file: (images, labels, indices) as `draw` returns them.
+
+    Raises `Failure` when the file is missing, broken or holds anything but such arrays.
+    """
+    shown = files.show(path)
+    again = "make it with `python common/generate_5k.py`"
+    if not path.exists():
+        raise Failure(f"{shown} not found: {again}")
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            images, labels, indices = (arrays[key] for key in ("images", "labels", "indices"))
+    except OSError as error:
+        raise Failure(f"cannot read {shown}: {files.reason(error)}; {again}") from error
+    except data.BROKEN_NPZ as error:
+        raise Failure(
+            f"{shown} is truncated or not an .npz of images, labels and indices; {again}"
+        ) from error
+    if images.dtype != np.float32 or images.ndim != 3 or images.shape[1:] != (28, 28):
+        raise Failure(
+            f"{shown}: images are {images.dtype} {images.shape}, not float32 (n, 28, 28); {again}"
+        )
+    # Written so that NaN fails too.
+    if not (images.size and images.min() >= 0 and images.max() <= 1):
+        raise Failure(f"{shown}: images are not one or more with pixels in [0, 1]; {again}")
+    for name, array, end in (("labels", labels, data.CLASSES), ("indices", indices, 10000)):
+        if array.dtype != np.int64 or array.shape != images.shape[:1]:
+            raise Failure(
+                f"{shown}: {name} are {array.dtype} {array.shape}, "
+                f"not int64 {images.shape[:1]}; {again}"
+            )
+        if array.min() < 0 or array.max() >= end:
+            raise Failure(f"{shown}: {name} are not all from 0 to {end - 1}; {again}")
+    return images, labels, indices

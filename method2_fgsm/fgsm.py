@@ -1,0 +1,169 @@
+"""The fast gradient sign method (Goodfellow, Shlens & Szegedy 2015, "Explaining and Harnessing
+Adversarial Examples", section 4), and the smallest epsilon with which it reaches a target.
+
+Images are float32 (n, ...) in [0, 1], labels integers (n,), epsilon in the same [0, 1] pixel
+units.  A model is any Keras model from such images to logits (n, classes).
+"""
+
+import numpy as np
+import tensorflow as tf
+
+# A target counts as reached when its logit leads by this much: less is rounding, which another
+# batch size could undo.
+LEAD = 1e-5
+
+
+def log_odds_against(logits, y):
+    """log((1 - p_y) / p_y) of the label y, from logits (n, classes): a loss, shape (n,).
+
+    Its gradient is that of the cross entropy J = -log p_y divided by (1 - p_y), which is
+    positive: the sign is the same.  But where the model is so sure that p_y rounds to 1, the
+    gradient of J rounds to zero, and its sign to nothing; this one does not.
+    """
+    chosen = tf.one_hot(y, logits.shape[-1], on_value=True, off_value=False)
+    others = tf.where(chosen, logits.dtype.min, logits)
+    return tf.reduce_logsumexp(others, axis=1) - tf.reduce_sum(tf.where(chosen, logits, 0), axis=1)
+
+
+@tf.function(reduce_retracing=True)
+def gradient_sign(model, x, y):
+    """sign(∇ₓ J(x, y)) for a batch, compiled: a tensor like x with entries -1, 0 and 1."""
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch(x)
+        loss = log_odds_against(model(x, training=False), y)
+    return tf.sign(tape.gradient(loss, x))
+
+
+@tf.function(reduce_retracing=True)
+def _step(model, x, y, eps):
+    return tf.clip_by_value(x + eps * gradient_sign(model, x, y), 0, 1)
+
+
+def fgsm(model, x, y, eps, *, targeted=False, batch_size=1000):
+    """One step of size eps along the sign of the gradient, kept inside [0, 1].
+
+    Untargeted, `y` are the labels to get away from (Goodfellow et al. 2015, section 4):
+
+        x_adv = clip(x + eps * sign(∇ₓ J(x, y)))
+
+    Targeted, `y` are the labels to reach, and the sign of eps turns round:
+
+        x_adv = clip(x - eps * sign(∇ₓ J(x, y)))
+
+    Untargeted, pass the model's own predictions as `y` when the true labels are not known.
+    (In adversarial training true labels leak through the step; see Kurakin et al. 2017.)
+
+    x: float32 (n, ...) in [0, 1].  y: integers (n,).  eps: at least 0, in pixel units.
+    Returns x_adv: float32, the shape of x, in [0, 1] and within eps of x.
+    Raises ValueError when eps is negative or not finite, or labels and images do not match.
+    """
+    if not (np.isfinite(eps) and eps >= 0):
+        raise ValueError(f"eps must be a finite number of at least 0, not {eps!r}")
+    x, y = _checked(model, x, y)
+    step = tf.constant(-eps if targeted else eps, tf.float32)
+    x_adv = np.empty_like(x)
+    for start in range(0, len(x), batch_size):
+        batch = slice(start, start + batch_size)
+        x_adv[batch] = _step(model, x[batch], y[batch], step)
+    return x_adv
+
+
+def smallest_eps(model, x, y_target, *, max_eps=1.0, tol=1e-4, resolution=1e-3, batch_size=1000):
+    """The smallest eps with which one targeted, clipped sign step is classified as its target.
+
+    The sign is taken once, at x.  Along x(eps) = clip(x - eps * sign(∇ₓ J(x, y_target))) the
+    target may be reached, lost and reached again; what is returned is the first crossing.  To
+    find it, every eps on a grid from 0 to max_eps in steps of `resolution` is tried in
+    ascending order, and bisection runs only inside the first grid step that ends at the target.
+    So the answer is the first crossing up to one thing: a stretch of success narrower than
+    `resolution` between two grid points is stepped over.
+
+    x: float32 (n, ...) in [0, 1].  y_target: integers (n,).  tol: how far above the crossing
+    the answer may lie.  All in pixel units.
+    Returns (eps, x_adv): float32 (n,), NaN where no eps up to max_eps will do, and 0 where x is
+    classified as its target already; float32 like x, the adversarial images at exactly that
+    eps, and x itself where there is none.
+    Raises ValueError when max_eps, tol or resolution is not above 0, or labels and images do
+    not match.
+    """
+    for name, value in (("max_eps", max_eps), ("tol", tol), ("resolution", resolution)):
+        if not (np.isfinite(value) and value > 0):
+            raise ValueError(f"{name} must be a finite number above 0, not {value!r}")
+    x, y_target = _checked(model, x, y_target)
+    steps = int(np.ceil(max_eps / resolution - 1e-9))
+    grid = np.minimum(np.arange(steps + 1) * resolution, max_eps).astype(np.float32)
+
+    eps = np.full(len(x), np.nan, np.float32)
+    x_adv = x.copy()
+    for start in range(0, len(x), batch_size):
+        batch = slice(start, start + batch_size)
+        sign = gradient_sign(model, x[batch], y_target[batch]).numpy()
+        eps[batch] = _first_crossing(model, x[batch], sign, y_target[batch], grid, tol, batch_size)
+        distance = np.nan_to_num(eps[batch]).reshape(-1, *[1] * (x.ndim - 1))
+        x_adv[batch] = np.clip(x[batch] - distance * sign, 0, 1)
+    return eps, x_adv
+
+
+def _first_crossing(model, x, sign, y_target, grid, tol, batch_size):
+    """The scan over the grid and the bisection of `smallest_eps`, for one batch of images."""
+    crossing = np.full(len(x), -1)
+    active = np.arange(len(x))
+    tried = 0
+    while len(active) and tried < len(grid):
+        # The fewer images are left, the more epsilons of each fit into a batch.
+        ahead = grid[tried : tried + max(1, batch_size // len(active))]
+        reached = _reached(
+            model, x[active], sign[active], y_target[active], np.tile(ahead, (len(active), 1))
+        ).numpy()
+        done = reached.any(axis=1)
+        crossing[active[done]] = tried + reached[done].argmax(axis=1)
+        active = active[~done]
+        tried += len(ahead)
+
+    found = crossing >= 0
+    high = np.where(found, grid[crossing], np.float32(np.nan))
+    low = grid[np.maximum(crossing - 1, 0)]
+    narrow = np.flatnonzero(found & (high - low > tol))
+    while len(narrow):
+        middle = (low[narrow] + high[narrow]) / 2
+        reached = _reached(
+            model, x[narrow], sign[narrow], y_target[narrow], middle[:, np.newaxis]
+        ).numpy()[:, 0]
+        high[narrow[reached]] = middle[reached]
+        low[narrow[~reached]] = middle[~reached]
+        # Below float32's own spacing the middle is one of the ends, and no narrower can be had.
+        moved = (middle != low[narrow]) | (middle != high[narrow])
+        narrow = narrow[(high[narrow] - low[narrow] > tol) & moved]
+    return high
+
+
+@tf.function(reduce_retracing=True)
+def _reached(model, x, sign, y_target, eps):
+    """Whether clip(x - eps * sign) is classified as its target: bool (n, k) for eps (n, k)."""
+    n, k = tf.shape(eps)[0], tf.shape(eps)[1]
+    pixels = x.shape[1:]
+    eps = tf.reshape(eps, [n, k] + [1] * len(pixels))
+    moved = tf.clip_by_value(x[:, tf.newaxis] - eps * sign[:, tf.newaxis], 0, 1)
+    logits = model(tf.reshape(moved, [n * k, *pixels]), training=False)
+    lead = -log_lead(logits, tf.repeat(y_target, k))
+    return tf.reshape(lead > LEAD, [n, k])
+
+
+def log_lead(logits, y):
+    """max over k ≠ y of logit k, less logit y: negative exactly where y is predicted.  (n,)"""
+    chosen = tf.one_hot(y, logits.shape[-1], on_value=True, off_value=False)
+    others = tf.where(chosen, logits.dtype.min, logits)
+    return tf.reduce_max(others, axis=1) - tf.reduce_sum(tf.where(chosen, logits, 0), axis=1)
+
+
+def _checked(model, x, y):
+    """x as float32 and y as int64 arrays, once they are seen to fit each other and the model."""
+    x, y = np.asarray(x, np.float32), np.asarray(y)
+    classes = model.output_shape[-1]
+    if x.shape[1:] != tuple(model.input_shape[1:]):
+        raise ValueError(f"images are {x.shape}, but the model takes (n, *{model.input_shape[1:]})")
+    if y.shape != x.shape[:1] or not np.issubdtype(y.dtype, np.integer):
+        raise ValueError(f"labels are {y.dtype} {y.shape}, not integers {x.shape[:1]}")
+    if len(y) and not (y.min() >= 0 and y.max() < classes):
+        raise ValueError(f"labels must be from 0 to {classes - 1}")
+    return x, y.astype(np.int64)
