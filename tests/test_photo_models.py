@@ -1,0 +1,199 @@
+"""The ImageNet networks: preprocessing inside, weights from a file, one line when they lack."""
+
+import itertools
+import shutil
+
+import h5py
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from common import files
+from common.command import Failure
+from method2_fgsm import fgsm, imnet_fast_gradient, photo_models, streamed_results
+
+PREPROCESS_INPUT = {
+    "vgg16": keras.applications.vgg16.preprocess_input,
+    "resnet50": keras.applications.resnet50.preprocess_input,
+    "mobilenet_v2": keras.applications.mobilenet_v2.preprocess_input,
+}
+
+
+@pytest.mark.parametrize("name", PREPROCESS_INPUT)
+def test_preprocessing_equals_that_of_keras(name):
+    """On all 8-bit values, and exactly on what lies between them up to float32's rounding."""
+    x = np.random.default_rng(0).random((2, 8, 8, 3), np.float32)
+    x[0] = (np.arange(192).reshape(8, 8, 3) + 64).astype(np.float32) / np.float32(255)
+    expected = PREPROCESS_INPUT[name](x * np.float32(255))
+    found = np.asarray(photo_models.preprocess(name, x))
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 if name != "mobilenet_v2" else 0)
+
+
+@pytest.mark.parametrize("name", PREPROCESS_INPUT)
+def test_the_gradient_of_the_preprocessing_is_its_slope(name):
+    """Each output channel belongs to one input channel: 255 pixel values for each 1 of x."""
+    x = tf.random.stateless_uniform((1, 2, 2, 3), (0, 0))
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        # Red of the network's input weighs 100, green 10, blue 1 (as x has them).
+        order = (1.0, 10.0, 100.0) if name != "mobilenet_v2" else (100.0, 10.0, 1.0)
+        total = tf.reduce_sum(photo_models.preprocess(name, x) * tf.constant(order))
+    scale = 255 if name != "mobilenet_v2" else 2
+    expected = np.broadcast_to(np.array([100, 10, 1]) * scale, (1, 2, 2, 3))
+    np.testing.assert_allclose(tape.gradient(total, x), expected, rtol=1e-5)
+
+
+def write_legacy_weights(path, network):
+    """Random weights in the layout of the files that keras.applications downloads.
+
+    A group for each layer, in their order, with the names of its arrays; returns nothing.  He's
+    scale keeps the activations of a deep network in range.
+    """
+    rng = np.random.default_rng(0)
+    with h5py.File(path, "w") as file:
+        file.attrs["layer_names"] = [layer.name.encode() for layer in network.layers]
+        for layer in network.layers:
+            group = file.create_group(layer.name)
+            names = [f"{layer.name}_{weight.name}_1:0" for weight in layer.weights]
+            group.attrs["weight_names"] = [name.encode() for name in names]
+            for name, weight in zip(names, layer.weights, strict=True):
+                values = np.zeros(weight.shape, np.float32)
+                if len(weight.shape) > 1:
+                    fan_in = np.prod(weight.shape[:-1])
+                    values = rng.standard_normal(weight.shape, np.float32) * np.sqrt(2 / fan_in)
+                group.create_dataset(name, data=values.astype(np.float32))
+
+
+@pytest.fixture(scope="module")
+def vgg16(tmp_path_factory):
+    """(the model, its weights file)."""
+    path = tmp_path_factory.mktemp("vgg16") / "vgg16_weights.h5"
+    write_legacy_weights(path, keras.applications.VGG16(weights=None, classifier_activation=None))
+    yield photo_models.load("vgg16", path), path
+    path.unlink()
+
+
+def test_vgg16_is_keras_own_network_on_keras_own_preprocessing(vgg16):
+    model, path = vgg16
+    assert model.input_shape == (None, 224, 224, 3)
+    assert model.output_shape == (None, 1000)
+    network = model.get_layer("vgg16")
+    with h5py.File(path) as file:
+        for layer in ("block1_conv1", "block5_conv3", "predictions"):
+            for name, found in zip(
+                file[layer].attrs["weight_names"], network.get_layer(layer).weights, strict=True
+            ):
+                np.testing.assert_array_equal(found, file[layer][name])
+    x = np.random.default_rng(1).random((1, 224, 224, 3), np.float32)
+    expected = network.predict_on_batch(PREPROCESS_INPUT["vgg16"](x * np.float32(255)))
+    assert expected.std() > 1
+    np.testing.assert_allclose(model.predict_on_batch(x), expected, rtol=1e-4, atol=1e-3)
+    swapped = model.predict_on_batch(x[..., ::-1])
+    assert np.abs(swapped - expected).max() > 0.1
+
+
+def test_the_gradient_through_vgg16_is_that_of_finite_differences(vgg16):
+    model, _ = vgg16
+    rng = np.random.default_rng(2)
+    x = rng.uniform(0.3, 0.7, (1, 224, 224, 3)).astype(np.float32)
+    y = model.predict_on_batch(x).argmax(axis=1)
+    with tf.GradientTape() as tape:
+        image = tf.constant(x)
+        tape.watch(image)
+        loss = fgsm.log_odds_against(model(image, training=False), y)
+    gradient = tape.gradient(loss, image).numpy()
+    # One direction for each colour: exchanged channels would exchange the three slopes.
+    slopes = []
+    for channel in range(3):
+        direction = np.zeros_like(x)
+        direction[..., channel] = np.sign(gradient[..., channel])
+        h = 1e-4
+        ends = [
+            fgsm.log_odds_against(model(x + sign * h * direction, training=False), y).numpy()[0]
+            for sign in (1, -1)
+        ]
+        slope = (ends[0] - ends[1]) / (2 * h)
+        slopes.append(slope)
+        assert slope == pytest.approx((gradient * direction).sum(), rel=0.03)
+    assert min(abs(a - b) for a, b in itertools.combinations(slopes, 2)) > 0.1 * max(slopes)
+
+
+def test_vgg16_attacks_a_folder_from_a_weights_file(vgg16, tmp_path):
+    _, weights = vgg16
+    output, photographs = tmp_path / "rows.csv", tmp_path / "photographs"
+    photographs.mkdir()
+    shutil.copy(files.COMMON / "images" / "panda.jpg", photographs)
+    arguments = ("--model", "vgg16", "--weights", weights, "--eps", 0.02)
+    paths = ("--images", photographs, "--output", output)
+    imnet_fast_gradient.main([str(argument) for argument in (*arguments, *paths)])
+    (row,) = streamed_results.read(output)
+    assert row["path"] == "panda.jpg"
+    assert float(row["linf"]) == pytest.approx(0.02, abs=1e-6)
+
+
+@pytest.fixture(scope="module")
+def mobilenet_weights(tmp_path_factory):
+    path = tmp_path_factory.mktemp("mobilenet") / "mobilenet.weights.h5"
+    keras.utils.set_random_seed(0)
+    keras.applications.MobileNetV2(weights=None, classifier_activation=None).save_weights(path)
+    return path
+
+
+def test_weights_in_keras_newer_layout_are_read(mobilenet_weights):
+    model = photo_models.load("mobilenet_v2", mobilenet_weights)
+    network = keras.applications.MobileNetV2(weights=None, classifier_activation=None)
+    network.load_weights(mobilenet_weights)
+    x = np.random.default_rng(0).random((1, 224, 224, 3), np.float32)
+    np.testing.assert_allclose(
+        model.predict_on_batch(x), network.predict_on_batch(x * 2 - 1), atol=1e-5
+    )
+
+
+def test_weights_of_another_network_or_no_weights_at_all_are_refused(mobilenet_weights, tmp_path):
+    with pytest.raises(Failure, match="does not hold the weights of ResNet50"):
+        photo_models.load("resnet50", mobilenet_weights)
+    with pytest.raises(Failure, match="does not hold the weights of EfficientNet-Lite0"):
+        photo_models.load("efficientnet_lite0", mobilenet_weights)
+    truncated = tmp_path / "truncated.weights.h5"
+    truncated.write_bytes(mobilenet_weights.read_bytes()[:100_000])
+    text = tmp_path / "text.h5"
+    text.write_text("not weights")
+    for path in (truncated, text):
+        with pytest.raises(Failure, match="truncated or not a weights file"):
+            photo_models.load("mobilenet_v2", path)
+    with pytest.raises(Failure, match="not found"):
+        photo_models.load("mobilenet_v2", tmp_path / "missing.h5")
+    with pytest.raises(Failure, match=r"must end in \.h5"):
+        photo_models.load("mobilenet_v2", tmp_path / "weights.pkl")
+
+
+def test_weights_that_are_not_numbers_are_refused(mobilenet_weights, tmp_path):
+    network = keras.applications.MobileNetV2(weights=None, classifier_activation=None)
+    network.layers[-1].bias.assign(np.full(1000, np.nan, np.float32))
+    network.save_weights(tmp_path / "nan.weights.h5")
+    with pytest.raises(Failure, match="not finite"):
+        photo_models.load("mobilenet_v2", tmp_path / "nan.weights.h5")
+
+
+def test_weights_that_lack_a_layer_are_refused(mobilenet_weights, tmp_path):
+    """Keras itself only warns, and leaves the layer's random weights as they are."""
+    path = tmp_path / "gap.weights.h5"
+    shutil.copy(mobilenet_weights, path)
+    with h5py.File(path, "a") as file:
+        kept = [name for name in file["layers"] if name != "conv2d"]
+        assert len(kept) == len(file["layers"]) - 1
+        del file["layers/conv2d"]
+    with pytest.raises(Failure, match="lacks weights|does not hold"):
+        photo_models.load("mobilenet_v2", path)
+
+
+def test_without_network_and_weights_one_line_names_both_ways_out(monkeypatch, tmp_path):
+    def no_network(*args, **kwargs):
+        raise OSError("URL fetch failure on https://example.org: None\n-- [Errno -3]")
+
+    monkeypatch.setattr(keras.utils, "get_file", no_network)
+    monkeypatch.setattr("keras.src.utils.file_utils.get_file", no_network)
+    with pytest.raises(Failure, match="connect to the internet, or .*--weights FILE") as caught:
+        photo_models.load("vgg16")
+    assert "\n" not in str(caught.value)
