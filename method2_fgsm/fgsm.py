@@ -20,9 +20,8 @@ def log_odds_against(logits, y):
     positive: the sign is the same.  But where the model is so sure that p_y rounds to 1, the
     gradient of J rounds to zero, and its sign to nothing; this one does not.
     """
-    chosen = tf.one_hot(y, logits.shape[-1], on_value=True, off_value=False)
-    others = tf.where(chosen, logits.dtype.min, logits)
-    return tf.reduce_logsumexp(others, axis=1) - tf.reduce_sum(tf.where(chosen, logits, 0), axis=1)
+    chosen, others = _chosen_and_others(logits, y)
+    return tf.reduce_logsumexp(others, axis=1) - chosen
 
 
 @tf.function(reduce_retracing=True)
@@ -68,7 +67,17 @@ def fgsm(model, x, y, eps, *, targeted=False, batch_size=1000):
     return x_adv
 
 
-def smallest_eps(model, x, y_target, *, max_eps=1.0, tol=1e-4, resolution=1e-3, batch_size=1000):
+def smallest_eps(
+    model,
+    x,
+    y_target,
+    *,
+    max_eps=1.0,
+    tol=1e-4,
+    resolution=1e-3,
+    confidence=0.0,
+    batch_size=1000,
+):
     """The smallest eps with which one targeted, clipped sign step is classified as its target.
 
     The sign is taken once, at x.  Along x(eps) = clip(x - eps * sign(∇ₓ J(x, y_target))) the
@@ -79,17 +88,22 @@ def smallest_eps(model, x, y_target, *, max_eps=1.0, tol=1e-4, resolution=1e-3, 
     `resolution` between two grid points is stepped over.
 
     x: float32 (n, ...) in [0, 1].  y_target: integers (n,).  tol: how far above the crossing
-    the answer may lie.  All in pixel units.
+    the answer may lie.  All in pixel units.  confidence: ask for more than that probability of
+    the target, from 0 (being classified as it is enough) to below 1.
     Returns (eps, x_adv): float32 (n,), NaN where no eps up to max_eps will do, and 0 where x is
     classified as its target already; float32 like x, the adversarial images at exactly that
     eps, and x itself where there is none.
-    Raises ValueError when max_eps, tol or resolution is not above 0, or labels and images do
-    not match.
+    Raises ValueError when max_eps, tol or resolution is not above 0, confidence is not in
+    [0, 1), or labels and images do not match.
     """
     for name, value in (("max_eps", max_eps), ("tol", tol), ("resolution", resolution)):
         if not (np.isfinite(value) and value > 0):
             raise ValueError(f"{name} must be a finite number above 0, not {value!r}")
+    if not 0 <= confidence < 1:
+        raise ValueError(f"confidence must be at least 0 and below 1, not {confidence!r}")
     x, y_target = _checked(model, x, y_target)
+    # p > c is the same as log odds against < log((1 - c) / c).
+    odds = tf.constant(np.log((1 - confidence) / confidence) if confidence else np.inf, tf.float32)
     steps = int(np.ceil(max_eps / resolution - 1e-9))
     grid = np.minimum(np.arange(steps + 1) * resolution, max_eps).astype(np.float32)
 
@@ -98,13 +112,15 @@ def smallest_eps(model, x, y_target, *, max_eps=1.0, tol=1e-4, resolution=1e-3, 
     for start in range(0, len(x), batch_size):
         batch = slice(start, start + batch_size)
         sign = gradient_sign(model, x[batch], y_target[batch]).numpy()
-        eps[batch] = _first_crossing(model, x[batch], sign, y_target[batch], grid, tol, batch_size)
+        eps[batch] = _first_crossing(
+            model, x[batch], sign, y_target[batch], grid, tol, odds, batch_size
+        )
         distance = np.nan_to_num(eps[batch]).reshape(-1, *[1] * (x.ndim - 1))
         x_adv[batch] = np.clip(x[batch] - distance * sign, 0, 1)
     return eps, x_adv
 
 
-def _first_crossing(model, x, sign, y_target, grid, tol, batch_size):
+def _first_crossing(model, x, sign, y_target, grid, tol, odds, batch_size):
     """The scan over the grid and the bisection of `smallest_eps`, for one batch of images."""
     crossing = np.full(len(x), -1)
     active = np.arange(len(x))
@@ -113,7 +129,7 @@ def _first_crossing(model, x, sign, y_target, grid, tol, batch_size):
         # The fewer images are left, the more epsilons of each fit into a batch.
         ahead = grid[tried : tried + max(1, batch_size // len(active))]
         reached = _reached(
-            model, x[active], sign[active], y_target[active], np.tile(ahead, (len(active), 1))
+            model, x[active], sign[active], y_target[active], odds, np.tile(ahead, (len(active), 1))
         ).numpy()
         done = reached.any(axis=1)
         crossing[active[done]] = tried + reached[done].argmax(axis=1)
@@ -127,7 +143,7 @@ def _first_crossing(model, x, sign, y_target, grid, tol, batch_size):
     while len(narrow):
         middle = (low[narrow] + high[narrow]) / 2
         reached = _reached(
-            model, x[narrow], sign[narrow], y_target[narrow], middle[:, np.newaxis]
+            model, x[narrow], sign[narrow], y_target[narrow], odds, middle[:, np.newaxis]
         ).numpy()[:, 0]
         high[narrow[reached]] = middle[reached]
         low[narrow[~reached]] = middle[~reached]
@@ -138,22 +154,24 @@ def _first_crossing(model, x, sign, y_target, grid, tol, batch_size):
 
 
 @tf.function(reduce_retracing=True)
-def _reached(model, x, sign, y_target, eps):
-    """Whether clip(x - eps * sign) is classified as its target: bool (n, k) for eps (n, k)."""
+def _reached(model, x, sign, y_target, odds, eps):
+    """Whether clip(x - eps * sign) is its target, surely enough: bool (n, k) for eps (n, k)."""
     n, k = tf.shape(eps)[0], tf.shape(eps)[1]
     pixels = x.shape[1:]
     eps = tf.reshape(eps, [n, k] + [1] * len(pixels))
     moved = tf.clip_by_value(x[:, tf.newaxis] - eps * sign[:, tf.newaxis], 0, 1)
     logits = model(tf.reshape(moved, [n * k, *pixels]), training=False)
-    lead = -log_lead(logits, tf.repeat(y_target, k))
-    return tf.reshape(lead > LEAD, [n, k])
+    y = tf.repeat(y_target, k)
+    chosen, others = _chosen_and_others(logits, y)
+    reached = (chosen - tf.reduce_max(others, axis=1) > LEAD) & (log_odds_against(logits, y) < odds)
+    return tf.reshape(reached, [n, k])
 
 
-def log_lead(logits, y):
-    """max over k ≠ y of logit k, less logit y: negative exactly where y is predicted.  (n,)"""
+def _chosen_and_others(logits, y):
+    """The logit of label y, (n,), and all logits with that one lowered out of sight."""
     chosen = tf.one_hot(y, logits.shape[-1], on_value=True, off_value=False)
     others = tf.where(chosen, logits.dtype.min, logits)
-    return tf.reduce_max(others, axis=1) - tf.reduce_sum(tf.where(chosen, logits, 0), axis=1)
+    return tf.reduce_sum(tf.where(chosen, logits, 0), axis=1), others
 
 
 def _checked(model, x, y):
