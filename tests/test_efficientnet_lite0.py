@@ -156,9 +156,7 @@ def test_the_nine_photographs_get_their_names():
 
 def legacy_checkpoint(described, storages):
     """The bytes of a checkpoint: `described` a pickle, `storages` key -> array."""
-    data = b"".join(
-        struct.pack("<q", array.size) + array.tobytes() for array in storages.values()
-    )
+    data = b"".join(struct.pack("<q", array.size) + array.tobytes() for array in storages.values())
     head = b"".join(
         pickle.dumps(part, protocol=2)
         for part in (lite0.MAGIC, lite0.PROTOCOL, {"little_endian": True})

@@ -62,7 +62,13 @@ def test_other_folders_tell_nothing(name):
 
 @pytest.mark.parametrize(
     ("text", "hint"),
-    [("panda", "giant panda"), ("giraf panda", "giant panda"), ("1000", "0 to 999"), ("crane", "134 and 517"), ("", "index")],
+    [
+        ("panda", "giant panda"),
+        ("giraf panda", "giant panda"),
+        ("1000", "0 to 999"),
+        ("crane", "134 and 517"),
+        ("", "index"),
+    ],
 )
 def test_what_is_no_single_class_is_refused_with_a_way_out(text, hint):
     with pytest.raises(Failure, match=hint):

@@ -109,7 +109,9 @@ def png_header(width, height):
     """A PNG that claims a size and holds next to nothing."""
 
     def chunk(kind, data):
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
 
     size = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", size) + chunk(b"IDAT", zlib.compress(b"\0" * 9))
@@ -159,7 +161,15 @@ def test_what_is_not_a_file_is_turned_away(tmp_path):
 
 def test_folders_are_walked_in_order_and_loops_end(tmp_path):
     inside, outside = tmp_path / "photos", tmp_path / "elsewhere"
-    for path in ("b/2.png", "b/10.png", "a/deep/er/x.png", "a.png", "b.png", "README.md", "z/n.txt"):
+    for path in (
+        "b/2.png",
+        "b/10.png",
+        "a/deep/er/x.png",
+        "a.png",
+        "b.png",
+        "README.md",
+        "z/n.txt",
+    ):
         (inside / path).parent.mkdir(parents=True, exist_ok=True)
         (inside / path).touch()
     outside.mkdir()
@@ -196,7 +206,7 @@ def test_the_stream_keeps_the_order_and_reports_what_it_leaves_out(tmp_path):
         Image.new("RGB", (40, 40), (i, 0, 0)).save(tmp_path / name)
     (tmp_path / "03.png").write_bytes(b"")
     (tmp_path / "17.png").write_bytes(b"no image")
-    odd = os.fsdecode(b"\xff\n, \"odd\".png")
+    odd = os.fsdecode(b'\xff\n, "odd".png')
     Image.new("RGB", (40, 40), (99, 0, 0)).save(os.path.join(tmp_path, odd), format="PNG")
     reported = []
     batches = list(
