@@ -1,6 +1,7 @@
 """EfficientNet-Lite0 against a second, plain implementation, and against nine photographs."""
 
 import io
+import itertools
 import os
 import pickle
 import struct
@@ -115,7 +116,7 @@ def test_the_comparison_notices_any_two_layers_swapped(tensors, small):
     for layer in small.layers:
         if layer.weights:
             by_shape.setdefault(tuple(layer.weights[0].shape), []).append(layer)
-    pairs = [pair for same in by_shape.values() for pair in zip(same, same[1:], strict=False)]
+    pairs = [pair for same in by_shape.values() for pair in itertools.pairwise(same)]
     assert len(pairs) >= 15
     for one, other in pairs:
         weights = one.get_weights(), other.get_weights()

@@ -195,7 +195,7 @@ def test_a_folder_without_a_readable_image_is_an_error(attack, tmp_path, make):
     folder = tmp_path / "nothing"
     folder.mkdir()
     make(folder)
-    with pytest.raises(Failure, match="no (readable )?image"):
+    with pytest.raises(Failure, match=r"no (readable )?image"):
         attack("--images", folder)
     assert not list(tmp_path.glob("*.csv"))
 
@@ -286,8 +286,10 @@ def two_thousand(tmp_path_factory):
 
 def child(folder, output, *arguments, kill_after=0):
     return subprocess.run(
-        [sys.executable, "-c", CHILD, str(kill_after), "--images", str(folder)]
-        + ["--output", str(output), *arguments],
+        [
+            *(sys.executable, "-c", CHILD, str(kill_after)),
+            *("--images", str(folder), "--output", str(output), *arguments),
+        ],
         env={**os.environ, "PYTHONPATH": str(files.ROOT)},
         capture_output=True,
         text=True,
@@ -333,7 +335,7 @@ def test_the_figures_refuse_what_is_not_theirs(tmp_path):
     )
     with pytest.raises(Failure, match="does not hold attacked photographs"):
         visualize_imnet.main([str(path)])
-    with pytest.raises(Failure, match="run|make it with"):
+    with pytest.raises(Failure, match="make it with"):
         visualize_imnet.main([str(tmp_path / "missing.npz")])
 
 

@@ -10,7 +10,14 @@ import tensorflow as tf
 
 from common import files
 from common.command import Failure
-from method2_fgsm import fgsm, imnet_fast_gradient, photo_models, streamed_results
+from method2_fgsm import (
+    efficientnet_lite0,
+    fgsm,
+    imnet_fast_gradient,
+    photo_models,
+    photos,
+    streamed_results,
+)
 
 PREPROCESS_INPUT = {
     "vgg16": keras.applications.vgg16.preprocess_input,
@@ -89,15 +96,25 @@ def write_vgg16_weights(path):
 
 @pytest.fixture(scope="module")
 def vgg16(tmp_path_factory):
-    """(the model, its weights file)."""
-    path = tmp_path_factory.mktemp("vgg16") / "vgg16_weights.h5"
-    write_vgg16_weights(path)
-    yield photo_models.load("vgg16", path), path
-    path.unlink()
+    """The script's run on one photograph with a weights file: (model, weights file, CSV row)."""
+    folder = tmp_path_factory.mktemp("vgg16")
+    weights, output, photographs = folder / "w.h5", folder / "rows.csv", folder / "photographs"
+    write_vgg16_weights(weights)
+    photographs.mkdir()
+    shutil.copy(files.COMMON / "images" / "panda.jpg", photographs)
+    loaded, load = [], photo_models.load
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(photo_models, "load", lambda *a: loaded.append(load(*a)) or loaded[0])
+        arguments = ("--model", "vgg16", "--weights", weights, "--eps", 0.02)
+        paths = ("--images", photographs, "--output", output)
+        imnet_fast_gradient.main([str(argument) for argument in (*arguments, *paths)])
+    (row,) = streamed_results.read(output)
+    yield loaded[0], weights, row
+    weights.unlink()
 
 
 def test_vgg16_is_keras_own_network_on_keras_own_preprocessing(vgg16):
-    model, path = vgg16
+    model, path, _ = vgg16
     assert model.input_shape == (None, 224, 224, 3)
     assert model.output_shape == (None, 1000)
     network = model.get_layer("vgg16")
@@ -116,7 +133,7 @@ def test_vgg16_is_keras_own_network_on_keras_own_preprocessing(vgg16):
 
 
 def test_the_gradient_through_vgg16_is_that_of_finite_differences(vgg16):
-    model, _ = vgg16
+    model, _, _ = vgg16
     rng = np.random.default_rng(2)
     x = rng.uniform(0.3, 0.7, (1, 224, 224, 3)).astype(np.float32)
     y = model.predict_on_batch(x).argmax(axis=1)
@@ -140,73 +157,69 @@ def test_the_gradient_through_vgg16_is_that_of_finite_differences(vgg16):
     assert red > 1.5 * green > 1.5 * 1.5 * blue > 0
 
 
-def test_vgg16_attacks_a_folder_from_a_weights_file(vgg16, tmp_path):
-    _, weights = vgg16
-    output, photographs = tmp_path / "rows.csv", tmp_path / "photographs"
-    photographs.mkdir()
-    shutil.copy(files.COMMON / "images" / "panda.jpg", photographs)
-    arguments = ("--model", "vgg16", "--weights", weights, "--eps", 0.02)
-    paths = ("--images", photographs, "--output", output)
-    imnet_fast_gradient.main([str(argument) for argument in (*arguments, *paths)])
-    (row,) = streamed_results.read(output)
+def test_the_script_attacks_with_vgg16_from_a_weights_file(vgg16):
+    model, _, row = vgg16
+    x = photos.read(files.COMMON / "images" / "panda.jpg", 224)[np.newaxis] / np.float32(255)
+    y = model.predict_on_batch(x).argmax(axis=1)
+    x_adv = fgsm.fgsm(model, x, y, 0.02)
     assert row["path"] == "panda.jpg"
+    assert int(row["y_pred"]) == y
+    assert int(row["y_pred_adversarial"]) == model.predict_on_batch(x_adv).argmax()
     assert float(row["linf"]) == pytest.approx(0.02, abs=1e-6)
 
 
-@pytest.fixture(scope="module")
-def mobilenet_weights(tmp_path_factory):
-    path = tmp_path_factory.mktemp("mobilenet") / "mobilenet.weights.h5"
-    keras.utils.set_random_seed(0)
-    keras.applications.MobileNetV2(weights=None, classifier_activation=None).save_weights(path)
-    return path
-
-
-def test_weights_in_keras_newer_layout_are_read(mobilenet_weights):
-    model = photo_models.load("mobilenet_v2", mobilenet_weights)
+def test_weights_in_keras_newer_layout_are_read(tmp_path):
+    path = tmp_path / "mobilenet.weights.h5"
     network = keras.applications.MobileNetV2(weights=None, classifier_activation=None)
-    network.load_weights(mobilenet_weights)
+    network.save_weights(path)
+    model = photo_models.load("mobilenet_v2", path)
     x = np.random.default_rng(0).random((1, 224, 224, 3), np.float32)
     np.testing.assert_allclose(
         model.predict_on_batch(x), network.predict_on_batch(x * 2 - 1), atol=1e-5
     )
 
 
-def test_weights_of_another_network_or_no_weights_at_all_are_refused(mobilenet_weights, tmp_path):
-    with pytest.raises(Failure, match="does not hold the weights of ResNet50"):
-        photo_models.load("resnet50", mobilenet_weights)
-    with pytest.raises(Failure, match="does not hold the weights of EfficientNet-Lite0"):
-        photo_models.load("efficientnet_lite0", mobilenet_weights)
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    path = tmp_path_factory.mktemp("weights") / "lite0.weights.h5"
+    efficientnet_lite0.build().save_weights(path)
+    return path
+
+
+def test_weights_of_another_network_or_no_weights_at_all_are_refused(weights, tmp_path):
+    with pytest.raises(Failure, match="does not hold the weights of MobileNetV2"):
+        photo_models.load("mobilenet_v2", weights)
     truncated = tmp_path / "truncated.weights.h5"
-    truncated.write_bytes(mobilenet_weights.read_bytes()[:100_000])
+    truncated.write_bytes(weights.read_bytes()[:100_000])
     text = tmp_path / "text.h5"
     text.write_text("not weights")
     for path in (truncated, text):
         with pytest.raises(Failure, match="truncated or not a weights file"):
-            photo_models.load("mobilenet_v2", path)
+            photo_models.load("efficientnet_lite0", path)
     with pytest.raises(Failure, match="not found"):
-        photo_models.load("mobilenet_v2", tmp_path / "missing.h5")
+        photo_models.load("efficientnet_lite0", tmp_path / "missing.h5")
     with pytest.raises(Failure, match=r"must end in \.h5"):
-        photo_models.load("mobilenet_v2", tmp_path / "weights.pkl")
+        photo_models.load("efficientnet_lite0", tmp_path / "weights.pkl")
 
 
-def test_weights_that_are_not_numbers_are_refused(mobilenet_weights, tmp_path):
-    network = keras.applications.MobileNetV2(weights=None, classifier_activation=None)
+def test_weights_that_are_not_numbers_are_refused(weights, tmp_path):
+    network = efficientnet_lite0.build()
     network.layers[-1].bias.assign(np.full(1000, np.nan, np.float32))
     network.save_weights(tmp_path / "nan.weights.h5")
     with pytest.raises(Failure, match="not finite"):
-        photo_models.load("mobilenet_v2", tmp_path / "nan.weights.h5")
+        photo_models.load("efficientnet_lite0", tmp_path / "nan.weights.h5")
 
 
-def test_weights_that_lack_a_layer_are_refused(mobilenet_weights, tmp_path):
+def test_weights_that_lack_a_layer_are_refused(weights, tmp_path):
     """Keras itself only warns, and leaves the layer's random weights as they are."""
     path = tmp_path / "gap.weights.h5"
-    shutil.copy(mobilenet_weights, path)
+    shutil.copy(weights, path)
     with h5py.File(path, "a") as file:
         kept = [name for name in file["layers"] if name != "conv2d"]
         assert len(kept) == len(file["layers"]) - 1
         del file["layers/conv2d"]
-    with pytest.raises(Failure, match="lacks weights|does not hold"):
-        photo_models.load("mobilenet_v2", path)
+    with pytest.raises(Failure, match=r"lacks weights|does not hold"):
+        photo_models.load("efficientnet_lite0", path)
 
 
 def test_without_network_and_weights_one_line_names_both_ways_out(monkeypatch, tmp_path):
@@ -215,6 +228,6 @@ def test_without_network_and_weights_one_line_names_both_ways_out(monkeypatch, t
 
     monkeypatch.setattr(keras.utils, "get_file", no_network)
     monkeypatch.setattr("keras.src.utils.file_utils.get_file", no_network)
-    with pytest.raises(Failure, match="connect to the internet, or .*--weights FILE") as caught:
+    with pytest.raises(Failure, match=r"connect to the internet, or .*--weights FILE") as caught:
         photo_models.load("vgg16")
     assert "\n" not in str(caught.value)
