@@ -66,7 +66,7 @@ def draw(eps, raw, clipped, choice, source, target, title):
         smallest = choice.eps[image]
         if np.isfinite(smallest):
             ax.axvline(-smallest, color="black", linewidth=1.2, linestyle=":")
-            ax.set_title(f"{target} from ε = −{smallest:.3f} on")
+            ax.set_title(f"first {target} at ε = −{smallest:.3f}")
         else:
             ax.set_title(f"never {target}")
     fig.legend(handles=lines, title="digit", loc="outside right center")
