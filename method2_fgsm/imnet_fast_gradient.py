@@ -322,7 +322,7 @@ class First:
         new = new[: KEPT - len(self.paths)]
         if not new:
             return
-        sign = fgsm.gradient_sign(model, x[new], y_attacked[new]).numpy()
+        sign = fgsm.gradient_signs(model, x[new], y_attacked[new])
         # The sign as a picture: -1 black, 0 grey, 1 white in each colour.
         logits_sign = model.predict_on_batch((sign + 1) / 2)
         added = {

@@ -23,8 +23,8 @@ MAX_PIXELS = 90_000_000
 # The text that goes with a folder of photographs is not reported as a broken photograph.
 NO_PHOTO = "README.md"
 
-# Told by `read`, with the file's name, in place of Pillow's warning without one.
-warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+# What matters of Pillow's warnings (huge, broken EXIF) `read` sees itself, and knows the file.
+warnings.filterwarnings("ignore", module=r"PIL\.")
 
 ORIENTATION_TAG = 0x0112
 UPRIGHT = {

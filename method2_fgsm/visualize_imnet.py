@@ -140,14 +140,14 @@ def draw_sum(shown, index):
             f"x {sign} ε sign(∇ₓ {j})",
         ),
     )
-    fig = plots.figure(11, 4.35, _heading(shown))
+    fig = plots.figure(11, 4.7, _heading(shown))
     axes = fig.subplots(1, 5, width_ratios=(6, 1.6, 6, 0.7, 6))
     for ax, (images, y, confidence, formula) in zip(axes[::2], panels, strict=True):
         plots.photo(ax, images[index])
         label = f"“{names[shown[y][index]]}”"
         ax.text(
             0.5,
-            -0.04,
+            -0.03,
             f"{formula}\n{label}\n{shown[confidence][index]:.1%} confidence",
             transform=ax.transAxes,
             ha="center",
