@@ -72,11 +72,12 @@ def load(name, path=None):
 
     Raises `Failure` when the file is missing, broken, or holds the weights of another model.
     """
-    model = build(name)
     path = weights_path(name) if path is None else path
     retrain = f"run `{train_command(name)}` first"
-    if not path.exists():
+    # Before `build`, which imports TensorFlow: the answer comes at once.
+    if name in NAMES and not path.exists():
         raise Failure(f"{files.show(path)} not found: {retrain}")
+    model = build(name)
     try:
         model.load_weights(path)
     except OSError as error:

@@ -61,6 +61,12 @@ def digit(ax, image, title=None):
     _bare(ax, title)
 
 
+def photo(ax, image, title=None):
+    """Draw one photograph (height, width, 3) in [0, 1]."""
+    ax.imshow(image.clip(0, 1))
+    _bare(ax, title)
+
+
 def noise(ax, image, limit, title=None):
     """Draw one noise image in a diverging map centred on zero, from -limit to limit.
 

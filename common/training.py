@@ -66,8 +66,11 @@ def report(name, model):
     print(f"{models.TITLES[name]}: test loss {loss:.4f}, test accuracy {accuracy:.2%}")
 
     weights, predictions, picture = outputs(name)
+    # A new model with the same weights: the trained one would save its optimizer's state too.
+    bare = models.build(name)
+    bare.set_weights(model.get_weights())
     with files.replacing(weights) as temporary:
-        model.save_weights(temporary)
+        bare.save_weights(temporary)
     with files.replacing(predictions) as temporary, open(temporary, "w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(("index", "actual", "predicted"))

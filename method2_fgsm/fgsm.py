@@ -13,16 +13,22 @@ import tensorflow as tf
 LEAD = 1e-5
 
 
-def log_odds_against(logits, y):
-    """log((1 - p_y) / p_y) of the label y, from logits (n, classes): a loss, shape (n,).
+def ascent(logits, y):
+    """How the logits should move for the loss J = -log p_y to rise: (n, classes).
 
-    Its gradient is that of the cross entropy J = -log p_y divided by (1 - p_y), which is
-    positive: the sign is the same.  But where the model is so sure that p_y rounds to 1, the
-    gradient of J rounds to zero, and its sign to nothing; this one does not.
+    The gradient of J by the logits, divided by (1 - p_y): minus one for the label y, and for the
+    others their probabilities given that it is not y.  The division changes no sign.  But where
+    the model is so sure that p_y rounds to 1, the gradient of J rounds to zero, and its sign to
+    nothing; this one does not.
     """
+    chosen, others = _chosen_and_others(logits, y)
+    return tf.nn.softmax(others) - tf.cast(chosen, logits.dtype)
+
+
+def _chosen_and_others(logits, y):
+    """Where the label y is, as booleans (n, classes), and the logits with that one out of sight."""
     chosen = tf.one_hot(y, logits.shape[-1], on_value=True, off_value=False)
-    others = tf.where(chosen, logits.dtype.min, logits)
-    return tf.reduce_logsumexp(others, axis=1) - tf.reduce_sum(tf.where(chosen, logits, 0), axis=1)
+    return chosen, tf.where(chosen, logits.dtype.min, logits)
 
 
 @tf.function(reduce_retracing=True)
@@ -30,13 +36,27 @@ def gradient_sign(model, x, y):
     """sign(∇ₓ J(x, y)) for a batch, compiled: a tensor like x with entries -1, 0 and 1."""
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(x)
-        loss = log_odds_against(model(x, training=False), y)
-    return tf.sign(tape.gradient(loss, x))
+        logits = model(x, training=False)
+    return tf.sign(tape.gradient(logits, x, output_gradients=ascent(logits, y)))
 
 
 @tf.function(reduce_retracing=True)
 def _step(model, x, y, eps):
-    return tf.clip_by_value(x + eps * gradient_sign(model, x, y), 0, 1)
+    return tf.minimum(tf.maximum(x + eps * gradient_sign(model, x, y), 0), 1)
+
+
+def gradient_signs(model, x, y, *, batch_size=1000):
+    """sign(∇ₓ J(x, y)) of any number of images, a batch at a time.
+
+    x: float32 (n, ...) in [0, 1].  y: integers (n,).  Returns float32 like x, of -1, 0 and 1.
+    Raises ValueError when labels and images do not match.
+    """
+    x, y = _checked(model, x, y)
+    sign = np.empty_like(x)
+    for start in range(0, len(x), batch_size):
+        batch = slice(start, start + batch_size)
+        sign[batch] = memoryview(gradient_sign(model, x[batch], y[batch]))
+    return sign
 
 
 def fgsm(model, x, y, eps, *, targeted=False, batch_size=1000):
@@ -64,11 +84,22 @@ def fgsm(model, x, y, eps, *, targeted=False, batch_size=1000):
     x_adv = np.empty_like(x)
     for start in range(0, len(x), batch_size):
         batch = slice(start, start + batch_size)
-        x_adv[batch] = _step(model, x[batch], y[batch], step)
+        # Through its memory, not .numpy(), which would copy the batch once more.
+        x_adv[batch] = memoryview(_step(model, x[batch], y[batch], step))
     return x_adv
 
 
-def smallest_eps(model, x, y_target, *, max_eps=1.0, tol=1e-4, resolution=1e-3, batch_size=1000):
+def smallest_eps(
+    model,
+    x,
+    y_target,
+    *,
+    max_eps=1.0,
+    tol=1e-4,
+    resolution=1e-3,
+    confidence=0.0,
+    batch_size=1000,
+):
     """The smallest eps with which one targeted, clipped sign step is classified as its target.
 
     The sign is taken once, at x.  Along x(eps) = clip(x - eps * sign(∇ₓ J(x, y_target))) the
@@ -79,17 +110,21 @@ def smallest_eps(model, x, y_target, *, max_eps=1.0, tol=1e-4, resolution=1e-3, 
     `resolution` between two grid points is stepped over.
 
     x: float32 (n, ...) in [0, 1].  y_target: integers (n,).  tol: how far above the crossing
-    the answer may lie.  All in pixel units.
+    the answer may lie.  All in pixel units.  confidence: ask for more than that probability of
+    the target, from 0 (being classified as it is enough) to below 1.
     Returns (eps, x_adv): float32 (n,), NaN where no eps up to max_eps will do, and 0 where x is
     classified as its target already; float32 like x, the adversarial images at exactly that
     eps, and x itself where there is none.
-    Raises ValueError when max_eps, tol or resolution is not above 0, or labels and images do
-    not match.
+    Raises ValueError when max_eps, tol or resolution is not above 0, confidence is not in
+    [0, 1), or labels and images do not match.
     """
     for name, value in (("max_eps", max_eps), ("tol", tol), ("resolution", resolution)):
         if not (np.isfinite(value) and value > 0):
             raise ValueError(f"{name} must be a finite number above 0, not {value!r}")
+    if not 0 <= confidence < 1:
+        raise ValueError(f"confidence must be at least 0 and below 1, not {confidence!r}")
     x, y_target = _checked(model, x, y_target)
+    confidence = tf.constant(confidence, tf.float32)
     steps = int(np.ceil(max_eps / resolution - 1e-9))
     grid = np.minimum(np.arange(steps + 1) * resolution, max_eps).astype(np.float32)
 
@@ -98,13 +133,15 @@ def smallest_eps(model, x, y_target, *, max_eps=1.0, tol=1e-4, resolution=1e-3, 
     for start in range(0, len(x), batch_size):
         batch = slice(start, start + batch_size)
         sign = gradient_sign(model, x[batch], y_target[batch]).numpy()
-        eps[batch] = _first_crossing(model, x[batch], sign, y_target[batch], grid, tol, batch_size)
+        eps[batch] = _first_crossing(
+            model, x[batch], sign, y_target[batch], grid, tol, confidence, batch_size
+        )
         distance = np.nan_to_num(eps[batch]).reshape(-1, *[1] * (x.ndim - 1))
         x_adv[batch] = np.clip(x[batch] - distance * sign, 0, 1)
     return eps, x_adv
 
 
-def _first_crossing(model, x, sign, y_target, grid, tol, batch_size):
+def _first_crossing(model, x, sign, y_target, grid, tol, confidence, batch_size):
     """The scan over the grid and the bisection of `smallest_eps`, for one batch of images."""
     crossing = np.full(len(x), -1)
     active = np.arange(len(x))
@@ -113,7 +150,12 @@ def _first_crossing(model, x, sign, y_target, grid, tol, batch_size):
         # The fewer images are left, the more epsilons of each fit into a batch.
         ahead = grid[tried : tried + max(1, batch_size // len(active))]
         reached = _reached(
-            model, x[active], sign[active], y_target[active], np.tile(ahead, (len(active), 1))
+            model,
+            x[active],
+            sign[active],
+            y_target[active],
+            confidence,
+            np.tile(ahead, (len(active), 1)),
         ).numpy()
         done = reached.any(axis=1)
         crossing[active[done]] = tried + reached[done].argmax(axis=1)
@@ -126,42 +168,40 @@ def _first_crossing(model, x, sign, y_target, grid, tol, batch_size):
     narrow = np.flatnonzero(found & (high - low > tol))
     while len(narrow):
         middle = (low[narrow] + high[narrow]) / 2
+        # Below float32's own spacing the middle is one of the ends: no narrower can be had.
+        between = (low[narrow] < middle) & (middle < high[narrow])
         reached = _reached(
-            model, x[narrow], sign[narrow], y_target[narrow], middle[:, np.newaxis]
+            model, x[narrow], sign[narrow], y_target[narrow], confidence, middle[:, np.newaxis]
         ).numpy()[:, 0]
         high[narrow[reached]] = middle[reached]
         low[narrow[~reached]] = middle[~reached]
-        # Below float32's own spacing the middle is one of the ends, and no narrower can be had.
-        moved = (middle != low[narrow]) | (middle != high[narrow])
-        narrow = narrow[(high[narrow] - low[narrow] > tol) & moved]
+        narrow = narrow[(high[narrow] - low[narrow] > tol) & between]
     return high
 
 
 @tf.function(reduce_retracing=True)
-def _reached(model, x, sign, y_target, eps):
-    """Whether clip(x - eps * sign) is classified as its target: bool (n, k) for eps (n, k)."""
+def _reached(model, x, sign, y_target, confidence, eps):
+    """Whether clip(x - eps * sign) is its target, surely enough: bool (n, k) for eps (n, k)."""
     n, k = tf.shape(eps)[0], tf.shape(eps)[1]
     pixels = x.shape[1:]
     eps = tf.reshape(eps, [n, k] + [1] * len(pixels))
     moved = tf.clip_by_value(x[:, tf.newaxis] - eps * sign[:, tf.newaxis], 0, 1)
     logits = model(tf.reshape(moved, [n * k, *pixels]), training=False)
-    lead = -log_lead(logits, tf.repeat(y_target, k))
-    return tf.reshape(lead > LEAD, [n, k])
-
-
-def log_lead(logits, y):
-    """max over k ≠ y of logit k, less logit y: negative exactly where y is predicted.  (n,)"""
-    chosen = tf.one_hot(y, logits.shape[-1], on_value=True, off_value=False)
-    others = tf.where(chosen, logits.dtype.min, logits)
-    return tf.reduce_max(others, axis=1) - tf.reduce_sum(tf.where(chosen, logits, 0), axis=1)
+    chosen, others = _chosen_and_others(logits, tf.repeat(y_target, k))
+    lead = tf.reduce_sum(tf.where(chosen, logits, 0), axis=1) - tf.reduce_max(others, axis=1)
+    p = tf.reduce_sum(tf.where(chosen, tf.nn.softmax(logits), 0), axis=1)
+    return tf.reshape((lead > LEAD) & (p > confidence), [n, k])
 
 
 def _checked(model, x, y):
     """x as float32 and y as int64 arrays, once they are seen to fit each other and the model."""
     x, y = np.asarray(x, np.float32), np.asarray(y)
     classes = model.output_shape[-1]
-    if x.shape[1:] != tuple(model.input_shape[1:]):
-        raise ValueError(f"images are {x.shape}, but the model takes (n, *{model.input_shape[1:]})")
+    takes = tuple(model.input_shape[1:])
+    if len(x.shape) != 1 + len(takes) or any(
+        size not in (None, found) for size, found in zip(takes, x.shape[1:], strict=True)
+    ):
+        raise ValueError(f"images are {x.shape}, but the model takes (n, *{takes})")
     if y.shape != x.shape[:1] or not np.issubdtype(y.dtype, np.integer):
         raise ValueError(f"labels are {y.dtype} {y.shape}, not integers {x.shape[:1]}")
     if len(y) and not (y.min() >= 0 and y.max() < classes):

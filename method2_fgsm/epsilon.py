@@ -1,0 +1,118 @@
+"""Class scores against epsilon: what one straight line through a classifier looks like.
+
+    python method2_fgsm/epsilon.py --model softmax
+
+For ten test images of a 2, the sign of the loss gradient for the label 6 is taken once, at the
+image x, and the ten logits are drawn along x + eps * sign for eps from -1 to 1.  Negative
+epsilon walks down the loss, towards 6.  (Goodfellow et al. 2015, figure 4, with a target.)
+
+Each image has two panels.  Above, the raw line: softmax regression is linear, so its ten scores
+are ten straight lines.  Below, the same clipped to [0, 1], which keeps the image valid; there
+the smallest epsilon at which 6 is predicted is marked.
+
+reads   common/mnist.npz, common/weights/{model}.weights.h5
+writes  img/epsilon_{model}.png
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+from common import command, files, models, plots
+from method2_fgsm import source_to_target
+
+STEPS = 101
+
+
+def scores(model, x, sign, eps, *, clip):
+    """Logits (n, k, 10) along x + eps * sign: x and sign (n, 28, 28), eps (k,) pixel units."""
+    line = x[:, np.newaxis] + eps[:, np.newaxis, np.newaxis] * sign[:, np.newaxis]
+    if clip:
+        line = line.clip(0, 1)
+    logits = models.predict(model, line.reshape(-1, *x.shape[1:]))
+    return logits.reshape(len(x), len(eps), -1)
+
+
+def draw(eps, raw, clipped, choice, source, target, title):
+    """The figure: two rows of panels for every five images, raw above and clipped below."""
+    columns = min(5, len(raw))
+    bands = -(-len(raw) // columns)
+    fig = plots.figure(3 * columns + 1.2, 5.6 * bands + 0.8, title)
+    axes = fig.subplots(2 * bands, columns, sharex=True, sharey="row", squeeze=False)
+    for ax in axes.flat:
+        ax.set_visible(False)
+    lines = []
+    for image in range(len(raw)):
+        band, column = divmod(image, columns)
+        for row, logits in ((2 * band, raw), (2 * band + 1, clipped)):
+            ax = axes[row, column]
+            ax.set_visible(True)
+            ax.tick_params(labelbottom=True)
+            lines = [
+                ax.plot(
+                    eps,
+                    logits[image, :, digit],
+                    color=plots.COLOURS[digit],
+                    linestyle=plots.LINE_STYLES[digit],
+                    linewidth=2.6 if digit in (source, target) else 1.2,
+                    label=str(digit),
+                )[0]
+                for digit in range(10)
+            ]
+            if column == 0:
+                ax.set_ylabel("score (logit)\n" + ("raw" if row % 2 == 0 else "clipped to [0, 1]"))
+        axes[2 * band, column].set_title(f"test image {choice.indices[image]}")
+        ax.set_xlabel("ε (pixel units)")
+        smallest = choice.eps[image]
+        if np.isfinite(smallest):
+            ax.axvline(-smallest, color="black", linewidth=1.2, linestyle=":")
+            ax.set_title(f"first {target} at ε = −{smallest:.3f}")
+        else:
+            ax.set_title(f"never {target}")
+    fig.legend(handles=lines, title="digit", loc="outside right center")
+    return fig
+
+
+def main(argv=None):
+    parser = command.Parser(__doc__)
+    source_to_target.add_arguments(parser)
+    parser.add_argument(
+        "--output", type=Path, help="the figure to write (default: img/epsilon_{model}.png)"
+    )
+    args = parser.parse_args(argv)
+    source_to_target.check_arguments(parser, args)
+    output = files.check_output(args.output or files.IMG / f"epsilon_{args.model}.png")
+
+    model = models.load(args.model)
+    choice = source_to_target.choose(model, args.source, args.target, args.count)
+
+    from method2_fgsm import fgsm
+
+    sign = fgsm.gradient_sign(model, choice.x, np.full(len(choice.x), args.target)).numpy()
+    eps = np.linspace(-1, 1, STEPS, dtype=np.float32)
+    raw = scores(model, choice.x, sign, eps, clip=False)
+    clipped = scores(model, choice.x, sign, eps, clip=True)
+    title = (
+        f"{models.TITLES[args.model]}: scores of ten digits along "
+        f"x + ε sign(∇J(x, {args.target})), x a handwritten {args.source}"
+    )
+    fig = draw(eps, raw, clipped, choice, args.source, args.target, title)
+    plots.save(fig, output)
+
+    print("test image   smallest eps   furthest from a straight line (logits)")
+    # The distance of the raw scores from the chord between the two ends of the line.
+    weight = (eps[:, np.newaxis] + 1) / 2
+    chord = raw[:, :1] * (1 - weight) + raw[:, -1:] * weight
+    for index, smallest, bend in zip(
+        choice.indices, choice.eps, np.abs(raw - chord).max(axis=(1, 2)), strict=True
+    ):
+        print(f"{index:10d}   {smallest:12.4f}   {bend:12.4f}")
+    print(source_to_target.reach(choice, args.source, args.target))
+    if np.isfinite(choice.eps).any():
+        print(f"median smallest eps {np.nanmedian(choice.eps):.4f}")
+    print(f"wrote {files.show(output)}")
+    return [output]
+
+
+if __name__ == "__main__":
+    command.run(main)

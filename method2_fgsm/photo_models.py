@@ -1,0 +1,137 @@
+"""The four ImageNet networks, each with its preprocessing inside.
+
+    efficientnet_lite0   its trained weights are installed by pip with the other requirements
+    vgg16                Simonyan & Zisserman 2015
+    resnet50             He et al. 2016
+    mobilenet_v2         Sandler et al. 2018
+
+Input (n, 224, 224, 3) float32 in [0, 1], output logits (n, 1000).  Because the preprocessing is
+part of the model, epsilon, noise and clipping mean the same for all of them: pixel values.
+
+The last three are those of keras.applications.  Keras downloads their weights the first time; a
+file with the weights in Keras's own format does as well.
+"""
+
+import socket
+import warnings
+from pathlib import Path
+
+import numpy as np
+
+from common import files
+from common.command import Failure
+
+NAMES = ("efficientnet_lite0", "vgg16", "resnet50", "mobilenet_v2")
+TITLES = {
+    "efficientnet_lite0": "EfficientNet-Lite0",
+    "vgg16": "VGG16",
+    "resnet50": "ResNet50",
+    "mobilenet_v2": "MobileNetV2",
+}
+SIDE = 224
+CLASSES = 1000
+
+# Means of the ImageNet training set in blue, green and red, which VGG16 and ResNet50 subtract.
+BGR_MEAN = (103.939, 116.779, 123.68)
+# Seconds without an answer after which a download is given up.
+PATIENCE = 30
+
+
+def preprocess(name, x):
+    """What the network `name` of keras.applications is fed for images x in [0, 1].
+
+    Equal to keras.applications' own `preprocess_input` of pixels from 0 to 255, in operations
+    that TensorFlow can differentiate and a Keras model can hold.
+    """
+    from keras import ops
+
+    pixels = ops.multiply(x, np.float32(255))
+    if name == "mobilenet_v2":
+        return ops.subtract(ops.divide(pixels, np.float32(127.5)), np.float32(1))
+    return ops.subtract(ops.flip(pixels, axis=-1), np.array(BGR_MEAN, np.float32))
+
+
+def load(name, weights=None):
+    """A trained network, with the weights of the file `weights` or else its published ones.
+
+    Raises `Failure` when the file cannot be read or holds other weights, or when there is no
+    file and no network.
+    """
+    if weights is not None:
+        weights = Path(weights)
+        if weights.suffix != ".h5":
+            raise Failure(
+                f"{files.show(weights)} is not a weights file of Keras: its name must end in .h5 "
+                "or .weights.h5"
+            )
+        if not weights.is_file():
+            raise Failure(f"{files.show(weights)} not found: name a Keras .h5 file with --weights")
+
+    from method2_fgsm import efficientnet_lite0
+
+    if name == "efficientnet_lite0":
+        if weights is None:
+            return efficientnet_lite0.load()
+        network = efficientnet_lite0.build()
+        _read_weights(network, name, weights)
+        return network
+
+    import keras
+
+    image = keras.Input((SIDE, SIDE, 3))
+    network = _application(name, None) if weights else _download(name)
+    if weights:
+        _read_weights(network, name, weights)
+    return keras.Model(image, network(preprocess(name, image)), name=name)
+
+
+def _application(name, weights):
+    """The network of keras.applications with logits for output, which takes preprocessed images."""
+    import keras
+
+    function = {
+        "vgg16": keras.applications.VGG16,
+        "resnet50": keras.applications.ResNet50,
+        "mobilenet_v2": keras.applications.MobileNetV2,
+    }[name]
+    return function(weights=weights, classifier_activation=None, input_shape=(SIDE, SIDE, 3))
+
+
+def _download(name):
+    """The network with the weights that Keras downloads, or has downloaded before."""
+    patience = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(PATIENCE)
+    try:
+        return _application(name, "imagenet")
+    except Exception as error:  # whatever the network, a proxy or the cache folder raises
+        raise Failure(
+            f"the weights of {TITLES[name]} are not here and could not be downloaded "
+            f"({files.reason(error)}): connect to the internet, or give Keras's file of them "
+            "with --weights FILE.h5 (--model efficientnet_lite0 needs neither)"
+        ) from error
+    finally:
+        socket.setdefaulttimeout(patience)
+
+
+def _read_weights(network, name, path):
+    """Fill the network from a Keras .h5 or .weights.h5 file."""
+    # Keras may pass over layers that the file lacks, with no more than a warning: what it does
+    # not fill is still NaN afterwards.
+    for variable in network.weights:
+        variable.assign(np.full(variable.shape, np.nan, variable.dtype))
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            network.load_weights(path)
+    except OSError as error:
+        raise Failure(f"{files.show(path)} is truncated or not a weights file of Keras") from error
+    except Exception as error:  # Keras raises many types for shapes and layers that differ
+        raise Failure(
+            f"{files.show(path)} does not hold the weights of {TITLES[name]} with its "
+            f"{CLASSES} classes"
+        ) from error
+    if not all(np.isfinite(weights).all() for weights in network.get_weights()):
+        raise Failure(
+            f"{files.show(path)} lacks weights of {TITLES[name]}, or holds some that are not "
+            "finite numbers"
+        )

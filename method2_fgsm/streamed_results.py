@@ -1,0 +1,162 @@
+"""Results that are written image by image: one CSV row each, so that nothing piles up in memory.
+
+While a run is going on, its rows are in NAME.partial.csv and the first images, for the figure,
+in NAME.partial.npz.  When it is done both take the place of the previous results.  So a run that
+is interrupted, even killed, destroys nothing, and a later one can take up its rows.
+
+    path                     from the folder of photographs, with "/" between its parts
+    y_pred                   label of the photograph (index), as the network predicts it
+    confidence               softmax probability of y_pred, 0 to 1
+    y_pred_adversarial       label after the attack
+    confidence_adversarial   softmax probability of y_pred_adversarial
+    linf, l2                 largest and Euclidean size of the noise, pixels in [0, 1]
+    fools                    1 the attack succeeded, 0 it did not, empty: not counted (see below)
+    y_true                   label by the folder's name, empty where it does not tell
+    top5                     1 when y_true is among the five most likely, before the attack
+    top5_adversarial         the same after the attack
+    y_pred_8bit              label of the saved 8-bit PNG, read back; empty when none was saved
+    confidence_8bit          softmax probability of y_pred_8bit
+    linf_8bit                largest size of the noise in the PNG
+    fools_8bit               like fools, for the PNG
+
+The attack succeeds when the label changes or, with a target, when it becomes the target.  Not
+counted are photographs that the network got wrong before the attack, as far as the true label is
+known, and those it took for the target already.
+"""
+
+import csv
+import json
+import os
+from contextlib import contextmanager
+
+from common import files, results
+from common.command import Failure
+
+COLUMNS = (
+    "path",
+    "y_pred",
+    "confidence",
+    "y_pred_adversarial",
+    "confidence_adversarial",
+    "linf",
+    "l2",
+    "fools",
+    "y_true",
+    "top5",
+    "top5_adversarial",
+    "y_pred_8bit",
+    "confidence_8bit",
+    "linf_8bit",
+    "fools_8bit",
+)
+# A file name need not be valid UTF-8; this brings it into the file and back as it was.
+ENCODING = {"encoding": "utf-8", "errors": "surrogateescape", "newline": ""}
+
+
+def partial(path):
+    """Where results lie until they are complete: NAME.partial.csv for NAME.csv."""
+    return path.with_name(f"{path.stem}.partial{path.suffix}")
+
+
+def start(path, images_path):
+    """Begin anew: what an earlier, interrupted run left is given up.  Not so complete results."""
+    # The rows go first: partial images without rows mean a run that has just begun.
+    partial(path).unlink(missing_ok=True)
+    partial(images_path).unlink(missing_ok=True)
+
+
+def resume(path, images_path, settings, batch_size):
+    """Take up an interrupted run, or add to a complete one.
+
+    Returns (paths, kept): the set of paths that have their row, and the arrays of the first
+    images as `results.load` gives them, or None when there is nothing to take up.
+
+    The rows of a batch that was not completed are dropped, and a half-written one with them: the
+    same images then fall into the same batches as in a run without interruption, and the same
+    numbers come out.  Raises `Failure` when the earlier run had other settings.
+    """
+    going_on = partial(images_path).exists()
+    if going_on:
+        images, rows = partial(images_path), partial(path)
+    else:
+        # Killed between the two renames at the end, or complete, or never begun.
+        images, rows = images_path, partial(path) if partial(path).exists() else path
+    if not images.exists():
+        if rows.exists():
+            raise Failure(
+                f"cannot resume {files.show(rows)}: {files.show(images)}, which holds the "
+                "settings of that run, is missing; start again without --resume"
+            )
+        return set(), None
+    kept = results.load(images, remedy="start again without --resume")
+    different = [key for key, value in settings.items() if kept["config"].get(key) != value]
+    if different:
+        changes = ", ".join(
+            f"{key} was {json.dumps(kept['config'].get(key))} and is {json.dumps(settings[key])}"
+            for key in different
+        )
+        raise Failure(
+            f"cannot resume {files.show(rows)}, which was made with other settings: {changes}"
+        )
+
+    paths = set()
+    with files.replacing(partial(path)) as temporary, open(temporary, "w", **ENCODING) as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(COLUMNS)
+        batch = []
+        for row in read(rows) if rows.exists() else ():
+            batch.append(row)
+            if len(batch) == batch_size:
+                writer.writerows(row.values() for row in batch)
+                paths.update(row["path"] for row in batch)
+                batch.clear()
+    return paths, kept
+
+
+def read(path):
+    """Yield the complete rows of a CSV file as dicts of strings."""
+    try:
+        with open(path, **ENCODING) as file:
+            # A row counts once its line has ended; inside quotes a line break ends nothing.
+            reader = csv.reader(line for line in file if line.endswith("\n"))
+            header = next(reader, None)
+            if header is None:  # killed before the first line was complete
+                return
+            if tuple(header) != COLUMNS:
+                raise Failure(
+                    f"{files.show(path)} does not hold the rows of this script: name another "
+                    "--output, or start again without --resume"
+                )
+            for values in reader:
+                if len(values) != len(COLUMNS):
+                    return
+                yield dict(zip(COLUMNS, values, strict=True))
+    except OSError as error:
+        raise Failure(f"cannot read {files.show(path)}: {files.reason(error)}") from error
+    except csv.Error as error:
+        raise Failure(f"{files.show(path)} is not a CSV file ({error})") from error
+
+
+@contextmanager
+def appending(path):
+    """Yield `write(rows)`, which appends dicts to the partial CSV file, down to the disk."""
+    try:
+        with open(partial(path), "a", **ENCODING) as file:
+            writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+            if not file.tell():
+                writer.writeheader()
+                file.flush()
+
+            def write(rows):
+                writer.writerows(rows)
+                file.flush()
+
+            yield write
+    except OSError as error:
+        raise Failure(f"cannot write {files.show(partial(path))}: {files.reason(error)}") from error
+
+
+def finish(path, images_path):
+    """The partial files become the results, the images first (see `resume`)."""
+    os.replace(partial(images_path), images_path)
+    os.replace(partial(path), path)

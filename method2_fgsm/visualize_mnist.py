@@ -1,0 +1,83 @@
+"""Draw saved results on MNIST: pairs of original and adversarial digit.
+
+    python method2_fgsm/visualize_mnist.py method2_fgsm/results_mnist_mlp.npz
+
+A random choice of the images that the attack turned, each pair with "true -> predicted" above.
+
+reads   a result file of mnist_fast_gradient.py (default: the MLP's)
+writes  img/fgsm_mnist_{model}.png
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+from common import command, files, models, plots, results
+
+
+def draw(found, chosen, rows, columns, title):
+    """The figure: `rows` by `columns` pairs (original | adversarial) of the chosen images."""
+    fig = plots.figure(2.9 * columns, 1.75 * rows + 0.9, title)
+    axes = fig.subplots(rows, 2 * columns, squeeze=False)
+    for ax in axes.flat:
+        ax.set_visible(False)
+    for place, image in enumerate(chosen):
+        row, column = divmod(place, columns)
+        pair = axes[row, 2 * column : 2 * column + 2]
+        for ax in pair:
+            ax.set_visible(True)
+        plots.digit(pair[0], found["xs"][image], "original")
+        label, seen = found["y_trues"][image], found["y_preds_adversarial"][image]
+        plots.digit(pair[1], found["xs"][image] + found["noises"][image], f"{label} → {seen}")
+    return fig
+
+
+def main(argv=None):
+    parser = command.Parser(__doc__)
+    parser.add_argument(
+        "results",
+        nargs="?",
+        type=Path,
+        default=files.ROOT / "method2_fgsm" / "results_mnist_mlp.npz",
+        help="the result file",
+    )
+    parser.add_argument("--rows", type=command.positive_int, default=5, help="pairs down")
+    parser.add_argument("--columns", type=command.positive_int, default=4, help="pairs across")
+    parser.add_argument("--seed", type=command.seed, default=0, help="which images")
+    parser.add_argument(
+        "--output", type=Path, help="the figure to write (default: img/fgsm_mnist_{model}.png)"
+    )
+    args = parser.parse_args(argv)
+
+    found = results.load(args.results, remedy="run `python method2_fgsm/mnist_fast_gradient.py`")
+    config, noises = found["config"], found["noises"]
+    model = config.get("model")
+    if model not in models.NAMES or not isinstance(config.get("eps"), float | int):
+        raise command.Failure(
+            f"{files.show(args.results)} does not say which model and eps it is of: "
+            "run `python method2_fgsm/mnist_fast_gradient.py`"
+        )
+    output = files.check_output(args.output or files.IMG / f"fgsm_mnist_{model}.png")
+
+    turned = np.flatnonzero(found["y_preds_adversarial"] != found["y_trues"])
+    if not len(turned):
+        raise command.Failure(
+            f"{files.show(args.results)}: the attack turned no image: try a larger --eps"
+        )
+    chosen = np.random.default_rng(args.seed).permutation(turned)[: args.rows * args.columns]
+    title = f"{models.TITLES[model]}, fast gradient sign, ε = {config['eps']:g}"
+    if config.get("target") is not None:
+        title += f", target {config['target']}"
+    plots.save(draw(found, chosen, args.rows, args.columns, title), output)
+
+    print(f"images attacked   {len(noises):8d}")
+    print(f"turned            {len(turned):8d}   {len(turned) / len(noises):.2%}")
+    print(f"noise mean |r|    {np.abs(noises).mean():8.4f}")
+    print(f"noise max         {noises.max():8.4f}")
+    print(f"noise min         {noises.min():8.4f}")
+    print(f"wrote {files.show(output)}")
+    return [output]
+
+
+if __name__ == "__main__":
+    command.run(main)

@@ -1,0 +1,110 @@
+"""Time our FGSM against CleverHans, Foolbox and ART: same model, same digits, one process.
+
+    pip install -r tests/benchmarks/requirements.txt
+    python tests/benchmarks/fgsm_vs_libraries.py
+
+All 10,000 test digits in batches of 1,000, untargeted, epsilon 0.25, NumPy arrays in and NumPy
+arrays out.  The libraries take turns, round after round, so that a slow moment of the machine
+hits them all; the table gives the median of each one's time over ours of the same round, and
+the largest difference between its images and ours.
+
+reads   common/mnist.npz, common/weights/{softmax,mlp,cnn}.weights.h5
+writes  nothing
+"""
+
+import time
+
+import numpy as np
+
+from common import command, data, models
+
+EPS = 0.25
+BATCH = 1000
+
+
+def attacks(model):
+    """name: a function of (x, y), a batch each, that returns adversarial images as NumPy."""
+    import foolbox
+    import tensorflow as tf
+    from art.attacks.evasion import FastGradientMethod
+    from art.estimators.classification import TensorFlowV2Classifier
+    from cleverhans.tf2.attacks.fast_gradient_method import fast_gradient_method
+
+    from method2_fgsm import fgsm
+
+    foolbox_model = foolbox.TensorFlowModel(model, bounds=(0, 1))
+    foolbox_attack = foolbox.attacks.LinfFastGradientAttack(random_start=False)
+    art_attack = FastGradientMethod(
+        TensorFlowV2Classifier(
+            model,
+            nb_classes=10,
+            input_shape=(28, 28),
+            loss_object=tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+            clip_values=(0, 1),
+        ),
+        eps=EPS,
+        batch_size=BATCH,
+    )
+
+    @tf.function
+    def forward(x):
+        return model(x, training=False)
+
+    @tf.function
+    def bare(x, y):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            loss = tf.nn.sparse_softmax_cross_entropy_with_logits(y, model(x, training=False))
+        return tf.clip_by_value(x + EPS * tf.sign(tape.gradient(loss, x)), 0, 1)
+
+    return {
+        "ours": lambda x, y: fgsm.fgsm(model, x, y, EPS),
+        "forward pass alone": lambda x, y: forward(tf.constant(x)).numpy(),
+        "bare compiled formula": lambda x, y: bare(tf.constant(x), tf.constant(y)).numpy(),
+        "CleverHans": lambda x, y: fast_gradient_method(
+            model, tf.constant(x), EPS, np.inf, clip_min=0, clip_max=1, y=tf.constant(y)
+        ).numpy(),
+        "Foolbox": lambda x, y: foolbox_attack(
+            foolbox_model, tf.constant(x), tf.constant(y), epsilons=EPS
+        )[1].numpy(),
+        "ART": lambda x, y: art_attack.generate(x, y),
+    }
+
+
+def timed(attack, x, y):
+    """Seconds for all digits, a batch at a time, and the images."""
+    out = []
+    start = time.perf_counter()
+    for first in range(0, len(x), BATCH):
+        out.append(attack(x[first : first + BATCH], y[first : first + BATCH]))
+    return time.perf_counter() - start, np.concatenate(out)
+
+
+def main(argv=None):
+    parser = command.Parser(__doc__)
+    parser.add_argument("--rounds", type=command.positive_int, default=7, help="turns of each")
+    args = parser.parse_args(argv)
+    x, y = data.load("test")
+    for name in models.NAMES:
+        model = models.load(name)
+        contestants = attacks(model)
+        ours = timed(contestants["ours"], x, y)[1]
+        differ = {}
+        for who, attack in contestants.items():  # the warm-up compiles
+            images = timed(attack, x, y)[1]
+            differ[who] = (
+                np.mean(np.abs(images - ours) > 1e-3) if images.shape == ours.shape else np.nan
+            )
+        seconds = {who: [] for who in contestants}
+        for _ in range(args.rounds):
+            for who, attack in contestants.items():
+                seconds[who].append(timed(attack, x, y)[0])
+        print(f"\n{models.TITLES[name]:24}median s   time / ours   pixels that differ from ours")
+        for who, times in seconds.items():
+            ratio = np.median(np.array(times) / np.array(seconds["ours"]))
+            print(f"{who:24}{np.median(times):8.4f}{ratio:14.2f}{differ[who]:15.4%}")
+    return []
+
+
+if __name__ == "__main__":
+    command.run(main)

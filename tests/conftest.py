@@ -1,0 +1,88 @@
+"""What the tests share: a place of their own to write to, and three quickly trained models."""
+
+import os
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from common import data, files, models, samples, train_mnist
+from logreg_softmax import train
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_folders(tmp_path_factory):
+    """Weights, figures and samples of the tests go to a folder of theirs."""
+    folder = tmp_path_factory.mktemp("project")
+    patch = pytest.MonkeyPatch()
+    patch.setattr(files, "WEIGHTS", folder / "weights")
+    patch.setattr(files, "IMG", folder / "img")
+    patch.setattr(samples, "PATH", folder / "5k_samples.npz")
+    yield folder
+    patch.undo()
+
+
+@pytest.fixture(scope="session")
+def trained(own_folders):
+    """The three models by name, trained on a part of the digits: quick, and good enough."""
+    real = data.load
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(data, "load", lambda split: [part[:12000] for part in real(split)])
+        train.main(["--epochs", "4", "--batch-size", "50"])
+        train_mnist.main(["--model", "mlp", "--epochs", "3"])
+        train_mnist.main(["--model", "cnn", "--epochs", "1"])
+    return {name: models.load(name) for name in models.NAMES}
+
+
+@pytest.fixture(scope="session")
+def digits():
+    """The test digits: float32 (10000, 28, 28) and int64 (10000,)."""
+    return data.load("test")
+
+
+@pytest.fixture
+def right(digits):
+    """A function: the first test digits that a model classifies correctly."""
+
+    def first(model, count, source=None):
+        x, y = digits
+        if source is not None:
+            x, y = x[y == source], y[y == source]
+        x, y = x[: 4 * count + 50], y[: 4 * count + 50]
+        good = np.flatnonzero(models.classify(model, x) == y)[:count]
+        return x[good], y[good]
+
+    return first
+
+
+@pytest.fixture(scope="session")
+def checkout(tmp_path_factory):
+    """A checkout in which nothing has been run: for scripts in a process of their own."""
+    folder = tmp_path_factory.mktemp("checkout")
+    for name in ("common", "logreg_softmax", "method1_noise_optimization", "method2_fgsm"):
+        shutil.copytree(
+            files.ROOT / name,
+            folder / name,
+            ignore=shutil.ignore_patterns("weights", "__pycache__", "5k_samples.npz", "results_*"),
+        )
+    (folder / "img").mkdir()
+    return folder
+
+
+@pytest.fixture(scope="session")
+def script(checkout):
+    """A function: run a script of that checkout, from a folder that is not the checkout."""
+
+    def run(path, *arguments, cwd="/"):
+        return subprocess.run(
+            [sys.executable, str(checkout / path), *map(str, arguments)],
+            cwd=cwd,
+            env={**os.environ, "PYTHONPATH": str(checkout)},
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+
+    return run

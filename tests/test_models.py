@@ -1,0 +1,198 @@
+"""The models are what their names say, train repeatably, and refuse weights of another."""
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from matplotlib.image import imread
+
+from common import files, metrics, models, plots, training
+from common.command import Failure
+from logreg_softmax import train
+
+
+def test_the_parameters_are_counted_as_on_paper():
+    counts = {name: models.build(name).count_params() for name in models.NAMES}
+    assert counts == {
+        "softmax": 784 * 10 + 10,
+        "mlp": 784 * 300 + 300 + 300 * 100 + 100 + 100 * 10 + 10,
+        "cnn": 25 * 32 + 32 + 25 * 32 * 64 + 64 + 3136 * 1024 + 1024 + 1024 * 10 + 10,
+    }
+
+
+def test_the_mlp_is_the_matrix_products_it_is_said_to_be(trained, digits):
+    x = digits[0][:20]
+    w1, b1, w2, b2, w3, b3 = (w.astype(np.float64) for w in trained["mlp"].get_weights())
+    hidden = np.maximum(x.reshape(20, 784) @ w1 + b1, 0)
+    logits = np.maximum(hidden @ w2 + b2, 0) @ w3 + b3
+    np.testing.assert_allclose(models.predict(trained["mlp"], x), logits, atol=1e-4)
+
+
+def test_the_cnn_is_the_convolutions_it_is_said_to_be(trained, digits):
+    """With ReLU before the pool, as in most papers, and with loops instead of a library."""
+    x = digits[0][3].astype(np.float64)[:, :, None]
+    k1, b1, k2, b2, w3, b3, w4, b4 = (w.astype(np.float64) for w in trained["cnn"].get_weights())
+    for kernel, bias in ((k1, b1), (k2, b2)):
+        padded = np.pad(x, ((2, 2), (2, 2), (0, 0)))
+        windows = np.lib.stride_tricks.sliding_window_view(padded, (5, 5), axis=(0, 1))
+        x = np.maximum(np.einsum("ijcab,abcd->ijd", windows, kernel) + bias, 0)
+        h, w, c = x.shape
+        x = x.reshape(h // 2, 2, w // 2, 2, c).max(axis=(1, 3))
+    logits = np.maximum(x.ravel() @ w3 + b3, 0) @ w4 + b4
+    np.testing.assert_allclose(models.predict(trained["cnn"], digits[0][3:4])[0], logits, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", models.NAMES)
+def test_training_learns(trained, digits, name):
+    x, y = digits
+    assert (models.classify(trained[name], x[:3000]) == y[:3000]).mean() > 0.85
+
+
+@pytest.mark.parametrize("name", models.NAMES)
+def test_training_writes_predictions_and_a_figure(trained, digits, name):
+    with open(training.predictions_path(name), newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == ["index", "actual", "predicted"]
+    assert [int(row["index"]) for row in rows] == list(range(10000))
+    assert [int(row["actual"]) for row in rows] == digits[1].tolist()
+    predicted = models.classify(trained[name], digits[0])
+    assert [int(row["predicted"]) for row in rows] == predicted.tolist()
+    assert imread(training.confusion_path(name)).shape[:2] == (660, 700)
+
+
+def test_the_same_seed_gives_the_same_weights(trained, tmp_path, monkeypatch):
+    weights = []
+    for seed in ("5", "5", "6"):
+        monkeypatch.setattr(files, "WEIGHTS", tmp_path / "w")
+        monkeypatch.setattr(files, "IMG", tmp_path / "i")
+        train.main(["--epochs", "1", "--batch-size", "500", "--seed", seed])
+        weights.append(models.load("softmax").get_weights())
+    for first, again, other in zip(*weights, strict=True):
+        np.testing.assert_array_equal(first, again)
+        assert (first != other).any()
+
+
+@pytest.mark.parametrize("name", models.NAMES)
+@pytest.mark.parametrize("other", models.NAMES)
+def test_weights_of_another_model_are_refused(trained, name, other):
+    if name != other:
+        with pytest.raises(
+            Failure, match=f"does not hold the weights of the {models.TITLES[name]}"
+        ):
+            models.load(name, models.weights_path(other))
+
+
+@pytest.mark.parametrize("size", [0, 1, 1000, 20000])
+def test_truncated_weights_are_refused(trained, tmp_path, size):
+    path = tmp_path / "mlp.weights.h5"
+    path.write_bytes(models.weights_path("mlp").read_bytes()[:size])
+    with pytest.raises(Failure, match=r"truncated.*run `python common/train_mnist.py --model mlp`"):
+        models.load("mlp", path)
+
+
+def test_weights_that_are_not_numbers_are_refused(trained, tmp_path):
+    model = models.build("softmax")
+    model.set_weights([np.full_like(w, np.nan) for w in model.get_weights()])
+    model.save_weights(tmp_path / "softmax.weights.h5")
+    with pytest.raises(Failure, match="not finite"):
+        models.load("softmax", tmp_path / "softmax.weights.h5")
+
+
+@pytest.mark.parametrize("name", models.NAMES)
+def test_missing_weights_name_the_command_that_makes_them(tmp_path, name):
+    with pytest.raises(Failure, match=r"run `python .*train") as failure:
+        models.load(name, tmp_path / "none.weights.h5")
+    assert models.train_command(name) in str(failure.value)
+
+
+def test_an_unknown_model_is_refused():
+    with pytest.raises(Failure, match="vgg99"):
+        models.build("vgg99")
+
+
+def test_a_diverging_training_says_so_and_keeps_the_old_weights(trained):
+    before = models.weights_path("softmax").read_bytes()
+    with pytest.raises(Failure, match="smaller --learning-rate"):
+        train.main(["--epochs", "1", "--learning-rate", "1e38"])
+    assert models.weights_path("softmax").read_bytes() == before
+
+
+def test_a_killed_training_leaves_the_old_files(checkout):
+    weights = checkout / "common" / "weights"
+    weights.mkdir(exist_ok=True)
+    old = weights / "softmax.weights.h5"
+    old.write_bytes(b"the old weights")
+    process = subprocess.Popen(
+        [sys.executable, str(checkout / "logreg_softmax" / "train.py"), "--epochs", "1000"],
+        env={**os.environ, "PYTHONPATH": str(checkout), "PYTHONUNBUFFERED": "1"},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    for line in process.stdout:
+        if line.startswith("Epoch 2"):
+            break
+    process.send_signal(signal.SIGKILL)
+    process.wait(timeout=30)
+    assert old.read_bytes() == b"the old weights"
+    assert list(weights.iterdir()) == [old]
+    old.unlink()
+
+
+def test_the_confusion_matrix_counts_pairs():
+    actual, predicted = np.array([0, 0, 1, 2, 2, 2]), np.array([0, 1, 1, 2, 0, 0])
+    counts = metrics.confusion_matrix(actual, predicted, 3)
+    assert counts.tolist() == [[1, 1, 0], [0, 1, 0], [2, 0, 1]]
+    precision, recall = metrics.precision_and_recall(counts)
+    np.testing.assert_allclose(precision, [1 / 3, 1 / 2, 1])
+    np.testing.assert_allclose(recall, [1 / 2, 1, 1 / 3])
+
+
+def test_softmax_sums_to_one_even_for_huge_logits():
+    p = models.softmax(np.array([[1e4, 0, -1e4], [1.0, 2.0, 3.0]]))
+    np.testing.assert_allclose(p.sum(axis=1), 1)
+    np.testing.assert_allclose(p[1], np.exp([1, 2, 3]) / np.exp([1, 2, 3]).sum())
+
+
+def test_the_same_figure_has_the_same_bytes(tmp_path):
+    for name in "ab":
+        fig = plots.confusion(np.eye(10, dtype=int), "title")
+        plots.save(fig, tmp_path / name)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_the_ten_colours_stay_apart_for_colour_blind_eyes():
+    """Pairwise distance in CIELAB after a simulation of deuteranopia and protanopia."""
+
+    def linear(c):
+        return np.where(c <= 0.04045, c / 12.92, ((c + 0.055) / 1.055) ** 2.4)
+
+    def lab(rgb):
+        xyz = (
+            rgb
+            @ np.array(
+                [[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]]
+            ).T
+            / np.array([0.9505, 1, 1.089])
+        )
+        f = np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16 / 116)
+        return np.stack(
+            [116 * f[:, 1] - 16, 500 * (f[:, 0] - f[:, 1]), 200 * (f[:, 1] - f[:, 2])], 1
+        )
+
+    hexes = [[int(c[i : i + 2], 16) / 255 for i in (1, 3, 5)] for c in plots.COLOURS]
+    rgb = linear(np.array(hexes))
+    # Machado, Oliveira & Fernandes (2009), severity 1, in linear RGB.
+    protan = [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216],
+              [-0.003882, -0.048116, 1.051998]]  # fmt: skip
+    deutan = [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413],
+              [-0.011820, 0.042940, 0.968881]]  # fmt: skip
+    for matrix in (np.eye(3), np.array(protan), np.array(deutan)):
+        seen = lab(np.clip(rgb @ np.array(matrix).T, 0, 1))
+        apart = np.linalg.norm(seen[:, None] - seen[None], axis=2)
+        same_line = np.array(plots.LINE_STYLES)[:, None] == np.array(plots.LINE_STYLES)[None]
+        np.fill_diagonal(apart, np.inf)
+        assert apart[same_line].min() > 8

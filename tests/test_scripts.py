@@ -1,0 +1,214 @@
+"""Every script answers, refuses and draws the way the README says."""
+
+import ast
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from matplotlib.image import imread
+
+from common import files, models, reproduce
+from common.command import Failure
+from method2_fgsm import epsilon, source_to_target, two_to_six
+
+SCRIPTS = sorted(
+    path.relative_to(files.ROOT).as_posix()
+    for path in files.ROOT.glob("*/*.py")
+    if "tests" not in path.parts and "command.run(main)" in path.read_text(encoding="utf-8")
+)
+
+
+def test_the_scripts_are_found():
+    assert {"common/reproduce.py", "method2_fgsm/epsilon.py"} <= set(SCRIPTS)
+
+
+@pytest.mark.parametrize("path", SCRIPTS)
+def test_help_says_what_is_read_and_written_without_tensorflow(checkout, path):
+    """In one process with the imports counted; from a folder that is not the checkout."""
+    code = (
+        "import runpy, sys\n"
+        f"sys.argv = [{path!r}, '--help']\n"
+        "try:\n"
+        f"    runpy.run_path({str(checkout / path)!r}, run_name='__main__')\n"
+        "except SystemExit as end:\n"
+        "    assert end.code == 0\n"
+        "assert 'tensorflow' not in sys.modules and 'keras' not in sys.modules\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd="/",
+        env={"PYTHONPATH": str(checkout), "PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    for word in ("reads", "writes", f"python {path}"):
+        assert word in done.stdout
+
+
+@pytest.mark.parametrize("path", SCRIPTS)
+def test_a_wrong_option_ends_with_two_and_one_line(script, path):
+    done = script(path, "--no-such-option")
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert re.fullmatch(r".*error: .*--no-such-option.*\n", done.stderr)
+
+
+@pytest.mark.parametrize(
+    ("path", "arguments", "culprit"),
+    [
+        ("method2_fgsm/epsilon.py", ["--model", "vgg"], "vgg"),
+        ("method2_fgsm/epsilon.py", ["--source", "10"], "'10' is not a digit"),
+        ("method2_fgsm/epsilon.py", ["--target", "-1"], "'-1' is not a digit"),
+        ("method2_fgsm/epsilon.py", ["--source", "6"], "both 6"),
+        ("method2_fgsm/epsilon.py", ["--count", "0"], "'0'"),
+        ("method2_fgsm/two_to_six.py", ["--eps", "-0.1"], "'-0.1' is not between 0 and 1"),
+        ("method2_fgsm/two_to_six.py", ["--margin", "nan"], "nan"),
+        ("method2_fgsm/two_to_six.py", ["--eps", "0.1", "--margin", "0.1"], "not allowed"),
+        ("method2_fgsm/two_to_six.py", ["--target", "two"], "'two'"),
+        ("common/train_mnist.py", ["--model", "softmax"], "softmax"),
+        ("common/train_mnist.py", ["--epochs", "1.5"], "1.5"),
+        ("logreg_softmax/train.py", ["--learning-rate", "0"], "'0'"),
+        ("logreg_softmax/train.py", ["--seed", "-1"], "-1"),
+        ("common/generate_5k.py", ["--count", "many"], "many"),
+        ("common/reproduce.py", ["--only", "everything"], "everything"),
+    ],
+)
+def test_wrong_arguments_are_named(script, path, arguments, culprit):
+    done = script(path, *arguments)
+    assert done.returncode == 2
+    assert re.fullmatch(r".*error: .*\n", done.stderr), done.stderr
+    assert culprit in done.stderr
+
+
+@pytest.mark.parametrize("model", models.NAMES)
+@pytest.mark.parametrize("path", ["method2_fgsm/epsilon.py", "method2_fgsm/two_to_six.py"])
+def test_missing_weights_end_with_one_line(script, checkout, path, model):
+    done = script(path, "--model", model)
+    assert done.returncode == 1
+    assert re.fullmatch(r".*: error: .*\n", done.stderr), done.stderr
+    assert f"common/weights/{model}.weights.h5 not found" in done.stderr
+    assert models.train_command(model) in done.stderr
+    assert list((checkout / "img").iterdir()) == []
+
+
+@pytest.mark.parametrize("path", ["method2_fgsm/epsilon.py", "common/generate_5k.py"])
+def test_an_output_that_cannot_be_written_ends_with_one_line(script, tmp_path, path):
+    done = script(path, "--output", tmp_path / "no" / "such" / "file.png")
+    assert done.returncode == 1
+    assert re.fullmatch(r".*: error: cannot write .*does not exist\n", done.stderr), done.stderr
+
+
+def test_a_script_runs_from_anywhere(script, tmp_path):
+    done = script("common/generate_5k.py", "--count", "7", "--output", "here.npz", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert done.stdout.splitlines()[-1] == "wrote here.npz"
+    assert (tmp_path / "here.npz").exists()
+
+
+@pytest.mark.parametrize("model", models.NAMES)
+def test_epsilon_draws_two_panels_an_image(trained, tmp_path, capsys, model):
+    output = tmp_path / "e.png"
+    epsilon.main(["--model", model, "--count", "3", "--output", str(output)])
+    assert imread(output).shape[:2] == (640, 1020)
+    printed = capsys.readouterr().out
+    assert printed.splitlines()[-1] == f"wrote {output}"
+    assert "correctly classified 2s into a 6" in printed
+
+
+def test_softmax_regression_is_a_straight_line_in_epsilon(trained, right):
+    from method2_fgsm import fgsm
+
+    x, _ = right(trained["softmax"], 4, source=2)
+    sign = fgsm.gradient_sign(trained["softmax"], x, np.full(4, 6)).numpy()
+    eps = np.linspace(-1, 1, 11, dtype=np.float32)
+    raw = epsilon.scores(trained["softmax"], x, sign, eps, clip=False)
+    assert np.abs(np.diff(raw, n=2, axis=1)).max() < 1e-3
+    clipped = epsilon.scores(trained["softmax"], x, sign, eps, clip=True)
+    assert np.abs(np.diff(clipped, n=2, axis=1)).max() > 0.1
+    # The loss falls as epsilon does: the score of the 6 is highest at the left end.
+    assert (raw[:, 0, 6] > raw[:, -1, 6]).all()
+
+
+@pytest.mark.parametrize("model", models.NAMES)
+def test_two_to_six_draws_and_reports(trained, tmp_path, capsys, model):
+    output = tmp_path / "t.png"
+    two_to_six.main(["--model", model, "--count", "4", "--output", str(output)])
+    assert imread(output).shape[:2] == (660, 1440)
+    rows = re.findall(r"^ +\d+   0\.\d{4} .*?(\d)$", capsys.readouterr().out, re.M)
+    assert rows == ["6"] * 4
+
+
+def test_two_to_six_with_a_fixed_eps_and_other_digits(trained, tmp_path, capsys):
+    output = tmp_path / "t.png"
+    digits = ["--model", "mlp", "--source", "7", "--target", "3"]
+    two_to_six.main([*digits, "--count", "1", "--eps", "0.125", "--output", str(output)])
+    printed = capsys.readouterr().out
+    assert "0.1250" in printed
+    assert "P(7) before" in printed
+    assert output.stat().st_size > 0
+
+
+def test_the_chosen_images_are_the_first_that_work(trained, digits):
+    """Against the definition, one image after the other."""
+    from method2_fgsm import fgsm
+
+    x, y = digits
+    model = trained["cnn"]
+    choice = source_to_target.choose(model, 2, 6, 3)
+    works, tried = [], 0
+    for index in np.flatnonzero(y == 2):
+        if models.classify(model, x[[index]])[0] == 2:
+            tried += 1
+            if np.isfinite(fgsm.smallest_eps(model, x[[index]], np.array([6]))[0][0]):
+                works.append(index)
+        if len(works) == 3:
+            break
+    assert choice.indices.tolist() == works
+    assert (choice.tried, choice.reachable) == (tried, 3)
+
+
+def test_too_few_images_of_the_digit(trained):
+    with pytest.raises(Failure, match=r"--count 5000: .* classifies only"):
+        epsilon.main(["--count", "5000"])
+
+
+def test_reproduce_names_its_steps_and_skips_training_that_is_done(trained, capsys):
+    assert reproduce.main(["--only", "train_mlp"]) == []
+    assert "not trained again" in capsys.readouterr().out
+    names = [name for name, _, _ in reproduce.STEPS]
+    assert len(names) == len(set(names))
+
+
+def test_methods_import_from_common_and_themselves_only():
+    folders = {"common", "logreg_softmax", "method1_noise_optimization", "method2_fgsm"}
+    for path in files.ROOT.glob("*/*.py"):
+        here = path.parent.name
+        if here not in folders or path.name in ("reproduce.py", "compare_methods.py"):
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            used = {name.split(".")[0] for name in names} & folders
+            assert used <= {here, "common"}, path
+
+
+def test_importing_common_settles_the_backend_without_tensorflow(checkout):
+    code = (
+        "import common, os, sys\n"
+        "assert 'tensorflow' not in sys.modules and 'keras' not in sys.modules\n"
+        "import keras, tensorflow\n"
+        "assert keras.backend.backend() == 'tensorflow'\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={"PYTHONPATH": str(checkout), "KERAS_BACKEND": "jax", "PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
