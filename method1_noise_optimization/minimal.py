@@ -127,7 +127,9 @@ def _steps(model, x, target, state, count):
 
         b = aim[:, tf.newaxis] - g + tf.linalg.matvec(G, p)
         b = tf.where(own | (seen == 0), -1.0, b)
-        new_p, mu, _ = project(x, G, b, mu, NEWTON_STEPS)
+        new_p, new_mu, _ = project(x, G, b, mu, NEWTON_STEPS)
+        # A relaxed trace of `project` forgets the shapes that the loop has to keep.
+        new_p, mu = tf.ensure_shape(new_p, p.shape), tf.ensure_shape(new_mu, mu.shape)
         straight = tf.norm(news, axis=1) < 1e-3 * tf.norm(slope, axis=1)
         quiet = hit & straight & (tf.norm(new_p - p, axis=1) < STILL)
         calm = tf.where(quiet, calm + 1, 0)
