@@ -1,0 +1,148 @@
+"""The scripts of method 1: what they save, print, draw and refuse."""
+
+import numpy as np
+import pytest
+
+from common import files, generate_5k, models, results, samples
+from common.command import Failure
+from method1_noise_optimization import (
+    attack_mnist,
+    compare_methods,
+    every_pair,
+    visualize_adv_examples,
+)
+from method1_noise_optimization.measures import sizes, summary
+
+
+@pytest.fixture(scope="module", autouse=True)
+def drawn(own_folders):
+    """Four hundred samples, where the scripts look for them."""
+    generate_5k.main(["--count", "400"])
+
+
+def run(folder, *arguments):
+    path = folder / "r.npz"
+    attack_mnist.main([*arguments, "--limit", "60", "--output", str(path)])
+    return results.load(path)
+
+
+def test_what_is_saved_are_hits_on_correctly_classified_digits(trained, tmp_path, capsys):
+    found = run(tmp_path, "--method", "minimal", "--model", "mlp")
+    x, y, _ = (array[:60] for array in samples.load())
+    right = models.classify(trained["mlp"], x) == y
+    np.testing.assert_array_equal(found["xs"], x[right])
+    np.testing.assert_array_equal(found["y_trues"], y[right])
+    np.testing.assert_array_equal(found["y_preds"], found["y_trues"])
+    assert found["config"]["left_out"] == (~right).sum()
+    assert (found["y_targets"] != found["y_trues"]).all()
+    np.testing.assert_array_equal(found["y_preds_adversarial"], found["y_targets"])
+    seen = models.classify(trained["mlp"], np.clip(found["xs"] + found["noises"], 0, 1))
+    np.testing.assert_array_equal(seen, found["y_targets"])
+    out = capsys.readouterr().out
+    assert f"{sizes(found['noises']).mean():.4f}" in out
+    assert "100.00%" in out
+    assert out.splitlines()[-1].startswith("wrote ")
+
+
+def test_the_same_seed_gives_the_same_bytes_and_another_other_targets(trained, tmp_path):
+    first = run(tmp_path)
+    once = (tmp_path / "r.npz").read_bytes()
+    run(tmp_path)
+    assert (tmp_path / "r.npz").read_bytes() == once
+    other = run(tmp_path, "--seed", "1")
+    assert (first["y_targets"] != other["y_targets"]).any()
+
+
+def test_random_targets_are_all_other_digits_with_the_same_chance():
+    y = np.repeat(np.arange(10), 900)
+    counts = np.zeros((10, 10), int)
+    np.add.at(counts, (y, attack_mnist.random_targets(y, 0)), 1)
+    assert not np.diag(counts).any()
+    assert counts[~np.eye(10, dtype=bool)].min() > 60
+
+
+def test_one_target_for_all_leaves_out_those_that_show_it(trained, tmp_path, capsys):
+    found = run(tmp_path, "--target", "3", "--regularization", "l1")
+    assert (found["y_targets"] == 3).all()
+    assert (found["y_trues"] != 3).all()
+    assert found["config"]["regularization"] == "l1"
+    assert "are a 3 already" in capsys.readouterr().out
+
+
+def test_too_few_steps_are_reported_and_saved(trained, tmp_path, capsys):
+    found = run(tmp_path, "--max-steps", "1")
+    assert (found["y_preds_adversarial"] != found["y_targets"]).mean() > 0.5
+    assert (found["steps"] == 1).all()
+    assert "did not reach their target" in capsys.readouterr().out
+    missed = found["y_preds_adversarial"] != found["y_targets"]
+    keys = ("xs", "noises", "y_trues", "y_preds", "y_preds_adversarial", "y_targets")
+    kept = {key: found[key][missed] for key in keys}
+    results.save(tmp_path / "missed.npz", **kept, config=found["config"])
+    with pytest.raises(Failure, match="no digit reached its target"):
+        visualize_adv_examples.main([str(tmp_path / "missed.npz")])
+
+
+def test_the_names_of_the_results_say_what_they_are_of():
+    name = attack_mnist.results_path("cnn", "sgd", "none").name
+    assert name == "results_cnn_sgd_none.npz"
+    assert attack_mnist.results_path("mlp", "lbfgs", "l2").name == "results_mlp_lbfgs.npz"
+
+
+def test_the_measures_are_those_of_the_papers():
+    noises = np.zeros((2, 28, 28), np.float32)
+    noises[0, 0, :4] = 0.5, -0.5, 0.5, 0.5
+    np.testing.assert_allclose(sizes(noises), [1, 0])
+    table = summary(noises, np.array([True, False]))
+    assert "50.00%" in table
+    assert f"{1 / 28 / 2:.4f}" in table  # sqrt(mean r²) is |r|_2 / 28
+
+
+def test_saved_results_are_drawn_without_the_model(trained, tmp_path, script, capsys):
+    run(tmp_path)
+    written = visualize_adv_examples.main([str(tmp_path / "r.npz")])
+    assert written == [files.IMG / "noise_mlp_sgd.png"]
+    assert "reached the target" in capsys.readouterr().out
+    done = script(
+        "method1_noise_optimization/visualize_adv_examples.py",
+        tmp_path / "r.npz",
+        "--output",
+        tmp_path / "again.png",
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "again.png").read_bytes() == written[0].read_bytes()
+
+
+def test_other_results_are_refused(tmp_path):
+    with pytest.raises(Failure, match=r"none\.npz not found: run .*attack_mnist"):
+        visualize_adv_examples.main([str(tmp_path / "none.npz")])
+    x, labels = np.zeros((1, 28, 28)), [1]
+    results.save(
+        tmp_path / "method2.npz",
+        xs=x,
+        noises=x,
+        y_trues=labels,
+        y_preds=labels,
+        y_preds_adversarial=labels,
+        config={"model": "mlp", "method": "fgsm"},
+    )
+    with pytest.raises(Failure, match="method 1"):
+        visualize_adv_examples.main([str(tmp_path / "method2.npz")])
+
+
+def test_missing_samples_name_the_script_that_makes_them(trained, tmp_path):
+    for main in (attack_mnist.main, compare_methods.main, every_pair.main):
+        with pytest.raises(Failure, match="generate_5k"):
+            main(["--samples", str(tmp_path / "none.npz")])
+
+
+def test_six_ways_and_every_pair_are_drawn_and_counted(trained, capsys):
+    (methods,) = compare_methods.main(["--limit", "20", "--model", "softmax"])
+    out = capsys.readouterr().out
+    assert methods.read_bytes().startswith(b"\x89PNG")
+    for way in compare_methods.WAYS:
+        assert way in out
+    (pairs,) = every_pair.main(["--count", "2", "--model", "softmax"])
+    assert pairs.read_bytes().startswith(b"\x89PNG")
+    assert "100.00% of 180" in capsys.readouterr().out
+    with pytest.raises(Failure, match="correctly classified 0s"):
+        every_pair.main(["--count", "1000"])
