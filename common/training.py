@@ -49,7 +49,7 @@ def fit(name, optimizer, *, epochs, batch_size, seed):
     verbose = 1 if sys.stdout.isatty() else 2
     model.fit(x, y, batch_size=batch_size, epochs=epochs, verbose=verbose)
     if not all(np.isfinite(weights).all() for weights in model.get_weights()):
-        raise Failure(f"training the {models.TITLES[name]} diverged: try a smaller --learning-rate")
+        raise Failure(f"training the {models.title(name)} diverged: try a smaller --learning-rate")
     return model
 
 
@@ -63,7 +63,7 @@ def report(name, model):
     confusion = metrics.confusion_matrix(y, predicted)
 
     print(metrics.table(confusion))
-    print(f"{models.TITLES[name]}: test loss {loss:.4f}, test accuracy {accuracy:.2%}")
+    print(f"{models.title(name)}: test loss {loss:.4f}, test accuracy {accuracy:.2%}")
 
     weights, predictions, picture = outputs(name)
     # A new model with the same weights: the trained one would save its optimizer's state too.
@@ -75,7 +75,7 @@ def report(name, model):
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(("index", "actual", "predicted"))
         writer.writerows(zip(range(len(y)), y, predicted, strict=True))
-    title = f"{models.TITLES[name]}: {accuracy:.2%} of 10,000 test digits right"
+    title = f"{models.title(name)}: {accuracy:.2%} of 10,000 test digits right"
     plots.save(plots.confusion(confusion, title), picture)
     for path in outputs(name):
         print(f"wrote {files.show(path)}")

@@ -47,7 +47,7 @@ def draw(eps, errors):
             100 * (1 - errors[name]),
             color=plots.COLOURS[colour],
             marker=marker,
-            label=models.TITLES[name],
+            label=models.title(name),
         )
     ax.set(xlabel="ε (pixel units)", ylabel="accuracy (%)", ylim=(-2, 102))
     ax.legend()
@@ -76,14 +76,14 @@ def main(argv=None):
     plots.save(draw(EPS, errors), output)
 
     print("accuracy on 10,000 test digits")
-    print("   eps" + "".join(f"{models.TITLES[name]:>20}" for name in errors))
+    print("   eps" + "".join(f"{models.title(name):>20}" for name in errors))
     for row, eps in enumerate(EPS):
         print(f"{eps:6.3f}" + "".join(f"{1 - error[row]:20.2%}" for error in errors.values()))
     row = int(np.flatnonzero(EPS == PUBLISHED_EPS)[0])
     print(f"\nat eps {PUBLISHED_EPS}                      error rate   mean confidence when wrong")
     for name in errors:
         error, confidence = errors[name][row], confidences[name][row]
-        print(f"{models.TITLES[name]:30}{error:12.1%}{confidence:12.1%}")
+        print(f"{models.title(name):30}{error:12.1%}{confidence:12.1%}")
     for name, error, confidence in PUBLISHED:
         print(f"{'published: ' + name:30}{error:12.1%}{confidence:12.1%}")
     print(f"wrote {files.show(output)}")
