@@ -23,15 +23,16 @@ PUBLISHED_EPS = 0.25
 PUBLISHED = (("shallow softmax", 0.999, 0.793), ("maxout network", 0.894, 0.976))
 
 
-def along_eps(model, x, y, eps):
+def along_eps(model, x, y, eps, *, source=None):
     """Error rate and mean confidence in the wrong label at each eps: two float arrays.
 
     The sign of the gradient at x does not depend on eps: it is taken once, and every eps reuses
-    it.  x float32 (n, 28, 28), y int (n,), eps (k,) in pixel units.
+    it.  x float32 (n, 28, 28), y int (n,), eps (k,) in pixel units.  source: the model whose
+    gradient it is, if not `model` itself; then the errors are those that transfer.
     """
     from method2_fgsm import fgsm
 
-    sign = fgsm.gradient_signs(model, x, y)
+    sign = fgsm.gradient_signs(model if source is None else source, x, y)
     return np.array(
         [wrong_label_confidence(models.predict(model, np.clip(x + e * sign, 0, 1)), y) for e in eps]
     ).T
