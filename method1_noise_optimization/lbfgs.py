@@ -1,0 +1,168 @@
+"""The formulation of Szegedy et al. 2014 ("Intriguing properties of neural networks", section 4.1).
+
+    minimise   c |r| + loss(x + r, t)   subject to   0 ≤ x + r ≤ 1
+
+with the L2 norm and the cross entropy, by box-constrained L-BFGS, and a line search on c.  The
+more the noise costs, the smaller it is, until it is so dear that the minimiser is no longer
+classified as t: wanted is the c at which this turns.  (The paper asks for "the minimum c > 0";
+taken by the letter that is any c close to zero, at which the noise is largest.  Written with the
+weight on the loss instead, as by Carlini & Wagner 2017, the minimum is what is meant.)
+
+The box-constrained L-BFGS is a projected one, for a batch: pixels at a bound, whose gradient
+would push them out, are held; on the others the direction is that of the two-loop recursion
+(Nocedal & Wright 2006, "Numerical Optimization", algorithm 7.4) over their part of the last
+pairs; the step along it is clipped to the box and shortened until the objective falls enough
+(Bertsekas 1982, "Projected Newton Methods for Optimization Problems with Simple Constraints").
+"""
+
+import numpy as np
+import tensorflow as tf
+
+from method1_noise_optimization.leads import LEAD, lead, logits
+
+C_RANGE = (1e-3, 1e2)  # c is searched for between these, on a logarithmic scale
+ROUNDS = 12  # halvings of that range: c is found to 0.3 %
+MEMORY = 6  # pairs of steps and gradient changes
+STEPS_A_CALL = 10
+# |r| has no gradient at r = 0: it is rounded off there, far below one grey level (1/255 a pixel).
+KINK = 1e-3
+
+
+def find(model, x, y_target, *, max_steps, progress):
+    """The noisy images of one batch and how many steps each took, over all values of c.
+
+    x (n, d) float32 in [0, 1], y_target (n,) int64; at most max_steps steps for one c.  Returns
+    x_adv (n, d) float32 and steps (n,) int64; where the target is not reached even at the
+    smallest c, x_adv is what that led to.
+    """
+    low = np.full(len(x), C_RANGE[0], np.float32)
+    high = np.full(len(x), C_RANGE[1], np.float32)
+    best, steps = minimise(model, x, y_target, x, low, max_steps=max_steps)
+    # What has its class already needs no noise.
+    there = lead(logits(model, x), y_target).numpy() > LEAD
+    best[there] = x[there]
+    size = np.linalg.norm(best - x, axis=1)
+    rows = np.flatnonzero(~there & (lead(logits(model, best), y_target).numpy() > LEAD))
+    for _ in range(ROUNDS):
+        if not len(rows):
+            break
+        c = np.sqrt(low[rows] * high[rows])
+        x_adv, taken = minimise(model, x[rows], y_target[rows], best[rows], c, max_steps=max_steps)
+        steps[rows] += taken
+        hit = lead(logits(model, x_adv), y_target[rows]).numpy() > LEAD
+        low[rows], high[rows] = np.where(hit, c, low[rows]), np.where(hit, high[rows], c)
+        distance = np.linalg.norm(x_adv - x[rows], axis=1)
+        nearer = hit & (distance < size[rows])
+        best[rows[nearer]], size[rows[nearer]] = x_adv[nearer], distance[nearer]
+        progress(len(x) / ROUNDS)
+    return best, steps
+
+
+def objective(model, x, target, p, c):
+    """c |p - x| + cross entropy, (n,), for points p (n, d) and weights c (n,)."""
+    size = tf.sqrt(tf.reduce_sum((p - x) ** 2, axis=1) + KINK**2)
+    return c * size + tf.nn.sparse_softmax_cross_entropy_with_logits(target, logits(model, p))
+
+
+def minimise(model, x, y_target, start, c, *, max_steps):
+    """Minimise the objective over the box from `start` (n, d), one weight c (n,) an image.
+
+    Returns the points reached (n, d) float32 and the steps each took (n,) int64.  A point is
+    final when a step no longer lowers its objective by more than rounding, or after max_steps.
+    """
+    p, steps = start.copy(), np.zeros(len(x), np.int64)
+    rows, pairs = np.arange(len(x)), None
+    while len(rows) and steps.max() < max_steps:
+        if pairs is None:
+            empty = tf.zeros((len(x), MEMORY, x.shape[1]))
+            pairs = (empty, empty)
+        moved, pairs, taken, going = _steps(
+            model, x[rows], y_target[rows], p[rows], c[rows], pairs,
+            tf.constant(min(STEPS_A_CALL, max_steps - steps.max())),
+        )  # fmt: skip
+        p[rows] = moved
+        steps[rows] += taken.numpy()
+        keep = np.flatnonzero(going.numpy())
+        rows, pairs = rows[keep], tuple(tf.gather(pair, keep) for pair in pairs)
+    return p, steps
+
+
+@tf.function(reduce_retracing=True)
+def _value_and_gradient(model, x, target, p, c):
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch(p)
+        value = objective(model, x, target, p, c)
+    return value, tape.gradient(value, p)
+
+
+@tf.function(reduce_retracing=True)
+def _steps(model, x, target, p, c, pairs, count):
+    """`count` steps of projected L-BFGS; an image that is final stays where it is."""
+    moves, changes = pairs
+    value, gradient = _value_and_gradient(model, x, target, p, c)
+    going = tf.ones_like(target, tf.bool)
+    taken = tf.zeros_like(target)
+    for _ in tf.range(count):
+        free = ~(((p <= 0) & (gradient > 0)) | ((p >= 1) & (gradient < 0)))
+        direction = _direction(tf.cast(free, p.dtype), gradient, moves, changes)
+
+        length = tf.ones_like(value)
+        new_p = tf.clip_by_value(p + direction, 0, 1)
+        new_value, new_gradient = _value_and_gradient(model, x, target, new_p, c)
+        enough = _enough(value, gradient, p, new_p, new_value)
+        tries = 0
+        while tries < 12 and tf.reduce_any(going & ~enough):
+            tries += 1
+            length = tf.where(enough, length, length / 3)
+            new_p = tf.clip_by_value(p + length[:, tf.newaxis] * direction, 0, 1)
+            new_value, new_gradient = _value_and_gradient(model, x, target, new_p, c)
+            enough = _enough(value, gradient, p, new_p, new_value)
+
+        going &= enough
+        # The first pair is needed even where the first step, of unknown length, was a small one.
+        falls = value - new_value > 1e-6 * tf.maximum(tf.abs(value), 1)
+        moved = going[:, tf.newaxis]
+        moves = tf.concat([moves[:, 1:], tf.where(moved, new_p - p, 0)[:, tf.newaxis]], axis=1)
+        changes = tf.concat(
+            [changes[:, 1:], tf.where(moved, new_gradient - gradient, 0)[:, tf.newaxis]], axis=1
+        )
+        taken += tf.cast(going, taken.dtype)
+        p, gradient = tf.where(moved, new_p, p), tf.where(moved, new_gradient, gradient)
+        value = tf.where(going, new_value, value)
+        going &= falls
+    return p, (moves, changes), taken, going
+
+
+def _enough(value, gradient, p, new_p, new_value):
+    """Armijo's condition along the projected path."""
+    return new_value <= value + 1e-4 * tf.reduce_sum(gradient * (new_p - p), axis=1)
+
+
+def _direction(free, gradient, moves, changes):
+    """-H∇F on the free pixels, with H from the pairs: the two-loop recursion."""
+    q = gradient * free
+    moves, changes = moves * free[:, tf.newaxis], changes * free[:, tf.newaxis]
+    curvature = tf.reduce_sum(moves * changes, axis=2)
+    squares = tf.reduce_sum(changes * changes, axis=2)
+    valid = curvature > 1e-6 * squares * KINK
+    rho = tf.where(valid, 1 / tf.where(valid, curvature, 1), 0)
+    alphas = []
+    for i in reversed(range(MEMORY)):
+        alpha = rho[:, i] * tf.reduce_sum(moves[:, i] * q, axis=1)
+        q -= alpha[:, tf.newaxis] * changes[:, i]
+        alphas.append(alpha)
+    # H's first guess from the newest pair; without one, a step of a tenth.
+    scale = 0.1 / tf.maximum(tf.norm(q, axis=1), 1e-12)
+    for i in range(MEMORY):
+        ratio = curvature[:, i] / tf.where(valid[:, i], squares[:, i], 1)
+        scale = tf.where(valid[:, i], ratio, scale)
+    q *= scale[:, tf.newaxis]
+    for i in range(MEMORY):
+        beta = rho[:, i] * tf.reduce_sum(changes[:, i] * q, axis=1)
+        q += (alphas[MEMORY - 1 - i] - beta)[:, tf.newaxis] * moves[:, i]
+    q *= free
+    downhill = tf.reduce_sum(q * gradient, axis=1) > 0
+    steepest = (
+        gradient * free * (0.1 / tf.maximum(tf.norm(gradient * free, axis=1), 1e-12))[:, None]
+    )
+    return -tf.where(downhill[:, tf.newaxis], q, steepest)

@@ -1,0 +1,61 @@
+"""Gradient descent on the noise until the target is reached.
+
+    minimise   cross entropy(f(clip(x + r)), t) + regulariser(r)     by  r ← r - rate · gradient
+
+from r = 0, where the regulariser is nothing, mean |r| or mean r².  Every image is a problem of
+its own and stops at the first step at which it is classified as its target t.
+"""
+
+import numpy as np
+import tensorflow as tf
+
+from method1_noise_optimization.leads import LEAD, lead, logits
+
+STEPS_A_CALL = 10
+
+
+def find(model, x, y_target, *, regularization, learning_rate, max_steps, batch_size, progress):
+    """The noisy images and how many steps each took.
+
+    x (n, d) float32 in [0, 1], y_target (n,) int64.  Returns x_adv (n, d) float32 and steps
+    (n,) int64; where max_steps were not enough, x_adv is what they led to.
+    """
+    r = np.zeros_like(x)
+    steps = np.zeros(len(x), np.int64)
+    waiting = np.arange(len(x))
+    rate = tf.constant(learning_rate, tf.float32)
+    # An image that is finished makes room for the next one, so that the batch stays full.
+    while len(waiting):
+        batch = waiting[:batch_size]
+        left = tf.constant(max_steps - steps[batch])
+        moved, taken, reached = _steps(
+            model, x[batch], y_target[batch], r[batch], left, rate, regularization
+        )
+        r[batch] = moved
+        steps[batch] += taken.numpy()
+        going = ~reached.numpy() & (steps[batch] < max_steps)
+        progress(len(batch) - going.sum())
+        waiting = np.concatenate([batch[going], waiting[batch_size:]])
+    return np.clip(x + r, 0, 1), steps
+
+
+@tf.function(reduce_retracing=True)
+def _steps(model, x, target, r, left, rate, regularization):
+    """Up to STEPS_A_CALL steps: the noise, the steps taken, and which targets were reached."""
+    taken = tf.zeros_like(left)
+    reached = tf.zeros_like(target, tf.bool)
+    for _ in tf.range(STEPS_A_CALL):
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(r)
+            z = logits(model, tf.clip_by_value(x + r, 0, 1))
+            loss = tf.nn.sparse_softmax_cross_entropy_with_logits(target, z)
+            if regularization == "l1":
+                loss += tf.reduce_mean(tf.abs(r), axis=1)
+            elif regularization == "l2":
+                loss += tf.reduce_mean(r**2, axis=1)
+        gradient = tape.gradient(loss, r)
+        reached |= lead(z, target) > LEAD
+        going = ~reached & (taken < left)
+        r = tf.where(going[:, tf.newaxis], r - rate * gradient, r)
+        taken += tf.cast(going, taken.dtype)
+    return r, taken, reached
