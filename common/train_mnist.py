@@ -2,15 +2,16 @@
 
     python common/train_mnist.py               both
     python common/train_mnist.py --model mlp   one of them
-    python common/train_mnist.py --hidden 100 100 --activation sigmoid --weight-decay 1e-5
-    python common/train_mnist.py --hidden --weight-decay 1e-4      no hidden layer: FC10
+    python common/train_mnist.py --hidden 100 100 --activation sigmoid
+    python common/train_mnist.py --hidden      no hidden layer
 
 Adam, with a learning rate that falls from 0.002 to zero along a cosine; ten epochs of
 batches of 100 for the MLP, three epochs of batches of 200 for the CNN.
 
 --hidden trains the fully connected networks of Szegedy et al. (2014), twenty epochs of batches
-of 100.  Their weights are named as in the paper: fc100-100-10_sigmoid, fc10.  The weight decay
-does not show in the name.
+of 100, with their weight decay: factors of 1e-5 for hidden layers and 1e-6 for the last, or 1e-4
+where it is the only one.  Their weights are named as in the paper, fc100-100-10_sigmoid or fc10;
+another weight decay does not show in the name.
 
 reads   common/mnist.npz
 writes  common/weights/{model}.weights.h5, common/weights/{model}_predictions.csv,
@@ -23,6 +24,12 @@ EPOCHS = {"mlp": 10, "cnn": 3}
 # Adam touches all of the CNN's 3.3 million weights at every step: fewer steps, less time.
 BATCH_SIZE = {"cnn": 200}
 LEARNING_RATE = 2e-3
+EPOCHS_HIDDEN = 20
+
+
+def published_decay(hidden):
+    """The weight decay of each layer in Szegedy et al. (2014), table 1."""
+    return (*(1e-5 for _ in hidden), 1e-6) if hidden else (1e-4,)
 
 
 def cosine_adam(learning_rate):
@@ -56,24 +63,25 @@ def main(argv=None):
         nargs="+",
         type=command.positive_float,
         metavar="FACTOR",
-        help="add FACTOR * sum(w**2) / units to the loss for each layer; one for all layers, or "
-        "one for each",
+        help="add FACTOR * sum(w**2) / units to the loss; one for all layers, or one for each "
+        "(default: the paper's)",
     )
     training.add_arguments(parser, epochs=None, batch_size=None, learning_rate=LEARNING_RATE)
     args = parser.parse_args(argv)
+    names = ("mlp", "cnn") if args.model == "all" else (args.model,)
+    decay = ()
     if args.hidden is not None:
         if args.model != "all":
             parser.error("--hidden and --model exclude each other")
         names = (models.fully_connected(args.hidden, args.activation),)
+        decay = args.weight_decay or published_decay(args.hidden)
         layers = len(args.hidden) + 1
-    else:
-        names = ("mlp", "cnn") if args.model == "all" else (args.model,)
-        layers = None
-    decay = args.weight_decay or []
-    if decay and layers is None:
+        if len(decay) == 1:
+            decay = layers * tuple(decay)
+        if len(decay) != layers:
+            parser.error(f"--weight-decay takes one factor or {layers}, not {len(decay)}")
+    elif args.weight_decay:
         parser.error("--weight-decay goes with --hidden")
-    if decay and len(decay) not in (1, layers):
-        parser.error(f"--weight-decay takes one factor or {layers}, not {len(decay)}")
     for name in names:
         for path in training.outputs(name):
             files.check_output(path)
@@ -83,10 +91,10 @@ def main(argv=None):
         model = training.fit(
             name,
             cosine_adam(args.learning_rate),
-            epochs=args.epochs or EPOCHS.get(name, 20),
+            epochs=args.epochs or EPOCHS.get(name, EPOCHS_HIDDEN),
             batch_size=args.batch_size or BATCH_SIZE.get(name, 100),
             seed=args.seed,
-            weight_decay=decay * layers if len(decay) == 1 else decay,
+            weight_decay=decay,
         )
         written += training.report(name, model)
     return written
