@@ -65,6 +65,6 @@ def project(c, A, b, mu, steps):
 
 def _dual(c, A, b, mu):
     """p(μ), ∇D(μ) and D(μ)."""
-    p = tf.clip_by_value(c + tf.linalg.matvec(A, mu, transpose_a=True), 0, 1)
+    p = tf.clip_by_value(c + tf.einsum("nmd,nm->nd", A, mu), 0, 1)
     slope = b - tf.linalg.matvec(A, p)
     return p, slope, tf.reduce_sum((p - c) ** 2, 1) / 2 + tf.reduce_sum(mu * slope, 1)

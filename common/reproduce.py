@@ -25,6 +25,21 @@ STEPS = (
         for script in ("epsilon", "two_to_six")
         for model in models.NAMES
     ),
+    *(
+        (f"mnist_fast_gradient_{model}", "method2_fgsm.mnist_fast_gradient", ("--model", model))
+        for model in models.NAMES
+    ),
+    *(
+        (
+            f"visualize_mnist_{model}",
+            "method2_fgsm.visualize_mnist",
+            (str(files.ROOT / "method2_fgsm" / f"results_mnist_{model}.npz"),),
+        )
+        for model in models.NAMES
+    ),
+    ("accuracy_vs_epsilon", "method2_fgsm.accuracy_vs_epsilon", ()),
+    ("imnet_fast_gradient", "method2_fgsm.imnet_fast_gradient", ()),
+    ("visualize_imnet", "method2_fgsm.visualize_imnet", ()),
 )
 # The steps that training makes unnecessary, once its weights are there.
 TRAINING = {f"train_{model}": model for model in models.NAMES}

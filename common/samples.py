@@ -21,11 +21,12 @@ def draw(count, seed):
     return x[indices], y[indices], indices.astype(np.int64)
 
 
-def load(path=PATH):
-    """Read a sample file: (images, labels, indices) as `draw` returns them.
+def load(path=None):
+    """Read a sample file, common/5k_samples.npz by default: (images, labels, indices) as in `draw`.
 
     Raises `Failure` when the file is missing, broken or holds anything but such arrays.
     """
+    path = PATH if path is None else path
     shown = files.show(path)
     again = "make it with `python common/generate_5k.py`"
     if not path.exists():

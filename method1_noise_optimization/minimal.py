@@ -41,8 +41,9 @@ WINDOW = 10.0
 # The lead aimed at, in logits: its range, and its factors after a miss and after a hit.
 AIM_SMALLEST, AIM_LARGEST = 1e-3, 1.0
 AIM_MISSED, AIM_HIT = 1.3, 0.8
-# An image is finished when a hit moves no further than this (L2, pixel units).
-STILL = 1e-4
+# An image is finished after CALM steps that were hits, moved no further than STILL (L2, pixel
+# units) and met the very slope they went by: the classifier is linear there.
+STILL, CALM = 1e-4, 3
 
 
 def find(model, x, y_target, *, max_steps, progress):
@@ -63,12 +64,13 @@ def find(model, x, y_target, *, max_steps, progress):
         tf.fill((n,), AIM_SMALLEST),
         tf.constant(x),
         tf.constant(distance),
+        tf.zeros((n,), tf.int32),
     )
     while len(rows):
         count = min(STEPS_A_CALL, max_steps - steps[rows[0]])
-        state, still = _steps(model, x[rows], y_target[rows], state, tf.constant(count))
+        state = _steps(model, x[rows], y_target[rows], state, tf.constant(count))
         steps[rows] += count
-        finished = still.numpy() | (steps[rows] >= max_steps)
+        finished = (state[-1].numpy() >= CALM) | (steps[rows] >= max_steps)
         if finished.any():
             left, kept = rows[finished], np.flatnonzero(~finished)
             last, hit, size = (state[i].numpy()[finished] for i in (0, 5, 6))
@@ -85,18 +87,17 @@ def find(model, x, y_target, *, max_steps, progress):
 
 @tf.function(reduce_retracing=True)
 def _steps(model, x, target, state, count):
-    """`count` steps of the iteration, and which images were still at the end, (n,) bool.
+    """`count` steps of the iteration; the state is a tuple, in this order:
 
-    The state is a tuple, in this order:
     p (n, d)                 the point to look at next
     G (n, classes, d)        the averaged slopes, and seen (n, classes), the gradients in each
     mu (n, classes)          the multipliers of the last projection
     aim (n,)                 the lead aimed at
     best (n, d), size (n,)   the nearest hit so far and its distance from x, at first infinite
+    calm (n,)                steps since anything changed
     """
-    p, G, seen, mu, aim, best, size = state
+    p, G, seen, mu, aim, best, size, calm = state
     rows = tf.range(tf.shape(x, out_type=tf.int64)[0])
-    still = tf.zeros_like(rows, tf.bool)
     # The target's own row never binds; nor does any class whose gradient was not met yet.
     own = tf.one_hot(target, G.shape[1], on_value=True, off_value=False)
     for _ in tf.range(count):
@@ -104,8 +105,12 @@ def _steps(model, x, target, state, count):
             tape.watch(p)
             g = leads(logits(model, p), target)
             worst = tf.reduce_min(g, axis=1)
-        gradient = tape.gradient(worst, p)
-        competitor = tf.stack([rows, tf.argmin(g, axis=1)], axis=1)
+            # Of the competitors that are about as strong, the one whose slope is known least.
+            strongest = g <= worst[:, tf.newaxis] + aim[:, tf.newaxis]
+            k = tf.argmin(tf.where(strongest, seen, seen.dtype.max), axis=1)
+            competitor = tf.stack([rows, k], axis=1)
+            g_k = tf.gather_nd(g, competitor)
+        gradient = tape.gradient(g_k, p)
 
         hit = worst > LEAD
         distance = tf.norm(p - x, axis=1)
@@ -114,18 +119,20 @@ def _steps(model, x, target, state, count):
         aim = tf.clip_by_value(aim * tf.where(hit, AIM_HIT, AIM_MISSED), AIM_SMALLEST, AIM_LARGEST)
 
         met = tf.gather_nd(seen, competitor)
-        weight = WINDOW / (met + WINDOW)
         slope = tf.gather_nd(G, competitor)
-        slope += weight[:, tf.newaxis] * (gradient - slope)
+        news = gradient - slope
+        slope += (WINDOW / (met + WINDOW))[:, tf.newaxis] * news
         G = tf.tensor_scatter_nd_update(G, competitor, slope)
         seen = tf.tensor_scatter_nd_update(seen, competitor, met + 1)
 
         b = aim[:, tf.newaxis] - g + tf.linalg.matvec(G, p)
         b = tf.where(own | (seen == 0), -1.0, b)
         new_p, mu, _ = project(x, G, b, mu, NEWTON_STEPS)
-        still = hit & (tf.norm(new_p - p, axis=1) < STILL)
+        straight = tf.norm(news, axis=1) < 1e-3 * tf.norm(slope, axis=1)
+        quiet = hit & straight & (tf.norm(new_p - p, axis=1) < STILL)
+        calm = tf.where(quiet, calm + 1, 0)
         p = new_p
-    return (p, G, seen, mu, aim, best, size), still
+    return p, G, seen, mu, aim, best, size, calm
 
 
 @tf.function(reduce_retracing=True)

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from method1_noise_optimization.leads import LEAD, lead, logits
 
-STEPS_A_CALL = 10
+STEPS_A_CALL = 5
 
 
 def find(model, x, y_target, *, regularization, learning_rate, max_steps, batch_size, progress):
@@ -47,7 +47,7 @@ def _steps(model, x, target, r, left, rate, regularization):
     for _ in tf.range(STEPS_A_CALL):
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(r)
-            z = logits(model, tf.clip_by_value(x + r, 0, 1))
+            z = logits(model, tf.minimum(tf.maximum(x + r, 0), 1))
             loss = tf.nn.sparse_softmax_cross_entropy_with_logits(target, z)
             if regularization == "l1":
                 loss += tf.reduce_mean(tf.abs(r), axis=1)

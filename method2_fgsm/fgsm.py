@@ -42,7 +42,7 @@ def gradient_sign(model, x, y):
 
 @tf.function(reduce_retracing=True)
 def _step(model, x, y, eps):
-    return tf.clip_by_value(x + eps * gradient_sign(model, x, y), 0, 1)
+    return tf.minimum(tf.maximum(x + eps * gradient_sign(model, x, y), 0), 1)
 
 
 def gradient_signs(model, x, y, *, batch_size=1000):
@@ -55,7 +55,7 @@ def gradient_signs(model, x, y, *, batch_size=1000):
     sign = np.empty_like(x)
     for start in range(0, len(x), batch_size):
         batch = slice(start, start + batch_size)
-        sign[batch] = gradient_sign(model, x[batch], y[batch])
+        sign[batch] = memoryview(gradient_sign(model, x[batch], y[batch]))
     return sign
 
 
@@ -84,7 +84,8 @@ def fgsm(model, x, y, eps, *, targeted=False, batch_size=1000):
     x_adv = np.empty_like(x)
     for start in range(0, len(x), batch_size):
         batch = slice(start, start + batch_size)
-        x_adv[batch] = _step(model, x[batch], y[batch], step)
+        # Through its memory, not .numpy(), which would copy the batch once more.
+        x_adv[batch] = memoryview(_step(model, x[batch], y[batch], step))
     return x_adv
 
 

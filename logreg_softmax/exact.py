@@ -1,0 +1,234 @@
+"""The exact answers for softmax regression: how good the attacks are, to the last digit.
+
+    python logreg_softmax/exact.py
+    python logreg_softmax/exact.py --limit 5000
+
+The logits of softmax regression are linear in the pixels, z = x W + b, and two questions that
+are hard for a network can be answered exactly:
+
+1. The smallest L2 noise inside the box that makes an image its target: a quadratic programme
+   with nine linear constraints, solved through its dual in nine variables.  The gap between the
+   noise found and the dual's value, a lower bound for all noise, certifies the answer.
+2. The smallest epsilon of the clipped sign step: every logit is piecewise linear in epsilon,
+   bending where a pixel reaches 0 or 1, and so the first crossing is the root of a line.
+
+The table shows how far above the optimum the three methods of method 1 and FGSM's smallest
+epsilon end.  The figure shows why one noise pattern breaks every 2: the gradient of a linear
+model for 2 against 6 is W_6 - W_2 at every image, and its sign hardly depends on the image.
+
+reads   common/mnist.npz, common/weights/softmax.weights.h5, common/5k_samples.npz
+writes  img/exact_softmax.png
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+from common import command, files, models, plots, samples
+
+
+def smallest_noise(weights, bias, x, y_target, *, lead=0.0, batch_size=500):
+    """The smallest L2 noise with which a linear classifier sees each image as its target.
+
+        minimise |r|   subject to   z_t(x + r) - z_k(x + r) ≥ lead for k ≠ t,   0 ≤ x + r ≤ 1
+
+    weights (d, classes), bias (classes,), x (n, ...) with d pixels in [0, 1], y_target (n,).
+    Returns (noise, bound), float64 like x and (n,): bound is a lower bound of |r|, from the
+    dual, and equals |noise| up to rounding.  noise meets the constraints up to rounding.
+    Where no image in the box will do, noise is NaN and bound infinite.
+    """
+    import tensorflow as tf
+
+    from common.box_projection import project
+
+    weights, bias = weights.astype(np.float64), bias.astype(np.float64)
+    classes = weights.shape[1]
+    flat = x.reshape(len(x), -1).astype(np.float64)
+    noise, bound = np.empty_like(flat), np.empty(len(x))
+    for start in range(0, len(x), batch_size):
+        batch = slice(start, start + batch_size)
+        c, target = flat[batch], y_target[batch]
+        others = np.array([[k for k in range(classes) if k != t] for t in target])
+        A = weights.T[target][:, np.newaxis] - weights.T[others]
+        b = lead - (bias[target][:, np.newaxis] - bias[others])
+        p, _, dual = project(
+            tf.constant(c), tf.constant(A), tf.constant(b), tf.zeros_like(b), STEPS
+        )
+        noise[batch] = p.numpy() - c
+        bound[batch] = np.sqrt(2 * np.maximum(dual.numpy(), 0))
+    # No two points of the box are further apart than this.
+    none = bound > np.sqrt(flat.shape[1])
+    noise[none], bound[none] = np.nan, np.inf
+    return noise.reshape(x.shape), bound
+
+
+STEPS = 100
+
+
+def smallest_eps(weights, bias, x, y_target, sign, *, lead=0.0):
+    """The smallest eps with which a linear classifier sees clip(x - eps * sign) as the target.
+
+    weights (d, classes), bias (classes,), x and sign (n, ...) with d pixels, y_target (n,).
+    Returns eps (n,) float64, NaN where no eps from 0 to 1 will do.  Between two of the epsilons at
+    which a pixel reaches 0 or 1, every lead z_t - z_k is a line; the leads at those epsilons
+    come from running sums over the pixels in the order in which they arrive.
+    """
+    weights, bias = weights.astype(np.float64), bias.astype(np.float64)
+    x = x.reshape(len(x), -1).astype(np.float64)
+    sign = sign.reshape(len(x), -1).astype(np.float64)
+    eps = np.full(len(x), np.nan)
+    for i, (pixels, step, target) in enumerate(zip(x, sign, y_target, strict=True)):
+        others = np.arange(weights.shape[1]) != target
+        slopes = weights[:, [target]] - weights[:, others]
+        leads = pixels @ slopes + bias[target] - bias[others] - lead
+        stop = np.where(step > 0, pixels, np.where(step < 0, 1 - pixels, 0))
+        order = np.argsort(stop, kind="stable")
+        # rate[j]: how fast the leads change after the first j pixels have stopped.
+        moving = -step[order, np.newaxis] * slopes[order]
+        rate = moving.sum(axis=0) - np.concatenate(
+            [np.zeros((1, slopes.shape[1])), np.cumsum(moving, axis=0)]
+        )
+        knots = np.concatenate([[0.0], stop[order], [1.0]])
+        widths = np.diff(knots)
+        starts = leads + np.concatenate(
+            [np.zeros((1, slopes.shape[1])), np.cumsum(rate * widths[:, np.newaxis], axis=0)[:-1]]
+        )
+        eps[i] = _first_crossing(starts, rate, widths, knots)
+    return eps
+
+
+def _first_crossing(starts, rate, widths, knots):
+    """The first place at which all lines are at least zero.
+
+    starts and rate (pieces, lines): values at each piece's left end, and slopes there.
+    """
+    with np.errstate(divide="ignore", invalid="ignore"):
+        root = -starts / rate
+    # Inside a piece, a rising line is at least zero from its root on, a falling one up to it.
+    since = np.where(starts >= 0, 0, np.where(rate > 0, root, np.inf)).max(axis=1)
+    until = np.where(rate < 0, np.where(starts >= 0, root, -np.inf), np.inf).min(axis=1)
+    good = np.flatnonzero(since <= np.minimum(until, widths) + 1e-15)
+    return knots[good[0]] + since[good[0]] if len(good) else np.nan
+
+
+def draw(difference, x, sign, source, target, title):
+    """The figure: W_target - W_source at the left, ten images and their steps at the right."""
+    fig = plots.figure(15, 6.4, title)
+    left, right = fig.subfigures(1, 2, width_ratios=(1, 2.6))
+    ax = left.subplots()
+    drawn = plots.noise(
+        ax,
+        difference,
+        np.abs(difference).max(),
+        f"W_{target} − W_{source}, the same for every image",
+    )
+    bar = left.colorbar(drawn, ax=ax, location="bottom", shrink=0.8, pad=0.02)
+    bar.set_label("logits a pixel unit")
+    columns = -(-len(x) // 2)
+    axes = right.subplots(4, columns, squeeze=False)
+    for ax in axes.flat:
+        ax.set_visible(False)
+    agree = np.sign(difference)
+    for i in range(len(x)):
+        row, column = divmod(i, columns)
+        image, pattern = axes[2 * row, column], axes[2 * row + 1, column]
+        image.set_visible(True)
+        pattern.set_visible(True)
+        plots.digit(image, x[i])
+        same = (sign[i] == agree)[difference != 0].mean()
+        steps = plots.noise(pattern, sign[i], 1, f"same sign: {same:.0%}")
+    bar = right.colorbar(
+        steps, ax=axes, location="bottom", shrink=0.35, aspect=30, pad=0.02, ticks=[-1, 0, 1]
+    )
+    bar.set_label(f"the sign step towards {target}, below each {source}")
+    return fig
+
+
+def above(size, optimum):
+    """Two columns of the table: by how much the mean, and the worst image, exceed the optimum."""
+    ratio = size / optimum
+    return f"{size.mean():10.4f}{size.mean() / optimum.mean() - 1:15.3%}{ratio.max() - 1:14.2%}"
+
+
+def main(argv=None):
+    parser = command.Parser(__doc__)
+    parser.add_argument("--source", type=command.digit, default=2, help="digit of the figure")
+    parser.add_argument("--target", type=command.digit, default=6, help="its target")
+    parser.add_argument(
+        "--samples", type=Path, default=samples.PATH, help="the digits, from generate_5k.py"
+    )
+    parser.add_argument("--limit", type=command.positive_int, default=500, help="digits at most")
+    parser.add_argument("--seed", type=command.seed, default=0, help="of the random targets")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=files.IMG / "exact_softmax.png",
+        help="the figure to write",
+    )
+    args = parser.parse_args(argv)
+    if args.source == args.target:
+        parser.error(f"--source and --target are both {args.source}: choose two digits")
+    output = files.check_output(args.output)
+    x, y, _ = samples.load(args.samples)
+    model = models.load("softmax")
+    right = models.classify(model, x) == y
+    sources = x[right & (y == args.source)][:10]
+    x, y = x[right][: args.limit], y[right][: args.limit]
+    if not len(x) or not len(sources):
+        raise command.Failure(
+            f"{files.show(args.samples)} has no {args.source} that is classified correctly: "
+            "make it with `python common/generate_5k.py`"
+        )
+
+    # The yardstick measures both methods, and so imports them.
+    from tqdm import tqdm
+
+    from method1_noise_optimization import attack, settings
+    from method1_noise_optimization.attack_mnist import random_targets
+    from method1_noise_optimization.measures import sizes
+    from method2_fgsm import fgsm
+
+    weights, bias = (array.astype(np.float64) for array in model.get_weights())
+    y_target = random_targets(y, args.seed)
+    noise, bound = smallest_noise(weights, bias, x, y_target)
+    optimum = sizes(noise)
+    leads = (x + noise).reshape(len(x), -1) @ weights + bias
+    chosen = leads[np.arange(len(x)), y_target]
+    leads[np.arange(len(x)), y_target] = -np.inf
+    missing = np.maximum(leads.max(axis=1) - chosen, 0)
+
+    print(f"softmax regression, {len(x)} digits, random targets, noise in pixel units")
+    print(f"largest duality gap, relative to |r|_2      {np.abs(optimum / bound - 1).max():.1e}")
+    print(f"largest violation of a constraint (logits)  {missing.max():.1e}")
+    print("\n|r|_2               reached      mean  above optimum   worst image")
+    print(f"exact optimum       {1:7.1%}{optimum.mean():10.4f}")
+    for method in tqdm(settings.METHODS, disable=None):
+        found = attack.find_noise(model, x, y_target, method=method)
+        hit = attack.reached(model, x, found, y_target)
+        size = sizes(found)
+        tqdm.write(f"{method:20}{hit.mean():7.1%}{above(size[hit], optimum[hit])}")
+
+    sign = fgsm.gradient_signs(model, x, y_target)
+    exact = smallest_eps(weights, bias, x, y_target, sign)
+    eps, _ = fgsm.smallest_eps(model, x, y_target)
+    can, hit = np.isfinite(exact), np.isfinite(eps) & np.isfinite(exact)
+    print("\nsmallest epsilon    reached      mean  above optimum   worst image")
+    print(f"exact first root    {can.mean():7.1%}{exact[can].mean():10.4f}")
+    print(f"{'fgsm':20}{np.isfinite(eps).mean():7.1%}{above(eps[hit], exact[hit])}")
+
+    targets = np.full(len(sources), args.target)
+    steps = -fgsm.gradient_signs(model, sources, targets)
+    difference = (weights[:, args.target] - weights[:, args.source]).reshape(28, 28)
+    same = (steps == np.sign(difference))[:, difference != 0].mean()
+    title = f"softmax regression: the step from {args.source} to {args.target} is one pattern"
+    plots.save(draw(difference, sources, steps, args.source, args.target, title), output)
+    print(
+        f"\nsteps {args.source} to {args.target}: {same:.1%} of the signs are those of "
+        f"W_{args.target} - W_{args.source}"
+    )
+    print(f"wrote {files.show(output)}")
+    return [output]
+
+
+if __name__ == "__main__":
+    command.run(main)

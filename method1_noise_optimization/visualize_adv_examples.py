@@ -1,0 +1,94 @@
+"""Draw saved results: original, adversarial image, and the noise between them.
+
+    python method1_noise_optimization/visualize_adv_examples.py
+    python method1_noise_optimization/visualize_adv_examples.py RESULTS.npz
+
+A random choice of the digits that reached their target, "Orig" the label, "New" what the model
+says now.  The noise is in colour: red adds ink, blue takes it away, all on the same scale.
+
+reads   a result file of attack_mnist.py (default: the MLP's by sgd with L2 regularisation)
+writes  img/noise_{model}_{method}.png
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+from common import command, files, models, plots, results
+from method1_noise_optimization import settings
+from method1_noise_optimization.measures import sizes, summary
+
+REMEDY = "run `python method1_noise_optimization/attack_mnist.py`"
+
+
+def draw(found, chosen, rows, columns, title):
+    """The figure: `rows` by `columns` triples of the chosen images."""
+    fig = plots.figure(4.2 * columns, 1.75 * rows + 1.5, title)
+    axes = fig.subplots(rows, 3 * columns, squeeze=False)
+    for ax in axes.flat:
+        ax.set_visible(False)
+    noises = found["noises"][chosen]
+    limit = np.abs(noises).max()
+    for place, image in enumerate(chosen):
+        row, column = divmod(place, columns)
+        original, adversarial, noise = axes[row, 3 * column : 3 * column + 3]
+        for ax in (original, adversarial, noise):
+            ax.set_visible(True)
+        plots.digit(original, found["xs"][image], f"Orig: {found['y_trues'][image]}")
+        plots.digit(
+            adversarial,
+            found["xs"][image] + found["noises"][image],
+            f"New: {found['y_preds_adversarial'][image]}",
+        )
+        size = sizes(noises[place : place + 1])[0]
+        drawn = plots.noise(noise, noises[place], limit, f"|r|₂ = {size:.2f}")
+    bar = fig.colorbar(drawn, ax=axes, location="bottom", shrink=0.4, aspect=35, pad=0.02)
+    bar.set_label("noise r (pixel units)")
+    return fig
+
+
+def main(argv=None):
+    parser = command.Parser(__doc__)
+    parser.add_argument(
+        "results",
+        nargs="?",
+        type=Path,
+        default=files.ROOT / "method1_noise_optimization" / "results_mlp_sgd_l2.npz",
+        help="the result file",
+    )
+    parser.add_argument("--rows", type=command.positive_int, default=5, help="digits down")
+    parser.add_argument("--columns", type=command.positive_int, default=3, help="digits across")
+    parser.add_argument("--seed", type=command.seed, default=0, help="which digits")
+    parser.add_argument(
+        "--output", type=Path, help="the figure to write (default: img/noise_{model}_{method}.png)"
+    )
+    args = parser.parse_args(argv)
+
+    found = results.load(args.results, remedy=REMEDY)
+    model, method = (found["config"].get(name) for name in ("model", "method"))
+    if model not in models.NAMES or method not in settings.METHODS or "y_targets" not in found:
+        raise command.Failure(
+            f"{files.show(args.results)} does not hold results of method 1: {REMEDY}"
+        )
+    output = files.check_output(args.output or files.IMG / f"noise_{model}_{method}.png")
+
+    reached = found["y_preds_adversarial"] == found["y_targets"]
+    if not reached.any():
+        raise command.Failure(
+            f"{files.show(args.results)}: no digit reached its target: try more --max-steps"
+        )
+    chosen = np.random.default_rng(args.seed).permutation(np.flatnonzero(reached))
+    title = f"{models.TITLES[model]}, {method}"
+    if method == "sgd":
+        title += f", regularisation {found['config'].get('regularization')}"
+    title += f": mean |r|₂ = {sizes(found['noises']).mean():.2f} over {len(reached):,} digits"
+    figure = draw(found, chosen[: args.rows * args.columns], args.rows, args.columns, title)
+    plots.save(figure, output)
+
+    print(summary(found["noises"], reached))
+    print(f"wrote {files.show(output)}")
+    return [output]
+
+
+if __name__ == "__main__":
+    command.run(main)
