@@ -23,7 +23,8 @@ from pathlib import Path
 import numpy as np
 
 from common import command, data, models, samples
-from method1_noise_optimization.transfer import correctly_classified, random_targets, size
+from method1_noise_optimization.attack_mnist import random_targets
+from method1_noise_optimization.transfer import correctly_classified, size
 
 # Test error and average minimum distortion, Szegedy et al. (2014), table 1.
 PUBLISHED = {
