@@ -1,0 +1,144 @@
+"""The same ten digits under every method, and what a regulariser changes.
+
+    python method1_noise_optimization/compare_methods.py --model mlp
+
+The figure has a column for each digit and a row for each way to turn it into the same target:
+gradient descent with no, L1 and L2 regularisation, box-constrained L-BFGS, the smallest L2 noise,
+and the fast gradient sign with its smallest epsilon (not every digit has one).  Under each image
+stand |r|_2 and |r|_inf.  The first table has the means of these over the first LIMIT digits; the
+second has mean |r|, max and min for the three regularisers over all digits of the sample, beside
+the values published with the collection whose method this is, for a network of its own.
+
+reads   common/mnist.npz, common/weights/{model}.weights.h5, common/5k_samples.npz
+writes  img/noise_methods.png
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+from common import command, files, models, plots, samples
+from method1_noise_optimization.attack_mnist import random_targets
+from method1_noise_optimization.measures import sizes
+
+# The six ways: their names, and the settings of `attack.search`, or None for the sign step.
+WAYS = {
+    "sgd, no regularisation": {"method": "sgd", "regularization": "none"},
+    "sgd, L1": {"method": "sgd", "regularization": "l1"},
+    "sgd, L2": {"method": "sgd", "regularization": "l2"},
+    "lbfgs": {"method": "lbfgs"},
+    "minimal": {"method": "minimal"},
+    "fgsm, smallest ε": None,
+}
+# Mean |r|, max and min of the noise, as published.
+PUBLISHED = {
+    "none": (0.0151, 1.002, -0.999),
+    "l1": (0.0155, 1.003, -1.000),
+    "l2": (0.0150, 1.003, -1.002),
+}
+
+
+def noise_of(model, x, y_target, way):
+    """The noise of one way, and which images reached their target."""
+    from method1_noise_optimization import attack
+
+    if WAYS[way] is None:
+        # The one place where method 1 looks at method 2: to be compared with it.
+        from method2_fgsm import fgsm
+
+        eps, x_adv = fgsm.smallest_eps(model, x, y_target)
+        return x_adv - x, np.isfinite(eps)
+    noise = attack.find_noise(model, x, y_target, **WAYS[way])
+    return noise, attack.reached(model, x, noise, y_target)
+
+
+def draw(x, y, y_target, rows, title):
+    """The figure: x (10, 28, 28), and a (name, noise, reached) for each row under the originals."""
+    fig = plots.figure(1.45 * len(x) + 1.6, 1.72 * (len(rows) + 1) + 0.7, title)
+    axes = fig.subplots(len(rows) + 1, len(x), squeeze=False)
+    for column in range(len(x)):
+        plots.digit(axes[0, column], x[column], f"{y[column]} → {y_target[column]}")
+    for row, (name, noise, reached) in enumerate(rows, 1):
+        largest = np.abs(noise).max(axis=(1, 2))
+        for column, (ax, l2) in enumerate(zip(axes[row], sizes(noise), strict=True)):
+            if reached[column]:
+                plots.digit(ax, x[column] + noise[column])
+                ax.set_xlabel(f"{l2:.2f} | {largest[column]:.2f}", labelpad=3)
+            else:
+                plots.digit(ax, np.ones_like(x[column]))
+                ax.set_xlabel("no ε will do", labelpad=3)
+        axes[row, 0].set_ylabel(name.replace(", ", "\n"))
+    axes[0, 0].set_ylabel("original")
+    fig.supxlabel("under each image: |r|₂ | |r|∞, in pixel units", fontsize=11)
+    return fig
+
+
+def main(argv=None):
+    parser = command.Parser(__doc__)
+    parser.add_argument("--model", choices=models.NAMES, default="mlp", help="which classifier")
+    parser.add_argument(
+        "--samples", type=Path, default=samples.PATH, help="the digits, from generate_5k.py"
+    )
+    parser.add_argument(
+        "--limit", type=command.positive_int, default=500, help="digits of the first table"
+    )
+    parser.add_argument("--seed", type=command.seed, default=0, help="of the random targets")
+    parser.add_argument(
+        "--output", type=Path, default=files.IMG / "noise_methods.png", help="the figure to write"
+    )
+    args = parser.parse_args(argv)
+    output = files.check_output(args.output)
+    x, y, _ = samples.load(args.samples)
+    model = models.load(args.model)
+
+    from tqdm import tqdm
+
+    from method1_noise_optimization import attack
+
+    right = models.classify(model, x) == y
+    x, y = x[right], y[right]
+    y_target = random_targets(y, args.seed)
+    if not len(x):
+        raise command.Failure(
+            f"{files.show(args.samples)} has no digit that is classified correctly: "
+            "make it with `python common/generate_5k.py`"
+        )
+    # One digit of each kind for the figure, in front of those of the table.
+    first = np.array([np.flatnonzero(y == digit)[0] for digit in range(10) if digit in y])
+    chosen = np.concatenate([first, np.setdiff1d(np.arange(len(x)), first)])[
+        : max(len(first), args.limit)
+    ]
+    part = x[chosen], y_target[chosen]
+
+    rows = []
+    lines = [f"{'':24}reached   mean |r|_2   mean |r|_inf"]
+    with tqdm(total=len(WAYS) + 3, disable=None) as bar:
+        for way in WAYS:
+            noise, reached = noise_of(model, *part, way)
+            rows.append((way, noise[: len(first)], reached[: len(first)]))
+            largest = np.abs(noise[reached]).max(axis=(1, 2), initial=0)
+            lines.append(
+                f"{way:24}{reached.mean():7.1%}{sizes(noise[reached]).mean():13.4f}"
+                f"{largest.mean():15.4f}"
+            )
+            bar.update()
+        lines.append(f"\n{'regularisation':24}mean |r|       max       min      published")
+        for name, published in PUBLISHED.items():
+            noise = attack.find_noise(model, x, y_target, method="sgd", regularization=name)
+            ours = np.abs(noise).mean(), noise.max(), noise.min()
+            lines.append(
+                f"{name:24}{ours[0]:8.4f}{ours[1]:10.3f}{ours[2]:10.3f}      "
+                + " ".join(f"{value:7.4g}" for value in published)
+            )
+            bar.update()
+
+    title = f"{models.TITLES[args.model]}: ten digits, the same target by six ways"
+    plots.save(draw(x[first], y[first], y_target[first], rows, title), output)
+    print(f"{models.TITLES[args.model]}: {len(chosen)} digits above, {len(x)} below")
+    print("\n".join(lines))
+    print(f"wrote {files.show(output)}")
+    return [output]
+
+
+if __name__ == "__main__":
+    command.run(main)
