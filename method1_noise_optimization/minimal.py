@@ -100,11 +100,7 @@ def _steps(model, x, target, state, count):
     rows = tf.range(tf.shape(x, out_type=tf.int64)[0])
     # The target's own row never binds; nor does any class whose gradient was not met yet.
     own = tf.one_hot(target, G.shape[1], on_value=True, off_value=False)
-    # The batch shrinks from call to call, and what is traced once has to hold for any size of it.
-    batch = tf.TensorShape([None])
-    invariants = [(part, batch + part.shape[1:]) for part in state]
     for _ in tf.range(count):
-        tf.autograph.experimental.set_loop_options(shape_invariants=invariants)
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(p)
             g = leads(logits(model, p), target)

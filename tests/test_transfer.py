@@ -122,7 +122,7 @@ def test_transfer_draws_and_reports(trained, few_digits, monkeypatch, tmp_path, 
     except Failure as failure:  # one epoch may teach the half-trained networks nothing in common
         pytest.fail(str(failure))
     printed = capsys.readouterr().out
-    assert imread(output).shape[:2] == (800, 1400)
+    np.testing.assert_allclose(imread(output).shape[:2], (800, 1400), atol=1)
     assert printed.count("Gaussian noise") == 7
     assert printed.splitlines()[-1] == f"wrote {output}"
 
