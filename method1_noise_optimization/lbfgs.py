@@ -68,7 +68,7 @@ def minimise(model, x, y_target, start, c, *, max_steps):
     """Minimise the objective over the box from `start` (n, d), one weight c (n,) an image.
 
     Returns the points reached (n, d) float32 and the steps each took (n,) int64.  A point is
-    final when a step no longer lowers its objective by more than rounding, or after max_steps.
+    final when a step no longer lowers its objective (in float32), or after max_steps.
     """
     p, steps = start.copy(), np.zeros(len(x), np.int64)
     rows, pairs = np.arange(len(x)), None
@@ -119,8 +119,7 @@ def _steps(model, x, target, p, c, pairs, count):
             enough = _enough(value, gradient, p, new_p, new_value)
 
         going &= enough
-        # The first pair is needed even where the first step, of unknown length, was a small one.
-        falls = value - new_value > 1e-6 * tf.maximum(tf.abs(value), 1)
+        falls = new_value < value
         moved = going[:, tf.newaxis]
         moves = tf.concat([moves[:, 1:], tf.where(moved, new_p - p, 0)[:, tf.newaxis]], axis=1)
         changes = tf.concat(

@@ -36,7 +36,8 @@ from method1_noise_optimization.leads import LEAD, lead, leads, logits
 STEPS_A_CALL = 10
 # Newton steps of a projection: it starts from the multipliers of the one before.
 NEWTON_STEPS = 2
-# The weight of a new gradient beside m earlier ones of its class is WINDOW / (m + WINDOW).
+# The weight of a new gradient beside m earlier ones of its class is WINDOW / (m + WINDOW), and
+# over the second half of the steps it falls to zero besides.
 WINDOW = 10.0
 # The lead aimed at, in logits: its range, and its factors after a miss and after a hit.
 AIM_SMALLEST, AIM_LARGEST = 1e-3, 1.0
@@ -67,15 +68,17 @@ def find(model, x, y_target, *, max_steps, progress):
         tf.zeros((n,), tf.int32),
     )
     while len(rows):
-        count = min(STEPS_A_CALL, max_steps - steps[rows[0]])
-        state = _steps(model, x[rows], y_target[rows], state, tf.constant(count))
-        steps[rows] += count
-        finished = (state[-1].numpy() >= CALM) | (steps[rows] >= max_steps)
+        first = steps[rows[0]]
+        last = min(first + STEPS_A_CALL, max_steps)
+        done = tf.range(first, last, dtype=tf.float32) / max_steps
+        state = _steps(model, x[rows], y_target[rows], state, done)
+        steps[rows] = last
+        finished = (state[-1].numpy() >= CALM) | (last == max_steps)
         if finished.any():
             left, kept = rows[finished], np.flatnonzero(~finished)
-            last, hit, size = (state[i].numpy()[finished] for i in (0, 5, 6))
+            point, hit, size = (state[i].numpy()[finished] for i in (0, 5, 6))
             found = np.isfinite(size)
-            best[left] = np.where(found[:, np.newaxis], hit, last)
+            best[left] = np.where(found[:, np.newaxis], hit, point)
             distance[left] = size
             rows, state = rows[kept], tuple(tf.gather(part, kept) for part in state)
             progress(len(left))
@@ -86,8 +89,10 @@ def find(model, x, y_target, *, max_steps, progress):
 
 
 @tf.function(reduce_retracing=True)
-def _steps(model, x, target, state, count):
-    """`count` steps of the iteration; the state is a tuple, in this order:
+def _steps(model, x, target, state, done):
+    """One step for each entry of `done`, the share of all steps that lie behind.
+
+    The state is a tuple, in this order:
 
     p (n, d)                 the point to look at next
     G (n, classes, d)        the averaged slopes, and seen (n, classes), the gradients in each
@@ -100,7 +105,7 @@ def _steps(model, x, target, state, count):
     rows = tf.range(tf.shape(x, out_type=tf.int64)[0])
     # The target's own row never binds; nor does any class whose gradient was not met yet.
     own = tf.one_hot(target, G.shape[1], on_value=True, off_value=False)
-    for _ in tf.range(count):
+    for share in done:
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(p)
             g = leads(logits(model, p), target)
@@ -121,13 +126,16 @@ def _steps(model, x, target, state, count):
         met = tf.gather_nd(seen, competitor)
         slope = tf.gather_nd(G, competitor)
         news = gradient - slope
-        slope += (WINDOW / (met + WINDOW))[:, tf.newaxis] * news
+        weight = WINDOW / (met + WINDOW) * tf.minimum(2 * (1 - share), 1)
+        slope += tf.where(met == 0, 1.0, weight)[:, tf.newaxis] * news
         G = tf.tensor_scatter_nd_update(G, competitor, slope)
         seen = tf.tensor_scatter_nd_update(seen, competitor, met + 1)
 
         b = aim[:, tf.newaxis] - g + tf.linalg.matvec(G, p)
         b = tf.where(own | (seen == 0), -1.0, b)
-        new_p, mu, _ = project(x, G, b, mu, NEWTON_STEPS)
+        new_p, new_mu, _ = project(x, G, b, mu, NEWTON_STEPS)
+        # A relaxed trace of `project` forgets the shapes that the loop has to keep.
+        new_p, mu = tf.ensure_shape(new_p, p.shape), tf.ensure_shape(new_mu, mu.shape)
         straight = tf.norm(news, axis=1) < 1e-3 * tf.norm(slope, axis=1)
         quiet = hit & straight & (tf.norm(new_p - p, axis=1) < STILL)
         calm = tf.where(quiet, calm + 1, 0)

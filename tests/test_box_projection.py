@@ -1,0 +1,89 @@
+"""The projection onto linear constraints inside the box is the nearest point, and proves it."""
+
+import numpy as np
+import tensorflow as tf
+from scipy.optimize import minimize
+
+from common.box_projection import project
+
+STEPS = 60
+
+
+def solve(c, A, b, dtype=tf.float64, steps=STEPS):
+    c, A, b = (tf.constant(array, dtype) for array in (c, A, b))
+    return (part.numpy() for part in project(c, A, b, tf.zeros_like(b), steps))
+
+
+def problems(n, d, m):
+    """Random programmes that have a solution: one point of the box satisfies the constraints."""
+    rng = np.random.default_rng(0)
+    c = rng.uniform(0, 1, (n, d)) * (rng.random((n, d)) < 0.6)  # many pixels on the bound
+    A = rng.normal(size=(n, m, d))
+    inside = rng.uniform(0, 1, (n, d))
+    return c, A, np.einsum("nmd,nd->nm", A, inside) - rng.uniform(0, 0.3, (n, m))
+
+
+def test_the_point_agrees_with_scipy():
+    c, A, b = problems(20, 8, 4)
+    p, mu, _ = solve(c, A, b)
+    assert (mu > 1e-6).sum(axis=1).max() >= 2  # corners are among them
+    for i in range(len(c)):
+        reference = minimize(
+            lambda q, c=c[i]: ((q - c) ** 2).sum() / 2,
+            np.full(8, 0.5),
+            jac=lambda q, c=c[i]: q - c,
+            bounds=[(0, 1)] * 8,
+            constraints={
+                "type": "ineq",
+                "fun": lambda q, A=A[i], b=b[i]: A @ q - b,
+                "jac": lambda q, A=A[i]: A,
+            },
+            method="SLSQP",
+            options={"ftol": 1e-14, "maxiter": 500},
+        )
+        np.testing.assert_allclose(p[i], reference.x, atol=1e-6)
+
+
+def test_the_gap_to_the_dual_closes_and_the_constraints_hold():
+    c, A, b = problems(200, 784, 9)
+    b += 8  # so that most of the nine matter
+    p, mu, dual = solve(c, A, b)
+    primal = ((p - c) ** 2).sum(axis=1) / 2
+    assert (mu >= 0).all()
+    assert p.min() >= 0
+    assert p.max() <= 1
+    np.testing.assert_allclose(primal, dual, rtol=1e-12)
+    assert (b - np.einsum("nmd,nd->nm", A, p)).max() < 1e-10
+    assert primal.min() > 0.01
+
+
+def test_float32_is_as_good_as_float32_can_be():
+    c, A, b = problems(50, 784, 9)
+    exact, _, _ = solve(c, A, b + 8)
+    p, _, _ = solve(c, A, b + 8, tf.float32)
+    np.testing.assert_allclose(p, exact, atol=2e-4)
+
+
+def test_one_constraint_away_from_the_box_is_the_textbook_formula():
+    rng = np.random.default_rng(1)
+    c, a = rng.uniform(0.4, 0.6, (5, 1, 30)), rng.normal(size=(5, 1, 30))
+    b = (a * c).sum(axis=2) + 0.1
+    p, _, _ = solve(c[:, 0], a, b)
+    np.testing.assert_allclose(p, (c + 0.1 * a / (a**2).sum(2, keepdims=True))[:, 0], atol=1e-12)
+
+
+def test_a_point_that_satisfies_everything_is_left_alone():
+    c, A, _ = problems(5, 20, 3)
+    p, mu, dual = solve(c, A, np.einsum("nmd,nd->nm", A, c) - 1)
+    np.testing.assert_array_equal(p, c)
+    assert not mu.any()
+    assert not dual.any()
+
+
+def test_a_programme_without_a_solution_is_told_by_its_dual():
+    c, A, _ = problems(5, 20, 3)
+    p, _, dual = solve(c, A, np.full((5, 3), 1e3))
+    assert (dual > 10).all()
+    assert np.isfinite(p).all()
+    p, _, _ = solve(c, 0 * A, np.full((5, 3), 1.0), tf.float32)
+    np.testing.assert_allclose(p, c, rtol=1e-6)

@@ -1,0 +1,130 @@
+"""The exact answers for a linear classifier: optimal, certified, and the yardstick of the rest."""
+
+import numpy as np
+import pytest
+from scipy.optimize import minimize
+
+from common import generate_5k, models
+from logreg_softmax import exact
+from method1_noise_optimization import attack
+from method1_noise_optimization.measures import sizes
+from method2_fgsm import fgsm
+
+
+def lead(weights, bias, points, y_target):
+    """z_t less the largest other logit, in float64."""
+    logits = points.reshape(len(points), -1).astype(np.float64) @ weights + bias
+    chosen = logits[np.arange(len(points)), y_target]
+    logits[np.arange(len(points)), y_target] = -np.inf
+    return chosen - logits.max(axis=1)
+
+
+@pytest.fixture(scope="module")
+def softmax(trained):
+    return [array.astype(np.float64) for array in trained["softmax"].get_weights()]
+
+
+@pytest.fixture
+def few(trained, right):
+    """Sixty digits and a target for each."""
+    x, y = right(trained["softmax"], 60)
+    return x, (y + np.arange(60) % 9 + 1) % 10
+
+
+def test_the_smallest_noise_agrees_with_scipy():
+    rng = np.random.default_rng(3)
+    weights, bias = rng.normal(size=(9, 4)), rng.normal(size=4)
+    x = rng.uniform(0, 1, (12, 9)) * (rng.random((12, 9)) < 0.5)
+    y_target = np.argsort(x @ weights + bias, axis=1)[:, 1]
+    noise, bound = exact.smallest_noise(weights, bias, x, y_target)
+    for i in np.flatnonzero(np.isfinite(bound)):
+        slopes = np.delete(weights[:, y_target[i], None] - weights, y_target[i], axis=1)
+        offset = np.delete(bias[y_target[i]] - bias, y_target[i])
+        reference = minimize(
+            lambda q, i=i: ((q - x[i]) ** 2).sum(),
+            np.full(9, 0.5),
+            bounds=[(0, 1)] * 9,
+            constraints={"type": "ineq", "fun": lambda q, s=slopes, o=offset: q @ s + o},
+            method="SLSQP",
+            options={"ftol": 1e-14, "maxiter": 500},
+        )
+        if reference.success:
+            np.testing.assert_allclose(noise[i], reference.x - x[i], atol=1e-5)
+    assert np.isfinite(bound).sum() >= 6
+
+
+def test_the_smallest_noise_is_certified_and_just_enough(softmax, few):
+    x, y_target = few
+    noise, bound = exact.smallest_noise(*softmax, x, y_target)
+    np.testing.assert_allclose(sizes(noise), bound, rtol=1e-6)
+    assert np.abs(np.linalg.norm(noise.reshape(60, -1), axis=1) / bound - 1).max() < 1e-10
+    assert (x + noise).min() >= 0
+    assert (x + noise).max() <= 1
+    assert lead(*softmax, x + noise, y_target).min() > -1e-10
+    assert lead(*softmax, x + 0.999 * noise, y_target).max() < 0
+
+
+def test_no_method_beats_the_optimum_and_minimal_reaches_it(trained, softmax, few):
+    x, y_target = few
+    noise, _ = exact.smallest_noise(*softmax, x, y_target)
+    optimum = sizes(noise)
+    size = {}
+    for method in ("sgd", "lbfgs", "minimal"):
+        found = attack.find_noise(trained["softmax"], x, y_target, method=method)
+        size[method] = sizes(found)
+        assert attack.reached(trained["softmax"], x, found, y_target).all()
+        assert (size[method] >= optimum * (1 - 1e-6)).all(), method
+    assert size["minimal"].mean() <= 1.001 * optimum.mean()
+    assert size["minimal"].mean() < min(size["lbfgs"].mean(), size["sgd"].mean())
+
+
+def test_a_target_out_of_reach_has_no_noise_and_no_epsilon():
+    weights, bias = np.zeros((784, 10)), np.eye(10)[0]
+    x = np.random.default_rng(0).random((2, 28, 28))
+    noise, bound = exact.smallest_noise(weights, bias, x, np.array([1, 2]))
+    assert np.isnan(noise).all()
+    assert np.isinf(bound).all()
+    sign = np.ones((2, 28, 28))
+    assert np.isnan(exact.smallest_eps(weights, bias, x, np.array([1, 2]), sign)).all()
+
+
+def test_the_smallest_epsilon_is_the_first_on_a_fine_grid():
+    rng = np.random.default_rng(5)
+    weights, bias = rng.normal(size=(6, 3)), rng.normal(size=3)
+    x, sign = rng.random((200, 6)), np.sign(rng.normal(size=(200, 6)))
+    sign[:, 0] = 0
+    y_target = rng.integers(0, 3, 200)
+    eps = exact.smallest_eps(weights, bias, x, y_target, sign)
+    grid = np.linspace(0, 1, 4001)
+    for i in range(200):
+        moved = np.clip(x[i] - grid[:, None] * sign[i], 0, 1)
+        good = np.flatnonzero(lead(weights, bias, moved, np.full(4001, y_target[i])) >= 0)
+        if len(good):
+            assert eps[i] <= grid[good[0]] + 1e-12
+        if np.isfinite(eps[i]):
+            at = np.clip(x[i] - eps[i] * sign[i], 0, 1)[None]
+            assert lead(weights, bias, at, y_target[[i]])[0] > -1e-12
+            # The grid may step over a narrow stretch of success, but finds none earlier.
+            assert not (grid[good] < eps[i] - 1e-12).any()
+    assert 50 < np.isfinite(eps).sum() < 200
+
+
+def test_fgsm_finds_the_smallest_epsilon(trained, softmax, few):
+    x, y_target = few
+    sign = fgsm.gradient_signs(trained["softmax"], x, y_target)
+    eps = exact.smallest_eps(*softmax, x, y_target, sign)
+    found, _ = fgsm.smallest_eps(trained["softmax"], x, y_target)
+    both = np.isfinite(eps) & np.isfinite(found)
+    assert both.mean() > 0.7
+    assert (found[both] >= eps[both] - 1e-5).all()
+    assert np.median(found[both] - eps[both]) < 2e-4
+
+
+def test_the_script_measures_the_methods_and_draws_the_figure(trained, tmp_path, capsys):
+    generate_5k.main([])
+    written = exact.main(["--limit", "30", "--output", str(tmp_path / "exact.png")])
+    assert written[0].read_bytes().startswith(b"\x89PNG")
+    out = capsys.readouterr().out
+    for words in ("duality gap", "exact optimum", "sgd", "lbfgs", "minimal", "fgsm", "W_6 - W_2"):
+        assert words in out
+    assert models.weights_path("softmax").exists()

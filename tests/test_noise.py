@@ -1,0 +1,236 @@
+"""Method 1: the noise stays in the box, reaches its target, and is as small as it should be."""
+
+import keras
+import numpy as np
+import pytest
+from scipy.optimize import minimize
+
+from common import models
+from method1_noise_optimization import attack, lbfgs, settings
+from method1_noise_optimization.measures import sizes
+
+
+@pytest.fixture
+def few(right):
+    """A function: the first digits that a model gets right, and other digits as targets."""
+
+    def first(model, count):
+        x, y = right(model, count)
+        return x, (y + np.arange(count) % 9 + 1) % 10
+
+    return first
+
+
+@pytest.fixture(scope="module")
+def stubborn():
+    """A classifier that says 0 whatever it sees."""
+    model = models.build("softmax")
+    model.set_weights([np.zeros((784, 10)), np.eye(10)[0]])
+    return model
+
+
+@pytest.mark.parametrize("name", models.NAMES)
+@pytest.mark.parametrize("method", settings.METHODS)
+def test_every_noise_reaches_its_target_inside_the_box(trained, few, name, method):
+    if (name, method) == ("cnn", "lbfgs"):
+        pytest.skip("the same code as for the MLP, at a hundred times the cost")
+    x, y_target = few(trained[name], 24)
+    # The CNN of the tests has seen little: gradient descent creeps on it.
+    noise = attack.find_noise(trained[name], x, y_target, method=method, learning_rate=0.05)
+    assert noise.shape == x.shape
+    assert noise.dtype == np.float32
+    assert (x + noise).min() >= -1e-6
+    assert (x + noise).max() <= 1 + 1e-6
+    assert (models.classify(trained[name], np.clip(x + noise, 0, 1)) == y_target).all()
+    assert attack.reached(trained[name], x, noise, y_target).all()
+
+
+def test_minimal_is_smaller_than_lbfgs_is_smaller_than_sgd(trained, few):
+    x, y_target = few(trained["mlp"], 60)
+    mean = {
+        method: sizes(attack.find_noise(trained["mlp"], x, y_target, method=method)).mean()
+        for method in settings.METHODS
+    }
+    assert mean["minimal"] < mean["lbfgs"] < mean["sgd"]
+
+
+def test_sgd_is_the_loop_over_single_images_that_it_replaces(trained, few):
+    x, y_target = few(trained["softmax"], 8)
+    weights, bias = (w.astype(np.float64) for w in trained["softmax"].get_weights())
+    for name, slope in (
+        ("none", lambda r: 0 * r),
+        ("l1", lambda r: np.sign(r) / r.size),
+        ("l2", lambda r: 2 * r / r.size),
+    ):
+        noise, steps = attack.search(
+            trained["softmax"], x, y_target, regularization=name, learning_rate=0.05
+        )
+        for i in range(len(x)):
+            pixels, r, taken = x[i].ravel().astype(np.float64), np.zeros(784), 0
+            while True:
+                moved = pixels + r
+                logits = np.clip(moved, 0, 1) @ weights + bias
+                if logits.argmax() == y_target[i]:
+                    break
+                p = np.exp(logits - logits.max())
+                p /= p.sum()
+                p[y_target[i]] -= 1
+                inside = (moved >= 0) & (moved <= 1)
+                r -= 0.05 * (inside * (weights @ p) + slope(r))
+                taken += 1
+            assert steps[i] == taken
+            expected = np.clip(pixels + r, 0, 1) - pixels
+            np.testing.assert_allclose(noise[i].ravel(), expected, atol=2e-4)
+
+
+def test_lbfgs_minimises_as_scipy_does(trained, few):
+    model = trained["softmax"]
+    x, y_target = few(model, 6)
+    x = x.reshape(6, -1)
+    c = np.float32([0.1, 0.3, 0.6, 0.1, 0.3, 0.6])
+    p, _ = lbfgs.minimise(model, x, y_target, x, c, max_steps=500)
+    weights, bias = (w.astype(np.float64) for w in model.get_weights())
+
+    def value_and_gradient(q, i):
+        r = q - x[i]
+        size = np.sqrt((r**2).sum() + lbfgs.KINK**2)
+        logits = q @ weights + bias
+        p = np.exp(logits - logits.max())
+        loss = np.log(p.sum()) + logits.max() - logits[y_target[i]]
+        p /= p.sum()
+        p[y_target[i]] -= 1
+        return c[i] * size + loss, c[i] * r / size + weights @ p
+
+    for i in range(6):
+        reference = minimize(
+            value_and_gradient, x[i], args=(i,), jac=True, method="L-BFGS-B", bounds=[(0, 1)] * 784
+        )
+        ours = value_and_gradient(p[i].astype(np.float64), i)[0]
+        assert ours == pytest.approx(reference.fun, rel=1e-3)
+    assert p.min() >= 0
+    assert p.max() <= 1
+
+
+def test_lbfgs_looks_for_the_c_at_which_the_class_turns(trained, few):
+    model = trained["mlp"]
+    x, y_target = few(model, 10)
+    noise = attack.find_noise(model, x, y_target, method="lbfgs")
+    logits = models.predict(model, x + noise).astype(np.float64)
+    chosen = logits[np.arange(10), y_target]
+    logits[np.arange(10), y_target] = -np.inf
+    # On the boundary: a slightly dearer noise would not have been enough.
+    assert np.median(chosen - logits.max(axis=1)) < 0.1
+
+
+def test_less_than_the_minimal_noise_is_not_enough(trained, few):
+    for name in ("softmax", "mlp"):
+        x, y_target = few(trained[name], 30)
+        noise = attack.find_noise(trained[name], x, y_target, method="minimal")
+        assert not attack.reached(trained[name], x, 0.99 * noise, y_target).any()
+
+
+@pytest.mark.parametrize("method", settings.METHODS)
+def test_order_and_batch_size_change_nothing_but_rounding(trained, few, method):
+    model = trained["softmax"]
+    x, y_target = few(model, 30)
+    noise = attack.find_noise(model, x, y_target, method=method)
+    order = np.random.default_rng(0).permutation(30)
+    other = attack.find_noise(model, x[order], y_target[order], method=method, batch_size=7)
+    # lbfgs stops where the objective no longer falls, which rounding decides.
+    tolerance = 0.02 if method == "lbfgs" else 1e-3
+    np.testing.assert_allclose(sizes(noise)[order], sizes(other), rtol=tolerance)
+    if method == "sgd":
+        np.testing.assert_allclose(noise[order], other, atol=1e-4)
+
+
+@pytest.mark.parametrize("method", settings.METHODS)
+def test_a_target_out_of_reach_ends_and_is_told(stubborn, few, method):
+    x, y_target = (
+        np.random.default_rng(0).random((5, 28, 28), np.float32),
+        np.array([0, 1, 2, 3, 0]),
+    )
+    noise, steps = attack.search(stubborn, x, y_target, method=method)
+    assert np.isfinite(noise).all()
+    np.testing.assert_array_equal(
+        attack.reached(stubborn, x, noise, y_target), [True, False, False, False, True]
+    )
+    assert steps.max() <= settings.MAX_STEPS[method]
+    np.testing.assert_allclose(noise[[0, 4]], 0, atol=1e-6)
+
+
+@pytest.mark.parametrize("method", settings.METHODS)
+def test_an_image_that_has_its_class_already_needs_no_noise(trained, few, method):
+    x, _ = few(trained["mlp"], 5)
+    seen = models.classify(trained["mlp"], x)
+    noise = attack.find_noise(trained["mlp"], x, seen, method=method)
+    np.testing.assert_allclose(noise, 0, atol=1e-6)
+
+
+@pytest.mark.parametrize("method", settings.METHODS)
+def test_other_image_shapes_and_class_counts_work(method):
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential(
+        [keras.Input((6, 5, 3)), keras.layers.Flatten(), keras.layers.Dense(3)]
+    )
+    x = np.random.default_rng(0).random((7, 6, 5, 3), np.float32)
+    y_target = (models.predict(model, x).argmax(axis=1) + 1) % 3
+    noise = attack.find_noise(model, x, y_target, method=method, learning_rate=0.1)
+    assert noise.shape == x.shape
+    assert attack.reached(model, x, noise, y_target).all()
+
+
+@pytest.mark.parametrize("method", settings.METHODS)
+def test_no_images_are_no_trouble(stubborn, method):
+    noise = attack.find_noise(stubborn, np.zeros((0, 28, 28)), np.zeros(0, int), method=method)
+    assert noise.shape == (0, 28, 28)
+
+
+def test_minimal_settles_where_linear_pieces_meet():
+    """z_0 - z_1 = 2 (p_0 + p_1) - 4 |p_0 - p_1| - 2: the region is a wedge, its edge (½, ½)."""
+    model = keras.Sequential(
+        [
+            keras.Input((2, 1)),
+            keras.layers.Flatten(),
+            keras.layers.Dense(3, activation="relu"),
+            keras.layers.Dense(2),
+        ]
+    )
+    model.set_weights(
+        [
+            np.float32([[1, -1, 1], [-1, 1, 1]]),
+            np.zeros(3),
+            np.float32([[-4, 0], [-4, 0], [2, 0]]),
+            np.float32([-2, 0]),
+        ]
+    )
+    x = np.random.default_rng(0).uniform(0, 0.35, (50, 2, 1)).astype(np.float32)
+    target = np.zeros(50, int)
+    noise = attack.find_noise(model, x, target, method="minimal")
+    assert attack.reached(model, x, noise, target).all()
+    # The gradient says nothing of the edge: it jumps from one side of the wedge to the other.
+    np.testing.assert_allclose((x + noise).reshape(50, 2), 0.5, atol=0.06)
+    np.testing.assert_allclose(sizes(noise).mean(), sizes(0.5 - x).mean(), rtol=0.05)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"method": "magic"}, "unknown method"),
+        ({"regularization": "l3"}, "unknown regularization"),
+        ({"learning_rate": 0}, "learning_rate"),
+        ({"learning_rate": np.nan}, "learning_rate"),
+        ({"max_steps": 0}, "max_steps"),
+        ({"batch_size": -1}, "batch_size"),
+        ({"x": np.zeros((2, 28, 27))}, "images are"),
+        ({"x": np.full((2, 28, 28), 1.5)}, "outside"),
+        ({"x": np.full((2, 28, 28), np.nan)}, "outside"),
+        ({"y_target": np.array([1])}, "targets are"),
+        ({"y_target": np.array([1.0, 2.0])}, "targets are"),
+        ({"y_target": np.array([1, 10])}, "from 0 to 9"),
+        ({"y_target": np.array([-1, 1])}, "from 0 to 9"),
+    ],
+)
+def test_what_does_not_fit_is_refused(stubborn, changes, message):
+    arguments = {"x": np.zeros((2, 28, 28)), "y_target": np.array([1, 2]), **changes}
+    with pytest.raises(ValueError, match=message):
+        attack.find_noise(stubborn, arguments.pop("x"), arguments.pop("y_target"), **arguments)
