@@ -75,7 +75,7 @@ def draw(x, y, y_target, rows, title):
 
 def main(argv=None):
     parser = command.Parser(__doc__)
-    parser.add_argument("--model", choices=models.NAMES, default="mlp", help="which classifier")
+    parser.add_argument("--model", type=models.argument, default="mlp", help="which classifier")
     parser.add_argument(
         "--samples", type=Path, default=samples.PATH, help="the digits, from generate_5k.py"
     )
@@ -132,9 +132,9 @@ def main(argv=None):
             )
             bar.update()
 
-    title = f"{models.TITLES[args.model]}: ten digits, the same target by six ways"
+    title = f"{models.title(args.model)}: ten digits, the same target by six ways"
     plots.save(draw(x[first], y[first], y_target[first], rows, title), output)
-    print(f"{models.TITLES[args.model]}: {len(chosen)} digits above, {len(x)} below")
+    print(f"{models.title(args.model)}: {len(chosen)} digits above, {len(x)} below")
     print("\n".join(lines))
     print(f"wrote {files.show(output)}")
     return [output]

@@ -66,7 +66,7 @@ def gradient_signs(model, x, y, *, batch_size=1000):
     x: float32 (n, ...) in [0, 1].  y: integers (n,).  Returns float32 like x, of -1, 0 and 1.
     Raises ValueError when labels and images do not match.
     """
-    x, y = _checked(model, x, y)
+    x, y = checked(model, x, y)
     sign = np.empty_like(x)
     for start in range(0, len(x), batch_size):
         batch = slice(start, start + batch_size)
@@ -94,7 +94,7 @@ def fgsm(model, x, y, eps, *, targeted=False, batch_size=1000):
     """
     if not (np.isfinite(eps) and eps >= 0):
         raise ValueError(f"eps must be a finite number of at least 0, not {eps!r}")
-    x, y = _checked(model, x, y)
+    x, y = checked(model, x, y)
     step = tf.constant(-eps if targeted else eps, tf.float32)
     fused = _is_linear(model)
     x_adv = np.empty_like(x)
@@ -141,7 +141,7 @@ def smallest_eps(
             raise ValueError(f"{name} must be a finite number above 0, not {value!r}")
     if not 0 <= confidence < 1:
         raise ValueError(f"confidence must be at least 0 and below 1, not {confidence!r}")
-    x, y_target = _checked(model, x, y_target)
+    x, y_target = checked(model, x, y_target)
     confidence = tf.constant(confidence, tf.float32)
     steps = int(np.ceil(max_eps / resolution - 1e-9))
     grid = np.minimum(np.arange(steps + 1) * resolution, max_eps).astype(np.float32)
@@ -211,7 +211,7 @@ def _reached(model, x, sign, y_target, confidence, eps):
     return tf.reshape((lead > LEAD) & (p > confidence), [n, k])
 
 
-def _checked(model, x, y):
+def checked(model, x, y):
     """x as float32 and y as int64 arrays, once they are seen to fit each other and the model."""
     x, y = np.asarray(x, np.float32), np.asarray(y)
     classes = model.output_shape[-1]
