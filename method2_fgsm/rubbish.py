@@ -59,17 +59,16 @@ def main(argv=None):
     raw, valid = noise_images(args.count, args.seed)
 
     print(f"{args.count} images of Gaussian noise: taken for a digit with over 50 % confidence")
-    print(f"{'':40}{'N(0, 1)':>9}{'sure':>8}{'valid images':>15}{'sure':>8}")
+    print(f"{'':42}{'N(0, 1)':>9}{'sure':>8}{'valid images':>15}{'sure':>8}")
     for name in names:
         model = models.load(name)
-        shares = [taken_for_a_digit(models.predict(model, images)) for images in (raw, valid)]
-        (error, sure), (error_valid, sure_valid) = shares
-        print(
-            f"{models.title(name):40}{error:9.1%}{sure:8.1%}{error_valid:15.1%}{sure_valid:8.1%}",
-            flush=True,
-        )
+        line = f"{models.title(name):42}"
+        for images, width in ((raw, 9), (valid, 15)):
+            error, sure = taken_for_a_digit(models.predict(model, images))
+            line += f"{error:{width}.1%}" + (f"{sure:8.1%}" if error else f"{'-':>8}")
+        print(line, flush=True)
     for name, error, sure in PUBLISHED:
-        print(f"{'published: ' + name:40}{error:9.1%}{sure:8.1%}")
+        print(f"{'published: ' + name:42}{error:9.1%}{sure:8.1%}")
     return []
 
 

@@ -6,7 +6,7 @@ import re
 import numpy as np
 import pytest
 
-from common import check_results, models, results
+from common import check_results, generate_5k, models, results
 from common.command import Failure
 from method2_fgsm import fgsm, mnist_fast_gradient
 
@@ -58,7 +58,9 @@ def test_honest_results_pass(honest, tmp_path, capsys):
 
 def test_what_the_attack_script_writes_passes(trained, tmp_path, capsys):
     output = tmp_path / "r.npz"
-    mnist_fast_gradient.main(["--model", "cnn", "--full-test-set", "--output", str(output)])
+    generate_5k.main(["--count", "200", "--output", str(tmp_path / "s.npz")])
+    argv = ["--model", "cnn", "--samples", str(tmp_path / "s.npz"), "--output", str(output)]
+    mnist_fast_gradient.main(argv)
     check_results.main([str(output)])
     assert capsys.readouterr().out.splitlines()[-1] == "PASS"
 
