@@ -4,6 +4,7 @@ Importing this package settles, before anyone imports TensorFlow, that Keras run
 TensorFlow and that TensorFlow starts without its log lines.  It imports neither.
 """
 
+import logging
 import os
 import sys
 
@@ -12,3 +13,5 @@ from common.quiet import QuietTensorFlow
 os.environ["KERAS_BACKEND"] = "tensorflow"
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 sys.meta_path.insert(0, QuietTensorFlow())
+# A function is traced anew for each model: TensorFlow would warn of that.
+logging.getLogger("tensorflow").setLevel(logging.ERROR)

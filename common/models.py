@@ -1,13 +1,20 @@
-"""The three classifiers, from the simplest up.
+"""The three classifiers, from the simplest up, and their relatives.
 
     softmax  784-10                 softmax regression: one linear map
     mlp      784-300-100-10, ReLU   a multilayer perceptron
     cnn      conv 5x5x32, pool, conv 5x5x64, pool, dense 1024, dropout, dense 10
 
+A name with "_adversarial" added is the same network after adversarial training.  Fully connected
+networks of other sizes are named as in Szegedy et al. (2014), by the units of their layers, with
+the activation added: fc100-100-10_sigmoid is 784-100-100-10, and fc10 has no hidden layer.
+
 Input (n, 28, 28) float32 in [0, 1]; output logits (n, 10), without the softmax, because the
 attacks and figures work on logits.  Keras is imported when a model is made, not before, so
 that a script can answer `--help` at once.
 """
+
+import argparse
+import re
 
 import numpy as np
 
@@ -16,24 +23,75 @@ from common.command import Failure
 
 NAMES = ("softmax", "mlp", "cnn")
 TITLES = {"softmax": "softmax regression", "mlp": "MLP", "cnn": "CNN"}
+ADVERSARIAL = "_adversarial"
+ACTIVATIONS = ("sigmoid", "tanh", "relu")
+FULLY_CONNECTED = re.compile(rf"fc(?:10|((?:[1-9]\d*-)+)10_({'|'.join(ACTIVATIONS)}))")
+
+
+def known(name):
+    """Whether `name` names a model that `build` makes."""
+    return architecture(name) in NAMES or bool(FULLY_CONNECTED.fullmatch(name))
+
+
+def architecture(name):
+    """The model whose network this is: that of `mlp_adversarial` is `mlp`."""
+    plain = name.removesuffix(ADVERSARIAL)
+    return plain if plain in NAMES else name
+
+
+def argument(text):
+    """A command line argument that names a model."""
+    if not known(text):
+        raise argparse.ArgumentTypeError(_unknown(text))
+    return text
+
+
+def _unknown(name):
+    return (
+        f"{name!r} is not a model: choose {', '.join(NAMES)}, one of them with {ADVERSARIAL} "
+        "added, or a fully connected one such as fc100-100-10_sigmoid"
+    )
+
+
+def title(name):
+    """What figures and tables call a model."""
+    if name in TITLES:
+        return TITLES[name]
+    if name.endswith(ADVERSARIAL):
+        return f"{TITLES[architecture(name)]}, adversarially trained"
+    layers, _, activation = name.partition("_")
+    return f"{layers.upper()}, {activation}" if activation else layers.upper()
+
+
+def fully_connected(hidden, activation):
+    """The name of a fully connected network with layers of `hidden` units: see the top."""
+    return f"fc{'-'.join([*map(str, hidden), '10'])}" + (f"_{activation}" if hidden else "")
+
+
+def _hidden_layers(name):
+    """The (hidden units, activation) of a fully connected network, from its name."""
+    if name == "softmax":
+        return [], None
+    if name == "mlp":
+        return [300, 100], "relu"
+    hidden, activation = FULLY_CONNECTED.fullmatch(name).groups()
+    return [int(units) for units in (hidden or "").split("-") if units], activation
 
 
 def build(name):
-    """A new, untrained Keras model.  Raises `Failure` for a name that is not one of `NAMES`."""
-    if name not in NAMES:
-        raise Failure(f"unknown model {name!r}: choose one of {', '.join(NAMES)}")
+    """A new, untrained Keras model.  Raises `Failure` for a name that names none."""
+    if not known(name):
+        raise Failure(f"unknown model: {_unknown(name)}")
 
     import keras
     from keras import layers
 
     image = keras.Input((28, 28))
-    if name == "softmax":
-        stack = [layers.Flatten(), layers.Dense(10)]
-    elif name == "mlp":
+    if architecture(name) != "cnn":
+        hidden, activation = _hidden_layers(architecture(name))
         stack = [
             layers.Flatten(),
-            layers.Dense(300, activation="relu"),
-            layers.Dense(100, activation="relu"),
+            *(layers.Dense(units, activation=activation) for units in hidden),
             layers.Dense(10),
         ]
     else:
@@ -64,7 +122,15 @@ def train_command(name):
     """The command that trains a model."""
     if name == "softmax":
         return "python logreg_softmax/train.py"
-    return f"python common/train_mnist.py --model {name}"
+    if name.endswith(ADVERSARIAL):
+        return f"python method2_fgsm/adversarial_training.py --model {architecture(name)}"
+    if name in NAMES:
+        return f"python common/train_mnist.py --model {name}"
+    hidden, activation = _hidden_layers(name)
+    layers = " ".join(["--hidden", *map(str, hidden)])
+    return f"python common/train_mnist.py {layers}" + (
+        f" --activation {activation}" if hidden else ""
+    )
 
 
 def load(name, path=None):
@@ -72,10 +138,12 @@ def load(name, path=None):
 
     Raises `Failure` when the file is missing, broken, or holds the weights of another model.
     """
+    if not known(name):
+        raise Failure(f"unknown model: {_unknown(name)}")
     path = weights_path(name) if path is None else path
     retrain = f"run `{train_command(name)}` first"
     # Before `build`, which imports TensorFlow: the answer comes at once.
-    if name in NAMES and not path.exists():
+    if not path.exists():
         raise Failure(f"{files.show(path)} not found: {retrain}")
     model = build(name)
     try:
@@ -86,7 +154,7 @@ def load(name, path=None):
         ) from error
     except Exception as error:  # Keras raises many types for shapes and layers that differ
         raise Failure(
-            f"{files.show(path)} does not hold the weights of the {TITLES[name]}: {retrain}"
+            f"{files.show(path)} does not hold the weights of the {title(name)}: {retrain}"
         ) from error
     if not all(np.isfinite(weights).all() for weights in model.get_weights()):
         raise Failure(f"{files.show(path)} holds weights that are not finite numbers: {retrain}")

@@ -14,6 +14,7 @@ import time
 from common import command, files, models
 from common.command import Failure
 
+METHOD1 = "method1_noise_optimization"
 # name, the script's module, its arguments
 STEPS = (
     ("generate_5k", "common.generate_5k", ()),
@@ -40,6 +41,17 @@ STEPS = (
     ("accuracy_vs_epsilon", "method2_fgsm.accuracy_vs_epsilon", ()),
     ("imnet_fast_gradient", "method2_fgsm.imnet_fast_gradient", ()),
     ("visualize_imnet", "method2_fgsm.visualize_imnet", ()),
+    ("exact", "logreg_softmax.exact", ()),
+    ("attack_mnist_sgd", f"{METHOD1}.attack_mnist", ()),
+    ("visualize_sgd", f"{METHOD1}.visualize_adv_examples", ()),
+    ("attack_mnist_minimal", f"{METHOD1}.attack_mnist", ("--method", "minimal", "--limit", "500")),
+    (
+        "visualize_minimal",
+        f"{METHOD1}.visualize_adv_examples",
+        (str(files.ROOT / METHOD1 / "results_mlp_minimal.npz"),),
+    ),
+    ("compare_methods", f"{METHOD1}.compare_methods", ()),
+    ("every_pair", f"{METHOD1}.every_pair", ()),
 )
 # The steps that training makes unnecessary, once its weights are there.
 TRAINING = {f"train_{model}": model for model in models.NAMES}

@@ -76,7 +76,7 @@ def save(
             arrays[name] = np.asarray(labels, np.int64)
     arrays |= {name: np.asarray(array) for name, array in measured.items()}
     arrays["config"] = np.array(json.dumps(config | {"versions": versions()}, sort_keys=True))
-    flaw = _flaw(arrays)
+    flaw = next(flaws(arrays), None)
     if flaw:
         raise ValueError(flaw)
     with files.replacing(path) as temporary, open(temporary, "wb") as file:
@@ -89,39 +89,51 @@ def load(path, *, remedy="write it again with the attack script"):
     Raises `Failure`, one line with `remedy` as the way out, when the file is missing, truncated,
     pickled, or holds anything but results.
     """
+    arrays = read(path, remedy=remedy)
+    flaw = next(flaws(arrays), None)
+    if flaw:
+        raise Failure(f"{files.show(path)} is not a result file ({flaw}): {remedy}")
+    return arrays | {"config": json.loads(str(arrays["config"]))}
+
+
+def read(path, *, remedy="write it again with the attack script"):
+    """The arrays of an .npz file as they are, without a look at what they hold.
+
+    Raises `Failure` when the file is missing, truncated, pickled or no .npz.
+    """
     shown = files.show(path)
     try:
         with np.load(path, allow_pickle=False) as stored:
-            arrays = {name: stored[name] for name in stored.files}
+            return {name: stored[name] for name in stored.files}
     except FileNotFoundError as error:
         raise Failure(f"{shown} not found: {remedy}") from error
     except OSError as error:
         raise Failure(f"cannot read {shown}: {files.reason(error)}") from error
     except BROKEN_NPZ as error:
         raise Failure(f"{shown} is truncated or not a result file: {remedy}") from error
-    flaw = _flaw(arrays)
-    if flaw:
-        raise Failure(f"{shown} is not a result file ({flaw}): {remedy}")
-    return arrays | {"config": json.loads(str(arrays["config"]))}
 
 
-def _flaw(arrays):
-    """What keeps these arrays from being results, or None."""
-    for name in (*IMAGES, *LABELS, "config"):
-        if name not in arrays:
-            return f"{name} is missing"
+def flaws(arrays):
+    """Yield, one line each, what keeps these arrays from being results."""
+    missing = [name for name in (*IMAGES, *LABELS, "config") if name not in arrays]
+    yield from (f"{name} is missing" for name in missing)
+    if "xs" in missing:
+        return
     shape = arrays["xs"].shape
     if len(shape) < 3:
-        return f"xs has shape {shape}, not (n, height, width)"
+        yield f"xs has shape {shape}, not (n, height, width)"
+        return
+    flawed = set(missing)
     for name, array in arrays.items():
         flaw = _text_flaw(array) if name == "config" else _array_flaw(name, array, shape)
         if flaw:
-            return f"{name} {flaw}"
-    for name in IMAGES[:1], IMAGES:
-        image = sum(arrays[part] for part in name)
-        if image.size and not -ROUNDING <= image.min() <= image.max() <= 1 + ROUNDING:
-            return f"{' + '.join(name)} has pixels outside [0, 1]"
-    return None
+            flawed.add(name)
+            yield f"{name} {flaw}"
+    for names in IMAGES[:1], IMAGES:
+        if flawed.isdisjoint(names):
+            image = sum(arrays[name] for name in names)
+            if image.size and not -ROUNDING <= image.min() <= image.max() <= 1 + ROUNDING:
+                yield f"{' + '.join(names)} has pixels outside [0, 1]"
 
 
 def _text_flaw(array):

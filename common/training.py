@@ -24,20 +24,32 @@ def outputs(name):
     return [models.weights_path(name), predictions_path(name), confusion_path(name)]
 
 
-def fit(name, optimizer, *, epochs, batch_size, seed):
+def fit(name, optimizer, *, epochs, batch_size, seed, rows=None, weight_decay=(), trainer=None):
     """Train a new model on the 60,000 training digits and return it.
 
-    `optimizer(steps)` makes the Keras optimizer for that many steps in all.  The seed fixes the
-    initial weights, the order of the digits and the dropout.
+    optimizer: `optimizer(steps)` makes the Keras optimizer for that many steps in all.
+    seed: fixes the initial weights, the order of the digits and the dropout.
+    rows: which training digits, as a slice or indices; all of them if None.
+    weight_decay: for each layer with weights w and k units, the factor of Σ w² / k in the loss
+    (Szegedy et al. 2014, section 4.2); none if empty.
+    trainer: `trainer(model)` makes the Keras model whose `fit` is run, if it is not the model
+    itself; it has to share the model's layers.
     """
     x, y = data.load("train")
+    if rows is not None:
+        x, y = x[rows], y[rows]
 
     import keras
 
     keras.utils.set_random_seed(seed)
     model = models.build(name)
+    if weight_decay:
+        dense = [layer for layer in model.layers if layer.weights]
+        for layer, factor in zip(dense, weight_decay, strict=True):
+            layer.kernel.regularizer = keras.regularizers.L2(factor / layer.kernel.shape[-1])
     steps_per_epoch = -(-len(x) // batch_size)
-    model.compile(
+    trained = model if trainer is None else trainer(model)
+    trained.compile(
         optimizer=optimizer(epochs * steps_per_epoch),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
@@ -47,9 +59,9 @@ def fit(name, optimizer, *, epochs, batch_size, seed):
     )
     # A progress bar on a terminal, a line an epoch in a file.
     verbose = 1 if sys.stdout.isatty() else 2
-    model.fit(x, y, batch_size=batch_size, epochs=epochs, verbose=verbose)
+    trained.fit(x, y, batch_size=batch_size, epochs=epochs, verbose=verbose)
     if not all(np.isfinite(weights).all() for weights in model.get_weights()):
-        raise Failure(f"training the {models.TITLES[name]} diverged: try a smaller --learning-rate")
+        raise Failure(f"training the {models.title(name)} diverged: try a smaller --learning-rate")
     return model
 
 
@@ -63,7 +75,7 @@ def report(name, model):
     confusion = metrics.confusion_matrix(y, predicted)
 
     print(metrics.table(confusion))
-    print(f"{models.TITLES[name]}: test loss {loss:.4f}, test accuracy {accuracy:.2%}")
+    print(f"{models.title(name)}: test loss {loss:.4f}, test accuracy {accuracy:.2%}")
 
     weights, predictions, picture = outputs(name)
     # A new model with the same weights: the trained one would save its optimizer's state too.
@@ -75,7 +87,7 @@ def report(name, model):
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(("index", "actual", "predicted"))
         writer.writerows(zip(range(len(y)), y, predicted, strict=True))
-    title = f"{models.TITLES[name]}: {accuracy:.2%} of 10,000 test digits right"
+    title = f"{models.title(name)}: {accuracy:.2%} of 10,000 test digits right"
     plots.save(plots.confusion(confusion, title), picture)
     for path in outputs(name):
         print(f"wrote {files.show(path)}")

@@ -37,7 +37,7 @@ def random_targets(y, seed):
 
 def main(argv=None):
     parser = command.Parser(__doc__)
-    parser.add_argument("--model", choices=models.NAMES, default="mlp", help="which classifier")
+    parser.add_argument("--model", type=models.argument, default="mlp", help="which classifier")
     parser.add_argument("--method", choices=settings.METHODS, default="sgd", help="which method")
     parser.add_argument(
         "--regularization",
@@ -122,7 +122,7 @@ def main(argv=None):
             "left_out": int(count - len(x)),
         },
     )
-    title = f"{models.TITLES[args.model]}, {args.method}"
+    title = f"{models.title(args.model)}, {args.method}"
     if args.method == "sgd":
         title += f", regularisation {args.regularization}"
     print(f"{title}, noise in pixel units")

@@ -6,8 +6,8 @@ The figure has a column for each digit and a row for each way to turn it into th
 gradient descent with no, L1 and L2 regularisation, box-constrained L-BFGS, the smallest L2 noise,
 and the fast gradient sign with its smallest epsilon (not every digit has one).  Under each image
 stand |r|_2 and |r|_inf.  The first table has the means of these over the first LIMIT digits; the
-second has mean |r|, max and min for the three regularisers over all digits of the sample, beside
-the values published with the collection whose method this is, for a network of its own.
+second has mean |r|, mean r, max and min for the three regularisers over all digits of the sample,
+beside the mean, max and min published with the collection whose method this is, for its network.
 
 reads   common/mnist.npz, common/weights/{model}.weights.h5, common/5k_samples.npz
 writes  img/noise_methods.png
@@ -30,7 +30,7 @@ WAYS = {
     "minimal": {"method": "minimal"},
     "fgsm, smallest ε": None,
 }
-# Mean |r|, max and min of the noise, as published.
+# Mean, max and min of the noise, as published; whether the mean is of r or |r| is not said.
 PUBLISHED = {
     "none": (0.0151, 1.002, -0.999),
     "l1": (0.0155, 1.003, -1.000),
@@ -75,7 +75,7 @@ def draw(x, y, y_target, rows, title):
 
 def main(argv=None):
     parser = command.Parser(__doc__)
-    parser.add_argument("--model", choices=models.NAMES, default="mlp", help="which classifier")
+    parser.add_argument("--model", type=models.argument, default="mlp", help="which classifier")
     parser.add_argument(
         "--samples", type=Path, default=samples.PATH, help="the digits, from generate_5k.py"
     )
@@ -122,19 +122,21 @@ def main(argv=None):
                 f"{largest.mean():15.4f}"
             )
             bar.update()
-        lines.append(f"\n{'regularisation':24}mean |r|       max       min      published")
+        lines.append(
+            f"\n{'regularisation':24}mean |r|    mean r       max       min      published"
+        )
         for name, published in PUBLISHED.items():
             noise = attack.find_noise(model, x, y_target, method="sgd", regularization=name)
-            ours = np.abs(noise).mean(), noise.max(), noise.min()
+            ours = np.abs(noise).mean(), noise.mean(), noise.max(), noise.min()
             lines.append(
-                f"{name:24}{ours[0]:8.4f}{ours[1]:10.3f}{ours[2]:10.3f}      "
+                f"{name:24}{ours[0]:8.4f}{ours[1]:10.4f}{ours[2]:10.3f}{ours[3]:10.3f}      "
                 + " ".join(f"{value:7.4g}" for value in published)
             )
             bar.update()
 
-    title = f"{models.TITLES[args.model]}: ten digits, the same target by six ways"
+    title = f"{models.title(args.model)}: ten digits, the same target by six ways"
     plots.save(draw(x[first], y[first], y_target[first], rows, title), output)
-    print(f"{models.TITLES[args.model]}: {len(chosen)} digits above, {len(x)} below")
+    print(f"{models.title(args.model)}: {len(chosen)} digits above, {len(x)} below")
     print("\n".join(lines))
     print(f"wrote {files.show(output)}")
     return [output]

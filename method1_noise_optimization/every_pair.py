@@ -53,7 +53,7 @@ def draw(images, means, title):
 
 def main(argv=None):
     parser = command.Parser(__doc__)
-    parser.add_argument("--model", choices=models.NAMES, default="mlp", help="which classifier")
+    parser.add_argument("--model", type=models.argument, default="mlp", help="which classifier")
     parser.add_argument(
         "--samples", type=Path, default=samples.PATH, help="the digits, from generate_5k.py"
     )
@@ -98,12 +98,12 @@ def main(argv=None):
             images[source, seen] = x[chosen[pair[0]]] + noise[pair[0]]
 
     title = (
-        f"{models.TITLES[args.model]}, the smallest noise (minimal) for every pair of digits: "
+        f"{models.title(args.model)}, the smallest noise (minimal) for every pair of digits: "
         f"mean |r|₂ = {np.nanmean(size):.2f}"
     )
     plots.save(draw(images, means, title), output)
 
-    print(f"{models.TITLES[args.model]}: mean |r|_2 over {args.count} digits of each kind")
+    print(f"{models.title(args.model)}: mean |r|_2 over {args.count} digits of each kind")
     print("written   seen as" + " " * 48 + "mean")
     print("       " + "".join(f"{seen:6d}" for seen in range(10)))
     for source in range(10):

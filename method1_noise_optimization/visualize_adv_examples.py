@@ -66,7 +66,8 @@ def main(argv=None):
 
     found = results.load(args.results, remedy=REMEDY)
     model, method = (found["config"].get(name) for name in ("model", "method"))
-    if model not in models.NAMES or method not in settings.METHODS or "y_targets" not in found:
+    known = isinstance(model, str) and models.known(model)
+    if not known or method not in settings.METHODS or "y_targets" not in found:
         raise command.Failure(
             f"{files.show(args.results)} does not hold results of method 1: {REMEDY}"
         )
@@ -78,7 +79,7 @@ def main(argv=None):
             f"{files.show(args.results)}: no digit reached its target: try more --max-steps"
         )
     chosen = np.random.default_rng(args.seed).permutation(np.flatnonzero(reached))
-    title = f"{models.TITLES[model]}, {method}"
+    title = f"{models.title(model)}, {method}"
     if method == "sgd":
         title += f", regularisation {found['config'].get('regularization')}"
     title += f": mean |r|₂ = {sizes(found['noises']).mean():.2f} over {len(reached):,} digits"

@@ -23,15 +23,16 @@ PUBLISHED_EPS = 0.25
 PUBLISHED = (("shallow softmax", 0.999, 0.793), ("maxout network", 0.894, 0.976))
 
 
-def along_eps(model, x, y, eps):
+def along_eps(model, x, y, eps, *, source=None):
     """Error rate and mean confidence in the wrong label at each eps: two float arrays.
 
     The sign of the gradient at x does not depend on eps: it is taken once, and every eps reuses
-    it.  x float32 (n, 28, 28), y int (n,), eps (k,) in pixel units.
+    it.  x float32 (n, 28, 28), y int (n,), eps (k,) in pixel units.  source: the model whose
+    gradient it is, if not `model` itself; then the errors are those that transfer.
     """
     from method2_fgsm import fgsm
 
-    sign = fgsm.gradient_signs(model, x, y)
+    sign = fgsm.gradient_signs(model if source is None else source, x, y)
     return np.array(
         [wrong_label_confidence(models.predict(model, np.clip(x + e * sign, 0, 1)), y) for e in eps]
     ).T
@@ -47,7 +48,7 @@ def draw(eps, errors):
             100 * (1 - errors[name]),
             color=plots.COLOURS[colour],
             marker=marker,
-            label=models.TITLES[name],
+            label=models.title(name),
         )
     ax.set(xlabel="ε (pixel units)", ylabel="accuracy (%)", ylim=(-2, 102))
     ax.legend()
@@ -76,14 +77,14 @@ def main(argv=None):
     plots.save(draw(EPS, errors), output)
 
     print("accuracy on 10,000 test digits")
-    print("   eps" + "".join(f"{models.TITLES[name]:>20}" for name in errors))
+    print("   eps" + "".join(f"{models.title(name):>20}" for name in errors))
     for row, eps in enumerate(EPS):
         print(f"{eps:6.3f}" + "".join(f"{1 - error[row]:20.2%}" for error in errors.values()))
     row = int(np.flatnonzero(EPS == PUBLISHED_EPS)[0])
     print(f"\nat eps {PUBLISHED_EPS}                      error rate   mean confidence when wrong")
     for name in errors:
         error, confidence = errors[name][row], confidences[name][row]
-        print(f"{models.TITLES[name]:30}{error:12.1%}{confidence:12.1%}")
+        print(f"{models.title(name):30}{error:12.1%}{confidence:12.1%}")
     for name, error, confidence in PUBLISHED:
         print(f"{'published: ' + name:30}{error:12.1%}{confidence:12.1%}")
     print(f"wrote {files.show(output)}")

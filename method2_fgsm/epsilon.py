@@ -93,7 +93,7 @@ def main(argv=None):
     raw = scores(model, choice.x, sign, eps, clip=False)
     clipped = scores(model, choice.x, sign, eps, clip=True)
     title = (
-        f"{models.TITLES[args.model]}: scores of ten digits along "
+        f"{models.title(args.model)}: scores of ten digits along "
         f"x + ε sign(∇J(x, {args.target})), x a handwritten {args.source}"
     )
     fig = draw(eps, raw, clipped, choice, args.source, args.target, title)

@@ -5,6 +5,7 @@ Images are float32 (n, ...) in [0, 1], labels integers (n,), epsilon in the same
 units.  A model is any Keras model from such images to logits (n, classes).
 """
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -18,8 +19,8 @@ def ascent(logits, y):
 
     The gradient of J by the logits, divided by (1 - p_y): minus one for the label y, and for the
     others their probabilities given that it is not y.  The division changes no sign.  But where
-    the model is so sure that p_y rounds to 1, the gradient of J rounds to zero, and its sign to
-    nothing; this one does not.
+    the model is so sure that p_y rounds to 1, the entry for y in the gradient of J, p_y - 1,
+    rounds to zero, and the sign forgets the label it should lead away from; this one does not.
     """
     chosen, others = _chosen_and_others(logits, y)
     return tf.nn.softmax(others) - tf.cast(chosen, logits.dtype)
@@ -42,7 +43,21 @@ def gradient_sign(model, x, y):
 
 @tf.function(reduce_retracing=True)
 def _step(model, x, y, eps):
-    return tf.minimum(tf.maximum(x + eps * gradient_sign(model, x, y), 0), 1)
+    return tf.clip_by_value(x + eps * gradient_sign(model, x, y), 0, 1)
+
+
+# XLA makes one pass over the pixels of what are five here, which counts where the network itself
+# is hardly more than that.  It compiles for every batch size anew, and on the processor its
+# matrix products are no faster, its convolutions slower than TensorFlow's own.
+_fused_step = tf.function(_step.python_function, jit_compile=True)
+
+
+def _is_linear(model):
+    """Whether a Keras model is nothing but one Dense layer, as softmax regression is."""
+    kinds = [type(layer) for layer in model.layers]
+    return set(kinds) <= {keras.layers.InputLayer, keras.layers.Flatten, keras.layers.Dense} and (
+        kinds.count(keras.layers.Dense) == 1
+    )
 
 
 def gradient_signs(model, x, y, *, batch_size=1000):
@@ -51,11 +66,11 @@ def gradient_signs(model, x, y, *, batch_size=1000):
     x: float32 (n, ...) in [0, 1].  y: integers (n,).  Returns float32 like x, of -1, 0 and 1.
     Raises ValueError when labels and images do not match.
     """
-    x, y = _checked(model, x, y)
+    x, y = checked(model, x, y)
     sign = np.empty_like(x)
     for start in range(0, len(x), batch_size):
         batch = slice(start, start + batch_size)
-        sign[batch] = memoryview(gradient_sign(model, x[batch], y[batch]))
+        sign[batch] = np.asarray(memoryview(gradient_sign(model, x[batch], y[batch])))
     return sign
 
 
@@ -79,13 +94,16 @@ def fgsm(model, x, y, eps, *, targeted=False, batch_size=1000):
     """
     if not (np.isfinite(eps) and eps >= 0):
         raise ValueError(f"eps must be a finite number of at least 0, not {eps!r}")
-    x, y = _checked(model, x, y)
+    x, y = checked(model, x, y)
     step = tf.constant(-eps if targeted else eps, tf.float32)
+    fused = _is_linear(model)
     x_adv = np.empty_like(x)
     for start in range(0, len(x), batch_size):
         batch = slice(start, start + batch_size)
+        full = start + batch_size <= len(x)
+        moved = (_fused_step if fused and full else _step)(model, x[batch], y[batch], step)
         # Through its memory, not .numpy(), which would copy the batch once more.
-        x_adv[batch] = memoryview(_step(model, x[batch], y[batch], step))
+        x_adv[batch] = np.asarray(memoryview(moved))
     return x_adv
 
 
@@ -123,7 +141,7 @@ def smallest_eps(
             raise ValueError(f"{name} must be a finite number above 0, not {value!r}")
     if not 0 <= confidence < 1:
         raise ValueError(f"confidence must be at least 0 and below 1, not {confidence!r}")
-    x, y_target = _checked(model, x, y_target)
+    x, y_target = checked(model, x, y_target)
     confidence = tf.constant(confidence, tf.float32)
     steps = int(np.ceil(max_eps / resolution - 1e-9))
     grid = np.minimum(np.arange(steps + 1) * resolution, max_eps).astype(np.float32)
@@ -193,7 +211,7 @@ def _reached(model, x, sign, y_target, confidence, eps):
     return tf.reshape((lead > LEAD) & (p > confidence), [n, k])
 
 
-def _checked(model, x, y):
+def checked(model, x, y):
     """x as float32 and y as int64 arrays, once they are seen to fit each other and the model."""
     x, y = np.asarray(x, np.float32), np.asarray(y)
     classes = model.output_shape[-1]

@@ -33,7 +33,7 @@ def wrong_label_confidence(logits, y):
 
 def main(argv=None):
     parser = command.Parser(__doc__)
-    parser.add_argument("--model", choices=models.NAMES, default="mlp", help="which classifier")
+    parser.add_argument("--model", type=models.argument, default="mlp", help="which classifier")
     parser.add_argument(
         "--eps", type=command.pixel_size, default=0.1, help="size of the step in pixel units"
     )
@@ -103,7 +103,7 @@ def main(argv=None):
         },
     )
     error, confidence = wrong_label_confidence(logits, y)
-    print(f"{models.TITLES[args.model]}, eps {args.eps:g} in pixel units")
+    print(f"{models.title(args.model)}, eps {args.eps:g} in pixel units")
     print(f"digits                       {count:10d}")
     print(f"left out: misclassified      {(~right).sum():10d}")
     if targeted:

@@ -31,7 +31,7 @@ class Choice:
 
 def add_arguments(parser):
     """--model, --source, --target and --count."""
-    parser.add_argument("--model", choices=models.NAMES, default="softmax", help="which classifier")
+    parser.add_argument("--model", type=models.argument, default="softmax", help="which classifier")
     parser.add_argument("--source", type=command.digit, default=2, help="the digit it is")
     parser.add_argument("--target", type=command.digit, default=6, help="the digit to be seen")
     parser.add_argument("--count", type=command.positive_int, default=10, help="how many images")

@@ -107,7 +107,7 @@ def main(argv=None):
     after = models.softmax(models.predict(model, x_adv))
 
     title = (
-        f"{models.TITLES[args.model]}: handwritten {args.source}s seen as {args.target}s, "
+        f"{models.title(args.model)}: handwritten {args.source}s seen as {args.target}s, "
         f"one sign step, {how}\n"
         f"confidence in {args.source} and in {args.target} above each image"
     )

@@ -52,7 +52,9 @@ def main(argv=None):
     found = results.load(args.results, remedy="run `python method2_fgsm/mnist_fast_gradient.py`")
     config, noises = found["config"], found["noises"]
     model = config.get("model")
-    if model not in models.NAMES or not isinstance(config.get("eps"), float | int):
+    if not (isinstance(model, str) and models.known(model)) or not isinstance(
+        config.get("eps"), float | int
+    ):
         raise command.Failure(
             f"{files.show(args.results)} does not say which model and eps it is of: "
             "run `python method2_fgsm/mnist_fast_gradient.py`"
@@ -65,7 +67,7 @@ def main(argv=None):
             f"{files.show(args.results)}: the attack turned no image: try a larger --eps"
         )
     chosen = np.random.default_rng(args.seed).permutation(turned)[: args.rows * args.columns]
-    title = f"{models.TITLES[model]}, fast gradient sign, ε = {config['eps']:g}"
+    title = f"{models.title(model)}, fast gradient sign, ε = {config['eps']:g}"
     if config.get("target") is not None:
         title += f", target {config['target']}"
     plots.save(draw(found, chosen, args.rows, args.columns, title), output)

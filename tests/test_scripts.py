@@ -71,6 +71,11 @@ def test_a_wrong_option_ends_with_two_and_one_line(script, path):
         ("method2_fgsm/two_to_six.py", ["--target", "two"], "'two'"),
         ("common/train_mnist.py", ["--model", "softmax"], "softmax"),
         ("common/train_mnist.py", ["--epochs", "1.5"], "1.5"),
+        ("common/train_mnist.py", ["--hidden", "0"], "'0'"),
+        ("common/train_mnist.py", ["--hidden", "--model", "cnn"], "exclude each other"),
+        ("common/train_mnist.py", ["--weight-decay", "1e-4"], "goes with --hidden"),
+        ("common/train_mnist.py", ["--hidden", "9", "--weight-decay", "1", "2", "3"], "not 3"),
+        ("method2_fgsm/adversarial_training.py", ["--alpha", "1.1"], "'1.1'"),
         ("logreg_softmax/train.py", ["--learning-rate", "0"], "'0'"),
         ("logreg_softmax/train.py", ["--seed", "-1"], "-1"),
         ("common/generate_5k.py", ["--count", "many"], "many"),
@@ -114,7 +119,7 @@ def test_a_script_runs_from_anywhere(script, tmp_path):
 def test_epsilon_draws_two_panels_an_image(trained, tmp_path, capsys, model):
     output = tmp_path / "e.png"
     epsilon.main(["--model", model, "--count", "3", "--output", str(output)])
-    assert imread(output).shape[:2] == (640, 1020)
+    np.testing.assert_allclose(imread(output).shape[:2], (640, 1020), atol=1)
     printed = capsys.readouterr().out
     assert printed.splitlines()[-1] == f"wrote {output}"
     assert "correctly classified 2s into a 6" in printed
@@ -138,7 +143,7 @@ def test_softmax_regression_is_a_straight_line_in_epsilon(trained, right):
 def test_two_to_six_draws_and_reports(trained, tmp_path, capsys, model):
     output = tmp_path / "t.png"
     two_to_six.main(["--model", model, "--count", "4", "--output", str(output)])
-    assert imread(output).shape[:2] == (660, 1440)
+    np.testing.assert_allclose(imread(output).shape[:2], (660, 1440), atol=1)
     rows = re.findall(r"^ +\d+   0\.\d{4} .*?(\d)$", capsys.readouterr().out, re.M)
     assert rows == ["6"] * 4
 
@@ -188,7 +193,13 @@ def test_methods_import_from_common_and_themselves_only():
     folders = {"common", "logreg_softmax", "method1_noise_optimization", "method2_fgsm"}
     for path in files.ROOT.glob("*/*.py"):
         here = path.parent.name
-        if here not in folders or path.name in ("reproduce.py", "compare_methods.py"):
+        # What sets one method beside the other has to cross.
+        if here not in folders or path.name in (
+            "reproduce.py",
+            "compare_methods.py",
+            "exact.py",
+            "transfer.py",
+        ):
             continue
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []

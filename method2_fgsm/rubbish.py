@@ -1,0 +1,76 @@
+"""Rubbish-class examples: how often noise that shows nothing is taken for a digit.
+
+    python method2_fgsm/rubbish.py
+
+10,000 images of Gaussian noise, which no model should be sure about.  An image counts as an error
+when the model gives some digit a probability above 50 %; the mean confidence is over those
+(Goodfellow et al. 2015, on rubbish class examples: noise from N(0, 1) in each pixel, which leaves
+[0, 1]).  Beside it, noise that is a valid image: N(0.5, 0.25), clipped to [0, 1].
+
+Every model with weights is tried, plain and adversarially trained
+(method2_fgsm/adversarial_training.py).
+
+reads   common/weights/{model}.weights.h5, common/weights/{model}_adversarial.weights.h5
+writes  nothing
+"""
+
+import numpy as np
+
+from common import command, files, models
+from common.command import Failure
+
+SURE = 0.5
+# Goodfellow et al. (2015), appendix on rubbish class examples.
+PUBLISHED = (
+    ("softmax regression", 0.598, 0.708),
+    ("maxout, softmax layer", 0.9835, 0.928),
+    ("maxout, logistic units", 0.68, 0.879),
+)
+
+
+def noise_images(count, seed):
+    """Gaussian noise as the paper has it, and as valid images: two float32 (count, 28, 28)."""
+    z = np.random.default_rng(seed).standard_normal((count, 28, 28), np.float32)
+    return z, np.clip(0.5 + 0.25 * z, 0, 1)
+
+
+def taken_for_a_digit(logits):
+    """The share of images with a confidence above 50 %, and the mean confidence of those."""
+    confidence = models.softmax(logits.astype(np.float64)).max(axis=1)
+    sure = confidence > SURE
+    return sure.mean(), confidence[sure].mean() if sure.any() else np.nan
+
+
+def main(argv=None):
+    parser = command.Parser(__doc__)
+    parser.add_argument(
+        "--count", type=command.positive_int, default=10000, help="how many images of noise"
+    )
+    parser.add_argument("--seed", type=command.seed, default=0, help="of the noise")
+    args = parser.parse_args(argv)
+
+    names = [f"{name}{kind}" for name in models.NAMES for kind in ("", models.ADVERSARIAL)]
+    names = [name for name in names if models.weights_path(name).exists()]
+    if not names:
+        raise Failure(
+            f"no weights in {files.show(files.WEIGHTS)}: "
+            f"run `{models.train_command(models.NAMES[-1])}` first"
+        )
+    raw, valid = noise_images(args.count, args.seed)
+
+    print(f"{args.count} images of Gaussian noise: taken for a digit with over 50 % confidence")
+    print(f"{'':42}{'N(0, 1)':>9}{'sure':>8}{'valid images':>15}{'sure':>8}")
+    for name in names:
+        model = models.load(name)
+        line = f"{models.title(name):42}"
+        for images, width in ((raw, 9), (valid, 15)):
+            error, sure = taken_for_a_digit(models.predict(model, images))
+            line += f"{error:{width}.1%}" + (f"{sure:8.1%}" if error else f"{'-':>8}")
+        print(line, flush=True)
+    for name, error, sure in PUBLISHED:
+        print(f"{'published: ' + name:42}{error:9.1%}{sure:8.1%}")
+    return []
+
+
+if __name__ == "__main__":
+    command.run(main)
