@@ -1,6 +1,7 @@
 """Run everything in order and draw every figure, in one process.
 
-    python common/reproduce.py                 all steps; models already trained are kept
+    python common/reproduce.py                 the steps below; models already trained are kept
+    python common/reproduce.py --full          and the longer ones, marked *
     python common/reproduce.py --retrain       train them again
     python common/reproduce.py --only STEP     one step (its name as the list below shows it)
 
@@ -53,8 +54,26 @@ STEPS = (
     ("compare_methods", f"{METHOD1}.compare_methods", ()),
     ("every_pair", f"{METHOD1}.every_pair", ()),
 )
-# The steps that training makes unnecessary, once its weights are there.
-TRAINING = {f"train_{model}": model for model in models.NAMES}
+# The papers' own experiments, which take longer: with --full.
+SZEGEDY = {
+    "fc10": (),
+    "fc100-100-10_sigmoid": ("100", "100"),
+    "fc200-200-10_sigmoid": ("200", "200"),
+}
+FULL_STEPS = (
+    ("adversarial_training", "method2_fgsm.adversarial_training", ()),
+    ("rubbish", "method2_fgsm.rubbish", ()),
+    *(
+        (f"train_{model}", "common.train_mnist", ("--hidden", *hidden))
+        for model, hidden in SZEGEDY.items()
+    ),
+    ("szegedy_table", f"{METHOD1}.szegedy_table", ()),
+    ("transfer", f"{METHOD1}.transfer", ()),
+)
+# Last of all, whatever was run before it.
+CHECK = ("check_results", "common.check_results", ())
+# The steps that are not needed once the weights are there.
+TRAINING = {f"train_{model}": model for model in (*models.NAMES, *SZEGEDY)}
 
 
 def trained(model):
@@ -67,12 +86,17 @@ def trained(model):
 
 
 def main(argv=None):
-    names = [name for name, _, _ in STEPS]
-    parser = command.Parser(__doc__ + "\nsteps\n  " + "\n  ".join(names))
+    listed = [step[0] for step in STEPS] + [f"{step[0]} *" for step in FULL_STEPS] + [CHECK[0]]
+    parser = command.Parser(__doc__ + "\nsteps\n  " + "\n  ".join(listed))
+    names = [step[0] for step in (*STEPS, *FULL_STEPS, CHECK)]
+    parser.add_argument("--full", action="store_true", help="run the longer steps too")
     parser.add_argument("--retrain", action="store_true", help="train the models again")
     parser.add_argument("--only", choices=names, metavar="STEP", help="run one step")
     args = parser.parse_args(argv)
-    steps = [step for step in STEPS if args.only in (None, step[0])]
+    if args.only:
+        steps = [step for step in (*STEPS, *FULL_STEPS, CHECK) if step[0] == args.only]
+    else:
+        steps = [*STEPS, *(FULL_STEPS if args.full else ()), CHECK]
 
     written, seconds = [], []
     for number, (name, module, arguments) in enumerate(steps, 1):

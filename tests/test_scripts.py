@@ -185,7 +185,7 @@ def test_too_few_images_of_the_digit(trained):
 def test_reproduce_names_its_steps_and_skips_training_that_is_done(trained, capsys):
     assert reproduce.main(["--only", "train_mlp"]) == []
     assert "not trained again" in capsys.readouterr().out
-    names = [name for name, _, _ in reproduce.STEPS]
+    names = [step[0] for step in (*reproduce.STEPS, *reproduce.FULL_STEPS, reproduce.CHECK)]
     assert len(names) == len(set(names))
 
 
