@@ -8,10 +8,14 @@ formulation of Szegedy et al. (2014); minimal, the smallest L2 noise.  Each digi
 target other than its label, or all get the one of --target.  Digits that the model gets wrong
 before the attack are left out and counted; so are, with --target, those that show it already.
 
+--strategy mirrored splits the digits over all GPUs of this machine, multiworker over several
+machines with the same command (common/distribution.py, common/shards.py).
+
 reads   common/mnist.npz, common/weights/{model}.weights.h5, common/5k_samples.npz
 writes  method1_noise_optimization/results_{model}_{method}.npz, for sgd
         results_{model}_sgd_{regularization}.npz (the format: common/results.py; `steps` holds
-        how many steps each image took)
+        how many steps each image took); with several workers, until all are done,
+        results_*.worker-*-of-*.npz
 """
 
 import time
@@ -19,7 +23,7 @@ from pathlib import Path
 
 import numpy as np
 
-from common import command, files, models, results, samples
+from common import command, distribution, files, models, results, samples, shards
 from method1_noise_optimization import settings
 from method1_noise_optimization.measures import summary
 
@@ -67,10 +71,12 @@ def main(argv=None):
     parser.add_argument("--limit", type=command.positive_int, help="attack the first LIMIT digits")
     parser.add_argument("--seed", type=command.seed, default=0, help="of the random targets")
     parser.add_argument("--output", type=Path, help="the .npz file to write (default: see above)")
-    args = parser.parse_args(argv)
-    output = files.check_output(
-        args.output or results_path(args.model, args.method, args.regularization)
-    )
+    distribution.add_argument(parser)
+    shards.add_arguments(parser)
+    args = shards.parse(parser, argv)
+    output = args.output or results_path(args.model, args.method, args.regularization)
+    worker = distribution.worker(args.strategy)
+    shards.check_output(output, worker)
     x, y, indices = (array[: args.limit] for array in samples.load(args.samples))
     model = models.load(args.model)
 
@@ -93,35 +99,53 @@ def main(argv=None):
         "learning_rate": args.learning_rate,
         "max_steps": args.max_steps or settings.MAX_STEPS[args.method],
     }
-    start = time.perf_counter()
-    noises, steps = attack.search(model, x, y_target, **how, progress=True)
-    seconds = time.perf_counter() - start
+    digits = {
+        "xs": x,
+        "y_trues": y,
+        "y_preds": y,  # only digits classified correctly are here
+        "y_targets": y_target,
+        "indices": indices,
+    }
+    share = distribution.sharing(model, args.strategy)
 
-    y_adv = attack.classify(model, x, noises)
-    results.save(
-        output,
-        xs=x,
-        noises=noises,
-        y_trues=y,
-        y_preds=y,  # only digits classified correctly are here
-        y_preds_adversarial=y_adv,
-        y_targets=y_target,
-        indices=indices,
-        steps=steps,
-        config={
-            "script": "method1_noise_optimization/attack_mnist.py",
-            "model": args.model,
-            **{
-                name: value
-                for name, value in how.items()
-                if args.method == "sgd" or name not in ("regularization", "learning_rate")
-            },
-            "target": args.target,
-            "limit": args.limit,
-            "seed": args.seed,
-            "left_out": int(count - len(x)),
+    def find(digits):
+        x, y_target = digits["xs"], digits["y_targets"]
+        start = time.perf_counter()
+        noises, steps = share(
+            lambda model, x, y_target: attack.search(model, x, y_target, **how, progress=True),
+            x,
+            y_target,
+        )
+        seconds = time.perf_counter() - start
+        y_adv = attack.classify(model, x, noises)
+        return {"noises": noises, "steps": steps, "y_preds_adversarial": y_adv}, seconds
+
+    config = {
+        "script": "method1_noise_optimization/attack_mnist.py",
+        "model": args.model,
+        **{
+            name: value
+            for name, value in how.items()
+            if args.method == "sgd" or name not in ("regularization", "learning_rate")
         },
+        "target": args.target,
+        "limit": args.limit,
+        "seed": args.seed,
+        "left_out": int(count - len(x)),
+    }
+    # A worker's batches are those of a single process, so that its results are too.  Not so for
+    # sgd, whose batch refills: there each digit goes its own way, whatever the batch.
+    batch = settings.BATCH_SIZE[args.method]
+    block = 1 if args.method == "sgd" else batch
+    merged = shards.attack(
+        worker, output, digits, config, find, model=args.model, block=block, piece=batch, args=args
     )
+    if merged is None:
+        return []
+    found, seconds = merged
+    results.save(output, **digits, **found, config=config)
+    shards.remove(output, worker)
+    noises, steps, y_adv = (found[key] for key in ("noises", "steps", "y_preds_adversarial"))
     title = f"{models.title(args.model)}, {args.method}"
     if args.method == "sgd":
         title += f", regularisation {args.regularization}"

@@ -15,12 +15,19 @@ The table says more than the paper's, on purpose: a network trained on single si
 withstand single sign steps.  Projected gradient descent, many small steps within the same
 epsilon (method2_fgsm/pgd.py), shows what is left of that against an attack that looks twice.
 
+--strategy mirrored trains on all GPUs of this machine, multiworker on several machines with the
+same command; --batch-size counts the digits of all replicas together.  Both run a loop of their
+own (method2_fgsm/distributed_training.py) with another order of the digits than Keras's, keep
+checkpoints, and go on from the last complete epoch when they are started again.  The first
+worker alone looks at the network and writes.
+
 Afterwards every script with --model knows the network as {model}_adversarial.
 
 reads   common/mnist.npz, common/weights/{model}.weights.h5 (the plain network)
 writes  common/weights/{model}_adversarial.weights.h5, {model}_adversarial_predictions.csv beside
         it, img/confusion_{model}_adversarial.png, img/adversarial_training.png (for other models
         than the CNN: img/adversarial_training_{model}.png)
+        with --strategy, while it runs, common/weights/{model}_adversarial_checkpoints
 """
 
 import time
@@ -28,7 +35,7 @@ from pathlib import Path
 
 import numpy as np
 
-from common import command, data, files, models, plots, train_mnist, training
+from common import command, data, distribution, files, models, plots, train_mnist, training
 from method2_fgsm.accuracy_vs_epsilon import along_eps
 
 EPOCHS = {"softmax": 10, "mlp": 10, "cnn": 4}
@@ -114,6 +121,7 @@ def main(argv=None):
     training.add_arguments(
         parser, epochs=None, batch_size=None, learning_rate=train_mnist.LEARNING_RATE
     )
+    distribution.add_argument(parser)
     parser.add_argument(
         "--output",
         type=Path,
@@ -122,27 +130,49 @@ def main(argv=None):
     )
     args = parser.parse_args(argv)
     suffix = "" if args.model == "cnn" else f"_{args.model}"
-    output = files.check_output(args.output or files.IMG / f"adversarial_training{suffix}.png")
+    worker = distribution.worker(args.strategy)
+    output = args.output or files.IMG / f"adversarial_training{suffix}.png"
     name = f"{args.model}{models.ADVERSARIAL}"
-    for path in training.outputs(name):
+    for path in () if worker.rank else (output, *training.outputs(name)):
         files.check_output(path)
-    plain = models.load(args.model)
+    settings = {
+        "optimizer": train_mnist.cosine_adam(args.learning_rate),
+        "epochs": args.epochs or EPOCHS[args.model],
+        "batch_size": args.batch_size or train_mnist.BATCH_SIZE.get(args.model, 100),
+        "seed": args.seed,
+    }
+    if args.strategy == "none":
+        plain = models.load(args.model)
 
-    from method2_fgsm import pgd
-    from method2_fgsm.adversarial_loss import AdversarialModel
+        from method2_fgsm.adversarial_loss import AdversarialModel
 
-    epochs = args.epochs or EPOCHS[args.model]
-    start = time.perf_counter()
-    adversarial = training.fit(
-        name,
-        train_mnist.cosine_adam(args.learning_rate),
-        epochs=epochs,
-        batch_size=args.batch_size or train_mnist.BATCH_SIZE.get(args.model, 100),
-        seed=args.seed,
-        trainer=lambda model: AdversarialModel(model, args.eps, args.alpha),
-    )
+        start = time.perf_counter()
+        adversarial = training.fit(
+            name, trainer=lambda model: AdversarialModel(model, args.eps, args.alpha), **settings
+        )
+        epochs = settings["epochs"]
+    else:
+        if not (worker.rank or models.weights_path(args.model).exists()):
+            models.load(args.model)  # says so, before the others are waited for
+        # Before anything else of TensorFlow is used.
+        strategy = distribution.strategy(args.strategy)
+
+        from method2_fgsm import distributed_training
+
+        start = time.perf_counter()
+        adversarial, epochs = distributed_training.fit(
+            name, strategy, worker, eps=args.eps, alpha=args.alpha, **settings
+        )
+        if worker.rank:
+            print(f"{worker} is done; worker 1 writes weights and figures")
+            return []
+        plain = models.load(args.model)
     seconds = time.perf_counter() - start
     written = training.report(name, adversarial)
+    if args.strategy != "none":
+        distributed_training.remove_checkpoints(name)
+
+    from method2_fgsm import pgd
 
     x, y = data.load("test")
     eps = np.unique(np.append(CURVE, args.eps))
@@ -182,7 +212,7 @@ def main(argv=None):
         published = PUBLISHED.get(row)
         beside = "".join(f"{number:14.2%}" for number in published) if published else ""
         print(f"{row:28}{before:10.2%}{after:14.2%}    {beside}")
-    print(f"seconds an epoch {seconds / epochs:.1f}")
+    print(f"seconds an epoch {seconds / max(epochs, 1):.1f}")
     print(f"wrote {files.show(output)}")
     return [*written, output]
 

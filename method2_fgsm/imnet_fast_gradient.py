@@ -20,13 +20,18 @@ it with ".png" added.  Rounding goes towards the original, so that the PNG is wi
 too: 0.007 is 1.785 / 255, so each value changes by 1.  Below 1 / 255 = 0.0039 no 8-bit image but
 the original itself is within eps.  Each PNG is read back and classified again.
 
+--strategy mirrored splits each batch over all GPUs of this machine.  With multiworker several
+machines run the same command, each on its share of the files, and worker 1 puts the rows
+together as one process would have written them (common/distribution.py, photo_shards.py).  They
+share the folder of OUTPUT; a worker that was killed goes on with --resume.
+
 reads   the photographs; the network's weights (installed by pip, downloaded, or --weights)
 writes  OUTPUT.csv, a row for each photograph (columns: method2_fgsm/streamed_results.py), and
         OUTPUT.npz beside it with the first nine for method2_fgsm/visualize_imnet.py
         while it runs, OUTPUT.partial.csv and OUTPUT.partial.npz; --resume continues from there
+        with several workers, the same of OUTPUT.worker-1-of-2.csv and so on until all are done
 """
 
-import hashlib
 import os
 import sys
 import time
@@ -34,9 +39,9 @@ from pathlib import Path
 
 import numpy as np
 
-from common import command, files, models, results
+from common import command, distribution, files, models, results, shards
 from common.command import Failure
-from method2_fgsm import labels, photo_models, streamed_results
+from method2_fgsm import labels, photo_models, photo_shards, streamed_results
 
 IMAGES = files.COMMON / "images"
 EPS = 0.007  # the epsilon of Goodfellow et al.'s figure 1
@@ -46,8 +51,9 @@ KEPT = 9  # images for the figure, three by three
 def main(argv=None):
     args = parse(argv)
     npz = args.output.with_suffix(".npz")
+    worker = distribution.worker(args.strategy)
     for path in (args.output, npz):
-        files.check_output(path)
+        shards.check_output(path, worker)
     target = None if args.target is None else labels.index_of(args.target)
     if not args.images.is_dir():
         raise Failure(f"--images {files.show(args.images)} is not a folder")
@@ -55,51 +61,117 @@ def main(argv=None):
 
     skipped = Skipped()
     paths = photo_paths(args.images, skipped)
+    unopened = skipped.count  # folders
     settings = {
         "script": "imnet_fast_gradient",
         "model": args.model,
-        "weights": args.weights and _sha256(args.weights),
+        "weights": args.weights and shards.sha256(args.weights),
         "eps": args.eps,
         "target": target,
         "images": files.show(args.images),
         "batch_size": args.batch_size,
         "save_images": args.save_images and files.show(args.save_images),
     }
-    done, kept = set(), None
-    if args.resume:
-        done, kept = streamed_results.resume(args.output, npz, settings, args.batch_size)
-    model = photo_models.load(args.model, args.weights)
-    if not args.resume:
-        streamed_results.start(args.output, npz)
-    first = First(streamed_results.partial(npz), settings, kept)
-
-    started = time.perf_counter()
-    attacked = 0
-    try:
-        with streamed_results.appending(args.output) as write:
-            for rows in attack_all(model, args, paths, done, target, first, skipped):
-                write(rows)
-                attacked += len(rows)
-    except KeyboardInterrupt:
-        rows = files.show(streamed_results.partial(args.output))
-        print(f"\ninterrupted: {rows} has {len(done) + attacked} rows; go on with --resume")
-        raise
-    seconds = time.perf_counter() - started
-    if not attacked and not done:
-        streamed_results.start(args.output, npz)
+    if worker.count == 1:
+        run = attack_files(args, args.output, paths, settings, target, skipped)
+    else:
+        expected = settings | photo_shards.settings(worker, args.images, paths)
+        attack_shard(args, worker, paths, expected, target, skipped)
+        if worker.rank:
+            return [shards.path(args.output, worker)]
+        run = merge_shards(args, worker, paths, settings, expected)
+    if not run["rows"]:
         raise Failure(f"no readable image in {files.show(args.images)}")
-    first.save()
-    streamed_results.finish(args.output, npz)
 
     print(table(streamed_results.read(args.output), args))
-    if skipped.count:
-        print(f"skipped files        {skipped.count:7d}")
-    if attacked:
-        print(f"photographs a second {attacked / seconds:7.1f}  (compilation and reading included)")
+    if unopened + len(run["skipped"]):
+        print(f"skipped files        {unopened + len(run['skipped']):7d}")
+    if run["attacked"]:
+        speed = run["attacked"] / run["seconds"]
+        print(f"photographs a second {speed:7.1f}  (compilation and reading included)")
     written = [args.output, npz, *([args.save_images] if args.save_images else [])]
     for path in written:
         print(f"wrote {files.show(path)}")
     return written
+
+
+def attack_files(args, output, paths, settings, target, skipped, *, account=False):
+    """Attack photographs and write the rows and the first images to `output` and beside it.
+
+    account: have the .npz also say what `photo_shards.ACCOUNT` lists.  Returns that as a dict,
+    with the number of rows; where there is none, a single process writes nothing.
+    """
+    npz = output.with_suffix(".npz")
+    done, kept = set(), None
+    if args.resume:
+        done, kept = streamed_results.resume(output, npz, settings, args.batch_size)
+    model = photo_models.load(args.model, args.weights)
+    if not args.resume:
+        streamed_results.start(output, npz)
+    first = First(streamed_results.partial(npz), settings, kept)
+
+    started = time.perf_counter()
+    attacked = 0
+    skipped.paths.clear()
+    try:
+        with streamed_results.appending(output) as write:
+            for rows in attack_all(model, args, paths, done, target, first, skipped):
+                write(rows)
+                attacked += len(rows)
+    except KeyboardInterrupt:
+        rows = files.show(streamed_results.partial(output))
+        print(f"\ninterrupted: {rows} has {len(done) + attacked} rows; go on with --resume")
+        raise
+    run = {
+        "skipped": list(skipped.paths),
+        "attacked": attacked,
+        "seconds": time.perf_counter() - started,
+    }
+    if account:
+        first.settings = settings | run
+    elif not attacked and not done:
+        streamed_results.start(output, npz)
+        return run | {"rows": 0}
+    first.save()
+    streamed_results.finish(output, npz)
+    return run | {"rows": attacked + len(done)}
+
+
+def attack_shard(args, worker, paths, settings, target, skipped):
+    """Attack this worker's share of the photographs, unless --resume finds that done."""
+    if not (args.resume and photo_shards.flaw(worker, args.output, settings) is None):
+        if not args.resume:
+            photo_shards.remove(worker, args.output)
+        own = [paths[i] for i in shards.mine(len(paths), worker, args.batch_size)]
+        output = shards.path(args.output, worker)
+        attack_files(args, output, own, settings, target, skipped, account=True)
+    if worker.rank:
+        print(f"{worker} is done; worker 1 puts the results together")
+        print(f"wrote {files.show(shards.path(args.output, worker))}")
+
+
+def merge_shards(args, worker, paths, settings, expected):
+    """Wait for the other workers' shards, with settings as `expected`, and put all together.
+
+    Returns what all did, as `attack_files` does.
+    """
+    shards.wait(
+        worker,
+        lambda other: photo_shards.paths_of(other, args.output),
+        lambda other: photo_shards.flaw(other, args.output, expected),
+        args.wait,
+    )
+    runs = photo_shards.merge(worker, args.output, paths, args.batch_size, settings, KEPT)
+    for rank in range(worker.count):
+        photo_shards.remove(worker._replace(rank=rank), args.output)
+    skipped = [path for run in runs for path in run["skipped"]]
+    return {
+        "skipped": skipped,
+        "attacked": sum(run["attacked"] for run in runs),
+        # They work at the same time: the slowest one counts.
+        "seconds": max(run["seconds"] for run in runs),
+        "rows": len(paths) - len(skipped),
+    }
 
 
 def parse(argv):
@@ -125,6 +197,8 @@ def parse(argv):
     parser.add_argument(
         "--output", type=Path, help="CSV file (default: method2_fgsm/results_imnet_{model}.csv)"
     )
+    distribution.add_argument(parser)
+    shards.add_arguments(parser, resume=False)
     args = parser.parse_args(argv)
     args.images = args.images or IMAGES
     if args.output is None:
@@ -150,27 +224,20 @@ def _check_save_images(args):
         raise Failure(f"cannot write {files.show(folder)}: {files.reason(error)}") from error
 
 
-def _sha256(path):
-    digest = hashlib.sha256()
-    try:
-        with open(path, "rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-        return digest.hexdigest()
-    except OSError as error:
-        raise Failure(f"cannot read {files.show(path)}: {files.reason(error)}") from error
-
-
 class Skipped:
-    """Says on stderr which files are passed over and why, a line each, and counts them."""
+    """Says on stderr which files are passed over and why, a line each, and keeps count."""
 
     def __init__(self):
-        self.count = 0
+        self.paths = []
+
+    @property
+    def count(self):
+        return len(self.paths)
 
     def __call__(self, path, reason):
         from tqdm import tqdm
 
-        self.count += 1
+        self.paths.append(path)
         line = command.one_line(f"skipped {path}: {reason}")
         # A name that is no valid UTF-8 must not end the run.
         encoding = sys.stderr.encoding or "utf-8"
@@ -194,11 +261,12 @@ def attack_all(model, args, paths, done, target, first, skipped):
     from method2_fgsm import photos
 
     side = model.input_shape[1]
+    share = distribution.sharing(model, args.strategy)
     todo = [path for path in paths if path not in done]
     with tqdm(total=len(paths), initial=len(paths) - len(todo), unit="photo", disable=None) as bar:
         for batch, pixels in photos.stream(args.images, todo, side, args.batch_size, skipped):
             y_true = [labels.of_folder(os.path.basename(_folder(args, path))) for path in batch]
-            yield attack(model, args, batch, pixels, y_true, target, first)
+            yield attack(model, args, batch, pixels, y_true, target, first, share)
             bar.update(len(batch))
 
 
@@ -206,23 +274,29 @@ def _folder(args, path):
     return os.path.dirname(os.path.join(args.images.resolve(), path))
 
 
-def attack(model, args, paths, pixels, y_true, target, first):
+def attack(model, args, paths, pixels, y_true, target, first, share):
     """One batch: attack, save, look at what was saved; returns its CSV rows.
 
-    pixels: uint8 (n, side, side, 3).  y_true: n labels, None where unknown.
+    pixels: uint8 (n, side, side, 3).  y_true: n labels, None where unknown.  share: runs a
+    function of the model and a part of the images on each device, as `distribution.sharing` says.
     """
     from method2_fgsm import fgsm
 
+    def predict(x):
+        return share(lambda model, x: model.predict_on_batch(x), x)
+
+    def step(model, x, y):
+        targeted = target is not None
+        return fgsm.fgsm(model, x, y, args.eps, targeted=targeted, batch_size=len(x))
+
     x = pixels.astype(np.float32) / np.float32(255)
-    logits = model.predict_on_batch(x)
+    logits = predict(x)
     y_pred = logits.argmax(axis=1)
     known = np.array([label is not None for label in y_true])
     y = np.array([p if t is None else t for t, p in zip(y_true, y_pred, strict=True)], np.int64)
     y_attacked = y if target is None else np.full_like(y, target)
-    x_adv = fgsm.fgsm(
-        model, x, y_attacked, args.eps, targeted=target is not None, batch_size=len(x)
-    )
-    logits_adv = model.predict_on_batch(x_adv)
+    x_adv = share(step, x, y_attacked)
+    logits_adv = predict(x_adv)
     counted = y == y_pred if target is None else (y == y_pred) & (y_pred != target)
 
     def fools(labels):
@@ -246,7 +320,7 @@ def attack(model, args, paths, pixels, y_true, target, first):
     }
     if args.save_images:
         saved = save(args.save_images, paths, pixels, x_adv)
-        logits_8bit = model.predict_on_batch(saved.astype(np.float32) / np.float32(255))
+        logits_8bit = predict(saved.astype(np.float32) / np.float32(255))
         change = np.abs(saved.astype(int) - pixels).max(axis=(1, 2, 3))
         columns |= {
             "y_pred_8bit": logits_8bit.argmax(axis=1),

@@ -7,8 +7,12 @@ Untargeted, away from the true label (Goodfellow et al. 2015, section 4); with -
 that digit.  Digits that the model gets wrong before the attack are left out and counted; so
 are, with --target, those that show the target already.
 
+--strategy mirrored splits the digits over all GPUs of this machine, multiworker over several
+machines with the same command (common/distribution.py, common/shards.py).
+
 reads   common/mnist.npz, common/weights/{model}.weights.h5, common/5k_samples.npz
 writes  method2_fgsm/results_mnist_{model}.npz (its format: common/results.py)
+        with several workers, until all are done, results_mnist_{model}.worker-*-of-*.npz
 """
 
 import time
@@ -16,7 +20,9 @@ from pathlib import Path
 
 import numpy as np
 
-from common import command, data, files, models, results, samples
+from common import command, data, distribution, files, models, results, samples, shards
+
+BATCH = 1000  # digits at a time
 
 
 def wrong_label_confidence(logits, y):
@@ -52,9 +58,12 @@ def main(argv=None):
         type=Path,
         help="the .npz file to write (default: method2_fgsm/results_mnist_{model}.npz)",
     )
-    args = parser.parse_args(argv)
-    folder = files.ROOT / "method2_fgsm"
-    output = files.check_output(args.output or folder / f"results_mnist_{args.model}.npz")
+    distribution.add_argument(parser)
+    shards.add_arguments(parser)
+    args = shards.parse(parser, argv)
+    output = args.output or files.ROOT / "method2_fgsm" / f"results_mnist_{args.model}.npz"
+    worker = distribution.worker(args.strategy)
+    shards.check_output(output, worker)
 
     if args.full_test_set:
         x, y = data.load("test")
@@ -74,34 +83,47 @@ def main(argv=None):
     x, y, indices = x[kept], y[kept], indices[kept]
 
     targeted = args.target is not None
-    labels = np.full(len(x), args.target) if targeted else y
-    fgsm.fgsm(model, x[:1000], labels[:1000], args.eps, targeted=targeted)  # compile, untimed
-    start = time.perf_counter()
-    x_adv = fgsm.fgsm(model, x, labels, args.eps, targeted=targeted)
-    seconds = time.perf_counter() - start
+    digits = {
+        "xs": x,
+        "y_trues": y,
+        "y_preds": y,  # only digits classified correctly are here
+        "indices": indices,
+    }
+    if targeted:
+        digits["y_targets"] = np.full(len(x), args.target)
+    share = distribution.sharing(model, args.strategy)
 
-    logits = models.predict(model, x_adv)
-    y_adv = logits.argmax(axis=1)
-    noises = x_adv - x
-    results.save(
-        output,
-        xs=x,
-        noises=noises,
-        y_trues=y,
-        y_preds=y,  # only digits classified correctly are here
-        y_preds_adversarial=y_adv,
-        y_targets=labels if targeted else None,
-        indices=indices,
-        config={
-            "script": "method2_fgsm/mnist_fast_gradient.py",
-            "method": "fgsm",
-            "model": args.model,
-            "eps": args.eps,
-            "target": args.target,
-            "full_test_set": args.full_test_set,
-            "left_out": int(count - len(x)),
-        },
+    def step(model, x, labels):
+        return fgsm.fgsm(model, x, labels, args.eps, targeted=targeted, batch_size=BATCH)
+
+    def find(digits):
+        x, labels = digits["xs"], digits["y_targets" if targeted else "y_trues"]
+        share(step, x[:BATCH], labels[:BATCH])  # compile, untimed
+        start = time.perf_counter()
+        x_adv = share(step, x, labels)
+        seconds = time.perf_counter() - start
+        logits = models.predict(model, x_adv)
+        found = {"noises": x_adv - x, "logits": logits}
+        return found | {"y_preds_adversarial": logits.argmax(axis=1)}, seconds
+
+    config = {
+        "script": "method2_fgsm/mnist_fast_gradient.py",
+        "method": "fgsm",
+        "model": args.model,
+        "eps": args.eps,
+        "target": args.target,
+        "full_test_set": args.full_test_set,
+        "left_out": int(count - len(x)),
+    }
+    merged = shards.attack(
+        worker, output, digits, config, find, model=args.model, block=BATCH, piece=BATCH, args=args
     )
+    if merged is None:
+        return []
+    found, seconds = merged
+    logits, noises, y_adv = (found[key] for key in ("logits", "noises", "y_preds_adversarial"))
+    results.save(output, **digits, noises=noises, y_preds_adversarial=y_adv, config=config)
+    shards.remove(output, worker)
     error, confidence = wrong_label_confidence(logits, y)
     print(f"{models.title(args.model)}, eps {args.eps:g} in pixel units")
     print(f"digits                       {count:10d}")

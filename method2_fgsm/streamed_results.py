@@ -156,6 +156,14 @@ def appending(path):
         raise Failure(f"cannot write {files.show(partial(path))}: {files.reason(error)}") from error
 
 
+def write(path, rows):
+    """Write dicts, as `read` yields them, to a new CSV file."""
+    with open(path, "w", **ENCODING) as file:
+        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
 def finish(path, images_path):
     """The partial files become the results, the images first (see `resume`)."""
     os.replace(partial(images_path), images_path)
