@@ -16,8 +16,10 @@ but files (common/shards.py).
 
 import json
 import os
+import signal
 from typing import NamedTuple
 
+from common import command
 from common.command import Failure
 
 STRATEGIES = ("none", "mirrored", "multiworker")
@@ -167,7 +169,19 @@ def strategy(name):
     import tensorflow as tf
 
     if name == "multiworker":
-        return tf.distribute.MultiWorkerMirroredStrategy(cluster_resolver=cluster())
+        resolver = cluster()
+        print("waiting until all workers are there", flush=True)
+        # TensorFlow waits without letting Python run: Ctrl-C has to end the process by itself.
+        handler = signal.signal(signal.SIGINT, signal.SIG_DFL)
+        try:
+            return tf.distribute.MultiWorkerMirroredStrategy(cluster_resolver=resolver)
+        except tf.errors.OpError as error:
+            raise Failure(
+                f"this worker cannot join the others ({command.one_line(error)}): are the "
+                "addresses and ports right, and free?"
+            ) from error
+        finally:
+            signal.signal(signal.SIGINT, handler)
     return tf.distribute.MirroredStrategy(local_devices(say=True))
 
 

@@ -14,7 +14,6 @@ you like; once the weights are written the checkpoints are removed.
 
 import json
 import shutil
-import sys
 import tempfile
 
 import keras
@@ -123,10 +122,9 @@ def fit(name, strategy, worker, *, optimizer, epochs, batch_size, seed, eps, alp
     except LOST as error:
         if worker.count == 1:
             raise
-        print(f"TensorFlow says: {' '.join(str(error).split())[:300]}", file=sys.stderr)
         raise Failure(
-            f"{worker} has lost another worker: start all of them again with the same command; "
-            "training goes on from the last complete epoch"
+            f"{worker} has lost another worker ({type(error).__name__}): start all of them again "
+            "with the same command; training goes on from the last complete epoch"
         ) from error
     if not all(np.isfinite(w).all() for w in weights):
         raise Failure(f"training the {models.title(name)} diverged: try a smaller --learning-rate")
