@@ -1,5 +1,9 @@
 """Several workers: who they are, whose part is whose, and that the whole is what one would do."""
 
+import contextlib
+import importlib
+import io
+import itertools
 import json
 import os
 import re
@@ -7,13 +11,15 @@ import signal
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from common import data, distribution, files, models, results, samples, shards
+from common import data, distribution, files, models, plots, results, samples, shards
 from common.command import Failure
 from common.distribution import Worker
+from method2_fgsm import adversarial_training, photo_models
 
 TIMEOUT = 100  # seconds, after which a process that hangs is ended
 SLURM = {
@@ -153,36 +159,62 @@ def test_waiting_ends_when_nothing_moves(tmp_path, capsys):
     assert "worker 2 of 3 do not count: made with other settings" in capsys.readouterr().out
 
 
-# A worker: runs scripts one after the other, with weights, figures and samples in a folder of its
-# own and fewer digits, and kills itself where it is told to.
+# What a worker runs: scripts one after the other, with weights, figures and samples in a folder of
+# its own, fewer digits, no figures, and a network for photographs that takes no time; and it kills
+# itself where it is told to.
 CHILD = """
-import importlib, json, os, signal, sys
-from pathlib import Path
-from common import command, data, files, samples
-folder, (train, test), kill, commands = (json.loads(text) for text in sys.argv[1:])
-files.WEIGHTS, files.IMG = Path(folder, "weights"), Path(folder, "img")
-samples.PATH = Path(folder, "5k_samples.npz")
-real, count = data.load, {"train": train, "test": test}
-data.load = lambda split: [part[:count[split]] for part in real(split)]
-
-def killing(module, name, calls):
-    function, left = getattr(module, name), calls
-    def counted(*arguments):
-        nonlocal left
-        left -= 1
-        if left < 0:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return function(*arguments)
-    setattr(module, name, counted)
-
-def main():
-    if kill:
-        killing(importlib.import_module(kill[0]), *kill[1:])
-    for module, *arguments in commands:
-        importlib.import_module(module).main(arguments)
-
-command.run(main)
+import json, sys
+sys.path.insert(0, sys.argv[1])
+from common import command
+from test_distribution import run_scripts
+command.run(lambda: run_scripts(*map(json.loads, sys.argv[2:])))
 """
+
+
+def run_scripts(folder, digits, kill, commands):
+    """Run scripts in this process; folder: that of `world`; kill: module, name, calls to live."""
+    real = data.load
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(files, "WEIGHTS", Path(folder, "weights"))
+        patch.setattr(files, "IMG", Path(folder, "img"))
+        patch.setattr(samples, "PATH", Path(folder, "5k_samples.npz"))
+        patch.setattr(data, "load", lambda split: [part[: digits[split]] for part in real(split)])
+        patch.setattr(photo_models, "load", simple_network)
+        # Of what the first worker does after training, a little is enough here.
+        patch.setattr(adversarial_training, "CURVE", np.zeros(1))
+        patch.setattr(adversarial_training, "PGD_STEPS", 3)
+        patch.setattr(plots, "save", lambda figure, path: Path(path).touch())
+        if kill:
+            module, name, calls = kill
+            module = importlib.import_module(module)
+            calls, function = itertools.count(-calls), getattr(module, name)
+
+            def counted(*arguments):
+                if not next(calls):
+                    os.kill(os.getpid(), signal.SIGKILL)
+                return function(*arguments)
+
+            patch.setattr(module, name, counted)
+        for module, *arguments in commands:
+            importlib.import_module(module).main(arguments)
+
+
+def simple_network(name, weights=None):
+    """A network for photographs whose labels one sign step changes."""
+    import keras
+
+    keras.utils.set_random_seed(0)
+    image = keras.Input((224, 224, 3))
+    pooled = keras.layers.Flatten()(keras.layers.AveragePooling2D(32)(image))
+    wide = keras.initializers.RandomNormal(stddev=3)
+    return keras.Model(image, keras.layers.Dense(1000, kernel_initializer=wide)(pooled))
+
+
+def reference(world, digits, commands):
+    """Run scripts in this process, alone; returns what they print."""
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        run_scripts(world, digits, None, commands)
+    return out.getvalue()
 
 
 @pytest.fixture(scope="module")
@@ -203,9 +235,10 @@ def world(tmp_path_factory):
 
 
 class Cluster:
-    """Worker processes on 127.0.0.1, started one by one; `end` waits for one of them."""
+    """Worker processes on 127.0.0.1 with free ports."""
 
-    def __init__(self, count):
+    def __init__(self, world, digits, commands, count=2):
+        self.world, self.digits, self.commands = world, digits, commands
         sockets = [socket.socket() for _ in range(count)]
         for one in sockets:
             one.bind(("127.0.0.1", 0))
@@ -213,19 +246,17 @@ class Cluster:
         for one in sockets:
             one.close()
 
-    def start(self, rank, world, commands, *, digits=(600, 100), kill=None):
-        config = {
-            "cluster": {"worker": self.addresses},
-            "task": {"type": "worker", "index": rank},
-        }
-        arguments = (str(world), digits, kill, commands)
+    def start(self, rank, *, kill=None, more=()):
+        """Start a worker; more: arguments to add to each command."""
+        task = {"type": "worker", "index": rank}
+        commands = [[*command, *more] for command in self.commands]
+        arguments = (str(self.world), self.digits, kill, commands)
         return subprocess.Popen(
-            [sys.executable, "-c", CHILD, *map(json.dumps, arguments)],
+            [sys.executable, "-c", CHILD, str(Path(__file__).parent), *map(json.dumps, arguments)],
             env={
                 **os.environ,
                 "PYTHONPATH": str(files.ROOT),
-                "TF_CONFIG": json.dumps(config),
-                "CUDA_VISIBLE_DEVICES": "-1",
+                "TF_CONFIG": json.dumps({"cluster": {"worker": self.addresses}, "task": task}),
             },
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -244,29 +275,16 @@ def end(process):
     return process.returncode, out, err
 
 
-def attacks(folder, *strategy, resume=()):
+def attacks(folder, *strategy):
     """The three attack scripts with their output in `folder`, as module and arguments."""
+    photos = ["--batch-size", "2", "--save-images", str(folder / "png")]
+    sign = ["--model", "softmax", "--full-test-set"]
     return [
-        (module, *arguments, *strategy, "--output", str(folder / name))
-        for module, name, *arguments in (
-            (
-                "method2_fgsm.imnet_fast_gradient",
-                "photos.csv",
-                "--batch-size",
-                "2",
-                *resume,
-                "--save-images",
-                str(folder / "png"),
-            ),
-            (
-                "method2_fgsm.mnist_fast_gradient",
-                "sign.npz",
-                "--model",
-                "softmax",
-                "--full-test-set",
-                *resume,
-            ),
-            ("method1_noise_optimization.attack_mnist", "noise.npz", "--model", "softmax", *resume),
+        [f"{module}", *arguments, *strategy, "--output", str(folder / name)]
+        for module, name, arguments in (
+            ("method2_fgsm.imnet_fast_gradient", "photos.csv", photos),
+            ("method2_fgsm.mnist_fast_gradient", "sign.npz", sign),
+            ("method1_noise_optimization.attack_mnist", "noise.npz", ["--model", "softmax"]),
         )
     ]
 
@@ -277,34 +295,14 @@ def attacked(world):
     one, two = world / "one", world / "two"
     one.mkdir()
     two.mkdir()
-    cluster = Cluster(2)
-    commands = attacks(two, "--strategy", "multiworker", "--wait", str(TIMEOUT))
-    again = attacks(two, "--strategy", "multiworker", resume=["--resume"])
-    digits = (600, 3000)
-    first = cluster.start(0, world, commands, digits=digits)
-    second = cluster.start(
-        1,
-        world,
-        commands,
-        digits=digits,
-        kill=("method2_fgsm.imnet_fast_gradient", "attack", 1),
-    )
-    killed = end(second)
+    digits = {"train": 600, "test": 3000}
+    wait = ["--strategy", "multiworker", "--wait", str(TIMEOUT)]
+    cluster = Cluster(world, digits, attacks(two, *wait))
+    first = cluster.start(0)
+    killed = end(cluster.start(1, kill=("method2_fgsm.imnet_fast_gradient", "attack", 1)))
     left = sorted(path.name for path in two.iterdir() if "worker-2" in path.name)
-    second = cluster.start(1, world, again, digits=digits)
-    alone = subprocess.run(
-        [
-            sys.executable,
-            "-c",
-            CHILD,
-            *map(json.dumps, (str(world), digits, None, attacks(one))),
-        ],
-        env={**os.environ, "PYTHONPATH": str(files.ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=TIMEOUT,
-    )
-    assert alone.returncode == 0, alone.stderr
+    second = cluster.start(1, more=["--resume"])
+    alone = reference(world, digits, attacks(one))
     return one, two, killed, left, end(second), end(first), alone
 
 
@@ -328,8 +326,8 @@ def test_two_workers_write_what_one_does(attacked):
         assert list(alone) == list(shared)
         for key, array in alone.items():
             if key == "config":
-                folders = [shared[key].pop("save_images", None), array.pop("save_images", None)]
-                assert len({folder and os.path.basename(folder) for folder in folders}) == 1
+                folders = [config.pop("save_images", None) for config in (shared[key], array)]
+                assert folders in ([None, None], [str(two / "png"), str(one / "png")])
                 assert array == shared[key]
             elif array.dtype == np.int64:
                 np.testing.assert_array_equal(shared[key], array)
@@ -340,24 +338,107 @@ def test_two_workers_write_what_one_does(attacked):
 def test_the_first_worker_prints_the_table_of_a_single_process(attacked):
     *_, second, first, alone = attacked
     timed = re.compile(r"^(waiting|wrote|seconds|images a second|photographs a second).*\n", re.M)
-    assert timed.sub("", first[1]) == timed.sub("", alone.stdout)
+    assert timed.sub("", first[1]) == timed.sub("", alone)
     assert "error rate" not in second[1]
 
 
-EPOCHS = 2
+def stop_at(calls):
+    """A patch of `order`, with which each epoch begins: epochs to live."""
+    return ("method2_fgsm.distributed_training", "order", calls)
 
 
-def training(batch_size, strategy):
-    return [
-        (
-            "method2_fgsm.adversarial_training",
-            "--model",
-            "mlp",
-            "--epochs",
-            str(EPOCHS),
-            "--batch-size",
-            str(batch_size),
-            "--strategy",
-            strategy,
+@pytest.fixture(scope="module")
+def trained_by(world):
+    """An MLP trained for two epochs by one worker, and by two, of which one was lost."""
+    digits = {"train": 610, "test": 100}
+    weights = models.weights_path("mlp_adversarial").name
+
+    def command(name, strategy):
+        figure = ["--output", str(world / f"{name}.png"), "--strategy", strategy]
+        return [["method2_fgsm.adversarial_training", "--model", "mlp", "--epochs", "2", *figure]]
+
+    one = reference(world, digits, command("one", "mirrored"))
+    (world / "weights" / weights).rename(world / "one.weights.h5")
+    cluster = Cluster(world, digits, command("two", "multiworker"))
+    lost = [cluster.start(0), cluster.start(1, kill=stop_at(1))]
+    lost = [end(process) for process in lost]
+    left = (world / "weights" / "mlp_adversarial_checkpoints" / "checkpoint").exists()
+    again = [end(process) for process in [cluster.start(0), cluster.start(1)]]
+    (world / "weights" / weights).rename(world / "two.weights.h5")
+    return one, lost, left, again
+
+
+def test_a_lost_worker_ends_the_others_with_one_line(trained_by):
+    _, (survivor, killed), left, _ = trained_by
+    assert killed[0] == -signal.SIGKILL
+    assert survivor[0] == 1
+    assert re.fullmatch(r".*error: worker 1 of 2 has lost .* start all of them.*\n", survivor[2])
+    assert "epoch 1/2: loss" in survivor[1]
+    assert "epoch 2/2" not in survivor[1]
+    assert left
+
+
+def test_two_workers_train_what_one_does_even_when_they_go_on(trained_by, world):
+    """610 digits in batches of 100: the last batch is smaller."""
+    alone, _, _, (first, second) = trained_by
+    assert (first[0], first[2]) == (second[0], second[2]) == (0, "")
+    assert "one replica on the CPU" in alone
+    assert "going on after epoch 1" in first[1]
+    assert second[1].splitlines()[-1].startswith("worker 2 of 2 is done")
+    assert not (world / "weights" / "mlp_adversarial_checkpoints").exists()
+    table = re.compile(r"^(?:clean error|error, |epoch 2).*$", re.M)
+    assert len(table.findall(alone)) == 5
+    assert table.findall(first[1]) == table.findall(alone)
+    one, two = (
+        models.load("mlp", world / name).get_weights()
+        for name in ("one.weights.h5", "two.weights.h5")
+    )
+    for alone, shared in zip(one, two, strict=True):
+        np.testing.assert_allclose(shared, alone, atol=1e-4)
+    before = models.load("mlp", world / "weights" / "mlp.weights.h5").get_weights()
+    assert np.abs(one[0] - before[0]).max() > 1e-2
+
+
+# Two replicas without a GPU: two logical devices of one processor.
+TWO_DEVICES = """
+import json, sys
+sys.path.insert(0, sys.argv[1])
+import common
+import tensorflow as tf
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, 2 * [tf.config.LogicalDeviceConfiguration()])
+from common import distribution
+distribution.local_devices = lambda say=False: ["/device:CPU:0", "/device:CPU:1"]
+from test_distribution import run_scripts
+run_scripts(*map(json.loads, sys.argv[2:]))
+"""
+
+
+def test_two_devices_do_what_one_does(trained_by, attacked, world):
+    """Attacks and training under `mirrored`; 610 digits leave 10 for the last batch of 100."""
+    folder = world / "devices"
+    folder.mkdir()
+    figure = ["--output", str(folder / "figure.png"), "--epochs", "2", "--model", "mlp"]
+    train = ["method2_fgsm.adversarial_training", *figure, "--strategy", "mirrored"]
+    for digits, commands in (
+        ({"train": 600, "test": 3000}, attacks(folder, "--strategy", "mirrored")),
+        ({"train": 610, "test": 100}, [train]),
+    ):
+        subprocess.run(
+            [sys.executable, "-c", TWO_DEVICES, str(Path(__file__).parent)]
+            + [json.dumps(argument) for argument in (str(world), digits, None, commands)],
+            env={**os.environ, "PYTHONPATH": str(files.ROOT)},
+            check=True,
+            timeout=TIMEOUT,
         )
-    ]
+    one, *_ = attacked
+    for name in ("photos.npz", "sign.npz", "noise.npz"):
+        alone, shared = results.load(one / name), results.load(folder / name)
+        for key in ("y_preds_adversarial", "y_trues"):
+            np.testing.assert_array_equal(shared[key], alone[key])
+        np.testing.assert_allclose(shared["noises"], alone["noises"], atol=2e-6)
+    weights = models.weights_path("mlp_adversarial").name
+    one = models.load("mlp", world / "one.weights.h5").get_weights()
+    two = models.load("mlp", world / "weights" / weights).get_weights()
+    for alone, shared in zip(one, two, strict=True):
+        np.testing.assert_allclose(shared, alone, atol=1e-4)
