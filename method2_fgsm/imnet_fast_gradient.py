@@ -34,7 +34,7 @@ from pathlib import Path
 
 import numpy as np
 
-from common import command, files, models, results
+from common import command, files, models, results, weights
 from common.command import Failure
 from method2_fgsm import labels, photo_models, streamed_results
 
@@ -69,6 +69,9 @@ def main(argv=None):
     if args.resume:
         done, kept = streamed_results.resume(args.output, npz, settings, args.batch_size)
     model = photo_models.load(args.model, args.weights)
+    if args.save_images:
+        with files.writing(args.save_images):
+            args.save_images.mkdir(exist_ok=True)
     if not args.resume:
         streamed_results.start(args.output, npz)
     first = First(streamed_results.partial(npz), settings, kept)
@@ -78,16 +81,21 @@ def main(argv=None):
     try:
         with streamed_results.appending(args.output) as write:
             for rows in attack_all(model, args, paths, done, target, first, skipped):
+                skipped.release()
                 write(rows)
                 attacked += len(rows)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interrupt:
         rows = files.show(streamed_results.partial(args.output))
-        print(f"\ninterrupted: {rows} has {len(done) + attacked} rows; go on with --resume")
-        raise
+        raise KeyboardInterrupt(
+            f"{rows} has {len(done) + attacked} rows; go on with --resume"
+        ) from interrupt
     seconds = time.perf_counter() - started
     if not attacked and not done:
         streamed_results.start(args.output, npz)
-        raise Failure(f"no readable image in {files.show(args.images)}")
+        reason, *others = skipped.waiting
+        more = f", and {len(others)} more" if others else ""
+        raise Failure(f"no readable image in {files.show(args.images)}: {reason}{more}")
+    skipped.release()
     first.save()
     streamed_results.finish(args.output, npz)
 
@@ -135,7 +143,7 @@ def parse(argv):
 
 
 def _check_save_images(args):
-    """Make the folder for the PNGs; it may not lie among the photographs."""
+    """The folder for the PNGs may not lie among the photographs."""
     folder = args.save_images
     if folder is None:
         return
@@ -144,34 +152,51 @@ def _check_save_images(args):
             f"--save-images {files.show(folder)} lies in {files.show(args.images)}: what is saved "
             "there would be taken for photographs; name a folder elsewhere"
         )
-    try:
-        folder.mkdir(exist_ok=True)
-    except OSError as error:
-        raise Failure(f"cannot write {files.show(folder)}: {files.reason(error)}") from error
+    if folder.exists() and not folder.is_dir():
+        raise Failure(f"--save-images {files.show(folder)} is not a folder")
+    if not folder.parent.is_dir():
+        raise Failure(
+            f"cannot write {files.show(folder)}: the folder {files.show(folder.parent)} does not "
+            "exist"
+        )
 
 
 def _sha256(path):
+    weights.check(path, remedy=photo_models.REMEDY)
     digest = hashlib.sha256()
-    try:
-        with open(path, "rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-        return digest.hexdigest()
-    except OSError as error:
-        raise Failure(f"cannot read {files.show(path)}: {files.reason(error)}") from error
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 class Skipped:
-    """Says on stderr which files are passed over and why, a line each, and counts them."""
+    """Says on stderr which files are passed over and why, a line each, and counts them.
+
+    The lines wait for the first photograph that can be read: if there is none, the run ends with
+    one line, not with one for every file.
+    """
 
     def __init__(self):
-        self.count = 0
+        self.count, self.waiting = 0, []
 
     def __call__(self, path, reason):
-        from tqdm import tqdm
-
         self.count += 1
         line = command.one_line(f"skipped {path}: {reason}")
+        if self.waiting is None:
+            self._write(line)
+        else:
+            self.waiting.append(line)
+
+    def release(self):
+        """A photograph was read: write what is waiting, and from now on at once."""
+        waiting, self.waiting = self.waiting or (), None
+        for line in waiting:
+            self._write(line)
+
+    def _write(self, line):
+        from tqdm import tqdm
+
         # A name that is no valid UTF-8 must not end the run.
         encoding = sys.stderr.encoding or "utf-8"
         tqdm.write(line.encode(encoding, "replace").decode(encoding), file=sys.stderr)
@@ -292,10 +317,8 @@ def save(folder, paths, pixels, x_adv):
     saved = []
     for path, image in zip(paths, round_to_8_bits(pixels, x_adv), strict=True):
         png = Path(folder, f"{path}.png")
-        try:
+        with files.writing(png):
             png.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise Failure(f"cannot write {files.show(png)}: {files.reason(error)}") from error
         with files.replacing(png) as temporary:
             photos.save(temporary, image)
         saved.append(photos.read(png, image.shape[0]))
@@ -309,9 +332,21 @@ class First:
     again, so after an interruption nothing is missing and nothing double.
     """
 
+    COLUMNS = frozenset(
+        {"confidences", "confidences_adversarial", "signs", "y_preds_sign", "confidences_sign"}
+    )
+
     def __init__(self, path, settings, kept):
         self.path, self.settings = path, settings
-        self.paths = [] if kept is None else list(kept["config"]["paths"])
+        if kept is not None and len(kept["xs"]):
+            shapes = {name: kept[name].shape for name in ("xs", "signs") if name in kept}
+            image = (photo_models.SIDE, photo_models.SIDE, 3)
+            if not self.COLUMNS.issubset(kept) or any(s[1:] != image for s in shapes.values()):
+                raise Failure(
+                    f"{files.show(path)} does not hold the first photographs of a run: start "
+                    "again without --resume"
+                )
+        self.paths = [] if kept is None else kept["config"]["paths"]
         self.arrays = None if kept is None else {k: v for k, v in kept.items() if k != "config"}
         self.save()
 
