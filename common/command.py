@@ -7,8 +7,14 @@ and an exit code.  Other code calls `main` directly and sees the exception itsel
 
 import argparse
 import math
+import os
+import signal
 import sys
+from contextlib import contextmanager
 from pathlib import Path
+
+# The largest whole number an argument may be: more than that TensorFlow cannot count.
+LARGEST = 2**31 - 1
 
 
 class Failure(Exception):
@@ -41,16 +47,58 @@ def one_line(message):
 
 
 def run(main):
-    """Run a script's `main` and exit: 0 done, 1 failed, 2 wrong arguments, 130 interrupted."""
-    prog = Path(sys.argv[0]).name
+    """Run a script's `main` and exit: 0 done, 1 failed, 2 wrong arguments, 130 interrupted.
+
+    What `main` puts into a KeyboardInterrupt (how to go on, say) is printed with it.
+    """
+    prog = one_line(Path(sys.argv[0]).name)
+    for stream in (sys.stdout, sys.stderr):
+        # A file name may hold what the terminal cannot show; that must not end the run.
+        stream.reconfigure(errors="backslashreplace")
+    with _interrupts() as interrupts:
+        try:
+            main()
+            sys.stdout.flush()
+        except Failure as failure:
+            # What is closed on the way out (a file of HDF5 on a full disk) has no more to say.
+            sys.unraisablehook = lambda unraisable: None
+            print(f"{prog}: error: {one_line(failure)}", file=sys.stderr)
+            sys.exit(1)
+        except BrokenPipeError:
+            # Whoever read our output has gone, as in `script | head`: nobody is left to tell.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(1)
+        except MemoryError:
+            print(f"{prog}: error: out of memory: ask for fewer or smaller things", file=sys.stderr)
+            sys.exit(1)
+        except BaseException as error:
+            # In the middle of an import an interrupt can surface as any other error.
+            if not interrupts:
+                raise
+            said = f": {one_line(error)}" if isinstance(error, KeyboardInterrupt) else ""
+            # Below a progress bar, and the terminal's ^C.
+            start = "\n" if sys.stderr.isatty() else ""
+            print(f"{start}{prog}: interrupted{said.rstrip(': ')}", file=sys.stderr)
+            sys.exit(130)
+
+
+@contextmanager
+def _interrupts():
+    """Yields a list that grows with each SIGINT, which raises KeyboardInterrupt as usual."""
+    interrupts = []
+
+    def interrupt(number, frame):
+        interrupts.append(number)
+        raise KeyboardInterrupt
+
+    before = signal.getsignal(signal.SIGINT)
+    # A shell starts what runs in the background deaf to it: so it should stay.
+    if before is signal.default_int_handler:
+        signal.signal(signal.SIGINT, interrupt)
     try:
-        main()
-    except Failure as failure:
-        print(f"{prog}: error: {one_line(failure)}", file=sys.stderr)
-        sys.exit(1)
-    except KeyboardInterrupt:
-        print(f"\n{prog}: interrupted", file=sys.stderr)
-        sys.exit(130)
+        yield interrupts
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def digit(text):
@@ -61,12 +109,12 @@ def digit(text):
 
 
 def positive_int(text):
-    """An argument that is a whole number of at least 1."""
+    """An argument that is a whole number of at least 1 (and below 2**31)."""
     try:
         value = int(text)
     except ValueError:
         value = 0
-    if value < 1:
+    if not 1 <= value <= LARGEST:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
     return value
 

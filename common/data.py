@@ -4,12 +4,10 @@ Images come as float32 in [0, 1] with shape (n, 28, 28), labels as int64 with sh
 """
 
 import hashlib
-import zipfile
-import zlib
 
 import numpy as np
 
-from common import files
+from common import files, npz
 from common.command import Failure
 
 PATH = files.COMMON / "mnist.npz"
@@ -26,26 +24,16 @@ ARRAYS = {
     "x_test": ((10000, 28, 28), "6d87418db22cc8025d05968bec9bd5c3932904b23485740db143a061a2c9d161"),
     "y_test": ((10000,), "ddeff807876a9661a1110d45c266c86239a3a1b7d37da0c3716a7a683c852ff5"),
 }
-# What NumPy, zipfile and zlib raise on a file that is not the .npz it should be.
-BROKEN_NPZ = (
-    ValueError,
-    KeyError,
-    EOFError,
-    TypeError,
-    AttributeError,
-    NotImplementedError,
-    zipfile.BadZipFile,
-    zlib.error,
-)
 
 
-def load(split, path=PATH):
+def load(split, path=None):
     """Read one half of MNIST: `split` is "train" (60,000 digits) or "test" (10,000).
 
     Returns (x, y): float32 (n, 28, 28) in [0, 1] and int64 (n,).  Where the file is absent,
     Keras's own download takes its place.  Raises `Failure` when the file is broken or holds
     other arrays than the original MNIST.
     """
+    path = PATH if path is None else path
     if not path.exists():
         path = _download(path)
     x, y = (_read(path, f"{kind}_{split}") for kind in "xy")
@@ -56,17 +44,7 @@ def _read(path, name):
     """One array of the file, after its shape, dtype and SHA-256 have been checked."""
     shape, sha256 = ARRAYS[name]
     restore = f"restore it with `git checkout {files.show(PATH)}`"
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            array = arrays[name]
-    except OSError as error:
-        raise Failure(
-            f"cannot read {files.show(path)}: {files.reason(error)}; {restore}"
-        ) from error
-    except BROKEN_NPZ as error:
-        raise Failure(
-            f"{files.show(path)} is truncated or not an .npz file with {name}; {restore}"
-        ) from error
+    array = npz.read(path, [name], holds=f"an .npz file with {name}", remedy=restore)[name]
     if array.shape != shape or array.dtype != np.uint8:
         raise Failure(
             f"{files.show(path)}: {name} is {array.dtype} {array.shape}, "

@@ -84,7 +84,7 @@ def cluster():
 def _from_tf_config(text):
     try:
         config = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise Failure(f"TF_CONFIG is not JSON ({error}): it should look like {EXAMPLE}") from error
     flaw = _flaw(config)
     if flaw:
@@ -172,7 +172,9 @@ def strategy(name):
         resolver = cluster()
         print("waiting until all workers are there", flush=True)
         # TensorFlow waits without letting Python run: Ctrl-C has to end the process by itself.
-        handler = signal.signal(signal.SIGINT, signal.SIG_DFL)
+        handler = signal.getsignal(signal.SIGINT)
+        if handler is not signal.SIG_IGN:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
         try:
             return tf.distribute.MultiWorkerMirroredStrategy(cluster_resolver=resolver)
         except tf.errors.OpError as error:

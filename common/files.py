@@ -1,6 +1,7 @@
 """Where files live, and how they are written so that nothing is ever half there."""
 
 import os
+import stat
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -27,6 +28,19 @@ def reason(error):
     return one_line(getattr(error, "strerror", None) or error)
 
 
+def check_input(path, *, remedy):
+    """Raise `Failure`, with `remedy` as the way out, unless `path` is a regular file."""
+    try:
+        mode = os.stat(path).st_mode
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise Failure(f"{show(path)} not found: {remedy}") from error
+    except (OSError, ValueError) as error:
+        raise Failure(f"cannot read {show(path)}: {reason(error)}; {remedy}") from error
+    if not stat.S_ISREG(mode):
+        kind = "a folder" if stat.S_ISDIR(mode) else "no regular file"
+        raise Failure(f"cannot read {show(path)}: it is {kind}; {remedy}")
+
+
 def check_output(path):
     """Return `path` if a file can be written there; raise `Failure` before any work is done.
 
@@ -34,12 +48,20 @@ def check_output(path):
     other folder has to exist, since a mistyped name should not become a new folder.
     """
     path = Path(path)
-    if path.parent in (IMG, WEIGHTS):
-        path.parent.mkdir(exist_ok=True)
-    if not path.parent.is_dir():
-        raise Failure(f"cannot write {show(path)}: the folder {show(path.parent)} does not exist")
-    if path.is_dir():
-        raise Failure(f"cannot write {show(path)}: it is a folder; name a file")
+    folder = path.parent
+    with writing(path):
+        if folder in (IMG, WEIGHTS) and not folder.exists():
+            folder.mkdir()
+        if not folder.is_dir():
+            flaw = "is not a folder" if folder.exists() else "does not exist"
+            raise Failure(f"cannot write {show(path)}: the folder {show(folder)} {flaw}")
+        if path.is_dir():
+            raise Failure(f"cannot write {show(path)}: it is a folder; name a file")
+        # Not even root should have its /dev/null replaced by a picture.
+        if path.exists() and not path.is_file():
+            raise Failure(f"cannot write {show(path)}: it is no regular file")
+        if path.is_symlink() and not path.exists():
+            raise Failure(f"cannot write {show(path)}: it is a link that leads nowhere")
     with replacing(path):
         pass
     return path
@@ -51,17 +73,25 @@ def replacing(path):
 
     When the block raises, or the process dies, what stood at `path` before is untouched.  A
     block that writes nothing changes nothing.  The temporary name keeps the suffix, from which
-    Keras and Matplotlib choose the format.
+    Keras and Matplotlib choose the format.  Where `path` is a link, what it leads to is replaced.
     """
-    path = Path(path)
-    temporary = path.with_name(f".{os.getpid()}.{path.name}")
-    try:
+    with writing(path):
+        target = Path(os.path.realpath(path))
+        temporary = target.with_name(f".{os.getpid()}.{target.name}")
         temporary.touch()
-        yield temporary
-        if temporary.stat().st_size:
-            os.replace(temporary, path)
+        try:
+            yield temporary
+            if temporary.stat().st_size:
+                os.replace(temporary, target)
+        finally:
+            # The rename took it away, or nothing was written, or the block failed.
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def writing(path):
+    """Turn what the operating system says in the block into the `Failure` that names `path`."""
+    try:
+        yield
     except OSError as error:
         raise Failure(f"cannot write {show(path)}: {reason(error)}") from error
-    finally:
-        # The rename took it away, or nothing was written, or the block failed.
-        temporary.unlink(missing_ok=True)

@@ -18,7 +18,7 @@ import re
 
 import numpy as np
 
-from common import files
+from common import files, weights
 from common.command import Failure
 
 NAMES = ("softmax", "mlp", "cnn")
@@ -143,21 +143,9 @@ def load(name, path=None):
     path = weights_path(name) if path is None else path
     retrain = f"run `{train_command(name)}` first"
     # Before `build`, which imports TensorFlow: the answer comes at once.
-    if not path.exists():
-        raise Failure(f"{files.show(path)} not found: {retrain}")
+    weights.check(path, remedy=retrain)
     model = build(name)
-    try:
-        model.load_weights(path)
-    except OSError as error:
-        raise Failure(
-            f"{files.show(path)} is truncated or not a weights file: {retrain}"
-        ) from error
-    except Exception as error:  # Keras raises many types for shapes and layers that differ
-        raise Failure(
-            f"{files.show(path)} does not hold the weights of the {title(name)}: {retrain}"
-        ) from error
-    if not all(np.isfinite(weights).all() for weights in model.get_weights()):
-        raise Failure(f"{files.show(path)} holds weights that are not finite numbers: {retrain}")
+    weights.fill(model, path, title=f"the {title(name)}", remedy=retrain)
     return model
 
 

@@ -7,6 +7,7 @@ import matplotlib
 from matplotlib.figure import Figure
 
 from common import files
+from common.command import Failure
 
 # The ten-colour cycle of Petroff (2021), "Accessible color sequences for data visualization",
 # in another order and with two line styles, so that neighbours and 0 and 9 differ in both.
@@ -23,6 +24,9 @@ COLOURS = (
     "#000000",
 )
 LINE_STYLES = ("-", "-", "-", "-", "-", "--", "--", "--", "--", "--")
+
+# Inches; at 100 dots an inch, half of what Matplotlib can draw.
+LARGEST = 300
 
 STYLE = {
     "figure.dpi": 100,
@@ -42,7 +46,15 @@ STYLE = {
 
 
 def figure(width, height, title):
-    """A new figure of `width` by `height` inches in the shared style, with its title."""
+    """A new figure of `width` by `height` inches in the shared style, with its title.
+
+    Raises `Failure` for one that is too large to be drawn, or looked at.
+    """
+    if max(width, height) > LARGEST:
+        raise Failure(
+            f"the figure would be {width:.0f} by {height:.0f} inches, more than {LARGEST}: "
+            "ask for fewer rows, columns or images"
+        )
     matplotlib.rcParams.update(STYLE)
     fig = Figure(figsize=(width, height), layout="constrained")
     fig.suptitle(title, fontsize=14)

@@ -22,9 +22,8 @@ from importlib import metadata
 
 import numpy as np
 
-from common import files
+from common import files, npz
 from common.command import Failure
-from common.data import BROKEN_NPZ
 
 IMAGES = ("xs", "noises")
 LABELS = ("y_trues", "y_preds", "y_preds_adversarial")
@@ -89,28 +88,11 @@ def load(path, *, remedy="write it again with the attack script"):
     Raises `Failure`, one line with `remedy` as the way out, when the file is missing, truncated,
     pickled, or holds anything but results.
     """
-    arrays = read(path, remedy=remedy)
+    arrays = npz.read(path, remedy=remedy)
     flaw = next(flaws(arrays), None)
     if flaw:
         raise Failure(f"{files.show(path)} is not a result file ({flaw}): {remedy}")
     return arrays | {"config": json.loads(str(arrays["config"]))}
-
-
-def read(path, *, remedy="write it again with the attack script"):
-    """The arrays of an .npz file as they are, without a look at what they hold.
-
-    Raises `Failure` when the file is missing, truncated, pickled or no .npz.
-    """
-    shown = files.show(path)
-    try:
-        with np.load(path, allow_pickle=False) as stored:
-            return {name: stored[name] for name in stored.files}
-    except FileNotFoundError as error:
-        raise Failure(f"{shown} not found: {remedy}") from error
-    except OSError as error:
-        raise Failure(f"cannot read {shown}: {files.reason(error)}") from error
-    except BROKEN_NPZ as error:
-        raise Failure(f"{shown} is truncated or not a result file: {remedy}") from error
 
 
 def flaws(arrays):
@@ -141,7 +123,7 @@ def _text_flaw(array):
         return "is not a text"
     try:
         settings = json.loads(str(array))
-    except ValueError:
+    except (ValueError, RecursionError):
         return "is not JSON"
     return None if isinstance(settings, dict) else "is not a JSON object"
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from common import data, files
+from common import data, files, npz
 from common.command import Failure
 
 PATH = files.COMMON / "5k_samples.npz"
@@ -29,17 +29,13 @@ def load(path=None):
     path = PATH if path is None else path
     shown = files.show(path)
     again = "make it with `python common/generate_5k.py`"
-    if not path.exists():
-        raise Failure(f"{shown} not found: {again}")
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            images, labels, indices = (arrays[key] for key in ("images", "labels", "indices"))
-    except OSError as error:
-        raise Failure(f"cannot read {shown}: {files.reason(error)}; {again}") from error
-    except data.BROKEN_NPZ as error:
-        raise Failure(
-            f"{shown} is truncated or not an .npz of images, labels and indices; {again}"
-        ) from error
+    arrays = npz.read(
+        path,
+        ("images", "labels", "indices"),
+        holds="an .npz of images, labels and indices",
+        remedy=again,
+    )
+    images, labels, indices = arrays.values()
     if images.dtype != np.float32 or images.ndim != 3 or images.shape[1:] != (28, 28):
         raise Failure(
             f"{shown}: images are {images.dtype} {images.shape}, not float32 (n, 28, 28); {again}"

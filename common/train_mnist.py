@@ -18,6 +18,8 @@ writes  common/weights/{model}.weights.h5, common/weights/{model}_predictions.cs
         img/confusion_{model}.png
 """
 
+import itertools
+
 from common import command, files, models, training
 
 EPOCHS = {"mlp": 10, "cnn": 3}
@@ -25,6 +27,8 @@ EPOCHS = {"mlp": 10, "cnn": 3}
 BATCH_SIZE = {"cnn": 200}
 LEARNING_RATE = 2e-3
 EPOCHS_HIDDEN = 20
+# Weights; with Adam's two moments and the gradient, a little over a gigabyte.
+LARGEST = 100_000_000
 
 
 def published_decay(hidden):
@@ -75,6 +79,10 @@ def main(argv=None):
             parser.error("--hidden and --model exclude each other")
         names = (models.fully_connected(args.hidden, args.activation),)
         decay = args.weight_decay or published_decay(args.hidden)
+        units = [784, *args.hidden, 10]
+        if sum(a * b for a, b in itertools.pairwise(units)) > LARGEST:
+            sizes = " ".join(map(str, args.hidden))
+            parser.error(f"--hidden {sizes} makes a network of over {LARGEST:,} weights")
         layers = len(args.hidden) + 1
         if len(decay) == 1:
             decay = layers * tuple(decay)

@@ -14,11 +14,11 @@ Then networks that share no training digit (the same paper's tables 3 and 4): FC
 FC123-456-10 trained on one half of the training set, FC100-100-10 on the other.  All three are
 trained here, in memory: sigmoid units, the paper's weight decay, twenty epochs.
 
-The control is Gaussian noise of the same size.  (Of Gaussian noise, clipping leaves only the bright
-half on the black background, and the same size takes more of it: it does more harm here than in
-the paper, which does not clip.)  Every table is over test digits that all of its
-networks classify correctly, so that the errors are the noise's doing; what is made for a network
-and shown to it tells the attack's own success.
+The control is Gaussian noise of the same size.  Clipping leaves only the bright half of it on the
+black background, and it takes more of it to have that size: a grey veil, which does far more harm
+than the same noise as the paper adds it, unclipped.  The last row shows that one.  Every table is
+over test digits that all of its networks classify correctly, so that the errors are the noise's
+doing; what is made for a network and shown to it tells the attack's own success.
 
 reads   common/mnist.npz, common/5k_samples.npz, common/weights/{softmax,mlp,cnn}.weights.h5
 writes  img/transfer.png
@@ -115,7 +115,8 @@ def noise_tables(networks, x, y, to, seed):
     """The two tables of minimal noise, as found and amplified, each with its control.
 
     Returns {"as found": …, "amplified": …} of (errors (networks + 1, networks), mean sizes
-    (networks + 1,)); the last row is Gaussian noise of the networks' mean size.
+    (networks + 1,), errors (networks,)): the last row is Gaussian noise of the networks' mean
+    size, and the last errors are those under Gaussian noise of that size that is not clipped.
     """
     noises = minimal_noise(networks, x, y, seed)
     gaussian = np.random.default_rng(seed + 1).standard_normal(x.shape, np.float32)
@@ -125,9 +126,11 @@ def noise_tables(networks, x, y, to, seed):
         ("as found", [np.clip(x + noise, 0, 1) for noise in noises]),
         ("amplified", [amplified(x, noise, to) for noise in noises]),
     ):
-        images.append(amplified(x, gaussian, found if kind == "as found" else to))
+        scale = np.float32(found if kind == "as found" else to)
+        images.append(amplified(x, gaussian, scale))
         sizes = np.array([size(image - x).mean() for image in images])
-        tables[kind] = errors(networks, images, y), sizes
+        unclipped = errors(networks, [x + scale * gaussian], y)[0]
+        tables[kind] = errors(networks, images, y), sizes, unclipped
     return tables
 
 
@@ -210,13 +213,17 @@ def draw(panels):
     return fig
 
 
-def print_table(title, table, sizes, rows, columns):
+def print_table(title, table, sizes, unclipped, rows, columns):
+    """The errors with the sizes of the noise, and below them those of `unclipped` noise, if any."""
     width = max(map(len, columns)) + 3
     print(f"\n{title}")
     print(f"{'made against':24}{'size':>7}" + "".join(f"{name:>{width}}" for name in columns))
     for name, line, mean_size in zip(rows, table, sizes, strict=True):
         cells = "".join(f"{error:{width}.1%}" for error in line)
         print(f"{name:24}{mean_size:7.3f}{cells}")
+    if unclipped is not None:
+        cells = "".join(f"{error:{width}.1%}" for error in unclipped)
+        print(f"{'the same, not clipped':24}{sizes[-1]:7.3f}{cells}")
 
 
 def main(argv=None):
@@ -283,7 +290,7 @@ def main(argv=None):
     plots.save(draw(panels), output)
 
     print(f"\n{len(own_x)} digits that all three models classify correctly")
-    print_table(f"fast gradient sign, eps {args.eps:g}", sign, sign_sizes, rows, names)
+    print_table(f"fast gradient sign, eps {args.eps:g}", sign, sign_sizes, None, rows, names)
     print_table("smallest noise, as found", *found["as found"], rows, names)
     print_table("smallest noise, amplified", *found["amplified"], rows, names)
     print("\nfast gradient sign: wrong answers that agree, where both are wrong")

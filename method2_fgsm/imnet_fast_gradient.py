@@ -39,7 +39,7 @@ from pathlib import Path
 
 import numpy as np
 
-from common import command, distribution, files, models, results, shards
+from common import command, distribution, files, models, results, shards, weights
 from common.command import Failure
 from method2_fgsm import labels, photo_models, photo_shards, streamed_results
 
@@ -61,11 +61,11 @@ def main(argv=None):
 
     skipped = Skipped()
     paths = photo_paths(args.images, skipped)
-    unopened = skipped.count  # folders
+    unopened = len(skipped.paths)  # folders
     settings = {
         "script": "imnet_fast_gradient",
         "model": args.model,
-        "weights": args.weights and shards.sha256(args.weights),
+        "weights": args.weights and _sha256(args.weights),
         "eps": args.eps,
         "target": target,
         "images": files.show(args.images),
@@ -80,8 +80,6 @@ def main(argv=None):
         if worker.rank:
             return [shards.path(args.output, worker)]
         run = merge_shards(args, worker, paths, settings, expected)
-    if not run["rows"]:
-        raise Failure(f"no readable image in {files.show(args.images)}")
 
     print(table(streamed_results.read(args.output), args))
     if unopened + len(run["skipped"]):
@@ -98,14 +96,17 @@ def main(argv=None):
 def attack_files(args, output, paths, settings, target, skipped, *, account=False):
     """Attack photographs and write the rows and the first images to `output` and beside it.
 
-    account: have the .npz also say what `photo_shards.ACCOUNT` lists.  Returns that as a dict,
-    with the number of rows; where there is none, a single process writes nothing.
+    account: have the .npz also say what `photo_shards.ACCOUNT` lists.  Returns that as a dict.
+    Raises `Failure` where nothing can be read, unless it is a part of several.
     """
     npz = output.with_suffix(".npz")
     done, kept = set(), None
     if args.resume:
         done, kept = streamed_results.resume(output, npz, settings, args.batch_size)
     model = photo_models.load(args.model, args.weights)
+    if args.save_images:
+        with files.writing(args.save_images):
+            args.save_images.mkdir(exist_ok=True)
     if not args.resume:
         streamed_results.start(output, npz)
     first = First(streamed_results.partial(npz), settings, kept)
@@ -116,12 +117,14 @@ def attack_files(args, output, paths, settings, target, skipped, *, account=Fals
     try:
         with streamed_results.appending(output) as write:
             for rows in attack_all(model, args, paths, done, target, first, skipped):
+                skipped.release()
                 write(rows)
                 attacked += len(rows)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interrupt:
         rows = files.show(streamed_results.partial(output))
-        print(f"\ninterrupted: {rows} has {len(done) + attacked} rows; go on with --resume")
-        raise
+        raise KeyboardInterrupt(
+            f"{rows} has {len(done) + attacked} rows; go on with --resume"
+        ) from interrupt
     run = {
         "skipped": list(skipped.paths),
         "attacked": attacked,
@@ -131,10 +134,13 @@ def attack_files(args, output, paths, settings, target, skipped, *, account=Fals
         first.settings = settings | run
     elif not attacked and not done:
         streamed_results.start(output, npz)
-        return run | {"rows": 0}
+        reason, *others = skipped.waiting
+        more = f", and {len(others)} more" if others else ""
+        raise Failure(f"no readable image in {files.show(args.images)}: {reason}{more}")
+    skipped.release()
     first.save()
     streamed_results.finish(output, npz)
-    return run | {"rows": attacked + len(done)}
+    return run
 
 
 def attack_shard(args, worker, paths, settings, target, skipped):
@@ -165,12 +171,13 @@ def merge_shards(args, worker, paths, settings, expected):
     for rank in range(worker.count):
         photo_shards.remove(worker._replace(rank=rank), args.output)
     skipped = [path for run in runs for path in run["skipped"]]
+    if len(skipped) == len(paths):
+        raise Failure(f"no readable image in {files.show(args.images)}: each worker says why")
     return {
         "skipped": skipped,
         "attacked": sum(run["attacked"] for run in runs),
         # They work at the same time: the slowest one counts.
         "seconds": max(run["seconds"] for run in runs),
-        "rows": len(paths) - len(skipped),
     }
 
 
@@ -209,7 +216,7 @@ def parse(argv):
 
 
 def _check_save_images(args):
-    """Make the folder for the PNGs; it may not lie among the photographs."""
+    """The folder for the PNGs may not lie among the photographs."""
     folder = args.save_images
     if folder is None:
         return
@@ -218,27 +225,47 @@ def _check_save_images(args):
             f"--save-images {files.show(folder)} lies in {files.show(args.images)}: what is saved "
             "there would be taken for photographs; name a folder elsewhere"
         )
-    try:
-        folder.mkdir(exist_ok=True)
-    except OSError as error:
-        raise Failure(f"cannot write {files.show(folder)}: {files.reason(error)}") from error
+    if folder.exists() and not folder.is_dir():
+        raise Failure(f"--save-images {files.show(folder)} is not a folder")
+    if not folder.parent.is_dir():
+        raise Failure(
+            f"cannot write {files.show(folder)}: the folder {files.show(folder.parent)} does not "
+            "exist"
+        )
+
+
+def _sha256(path):
+    weights.check(path, remedy=photo_models.REMEDY)
+    return shards.sha256(path)
 
 
 class Skipped:
-    """Says on stderr which files are passed over and why, a line each, and keeps count."""
+    """Says on stderr which files are passed over and why, a line each, and keeps their paths.
+
+    The lines wait for the first photograph that can be read: if there is none, the run ends with
+    one line, not with one for every file.
+    """
 
     def __init__(self):
-        self.paths = []
-
-    @property
-    def count(self):
-        return len(self.paths)
+        self.paths, self.waiting = [], []
 
     def __call__(self, path, reason):
-        from tqdm import tqdm
-
         self.paths.append(path)
         line = command.one_line(f"skipped {path}: {reason}")
+        if self.waiting is None:
+            self._write(line)
+        else:
+            self.waiting.append(line)
+
+    def release(self):
+        """A photograph was read: write what is waiting, and from now on at once."""
+        waiting, self.waiting = self.waiting or (), None
+        for line in waiting:
+            self._write(line)
+
+    def _write(self, line):
+        from tqdm import tqdm
+
         # A name that is no valid UTF-8 must not end the run.
         encoding = sys.stderr.encoding or "utf-8"
         tqdm.write(line.encode(encoding, "replace").decode(encoding), file=sys.stderr)
@@ -366,10 +393,8 @@ def save(folder, paths, pixels, x_adv):
     saved = []
     for path, image in zip(paths, round_to_8_bits(pixels, x_adv), strict=True):
         png = Path(folder, f"{path}.png")
-        try:
+        with files.writing(png):
             png.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise Failure(f"cannot write {files.show(png)}: {files.reason(error)}") from error
         with files.replacing(png) as temporary:
             photos.save(temporary, image)
         saved.append(photos.read(png, image.shape[0]))
@@ -383,9 +408,21 @@ class First:
     again, so after an interruption nothing is missing and nothing double.
     """
 
+    COLUMNS = frozenset(
+        {"confidences", "confidences_adversarial", "signs", "y_preds_sign", "confidences_sign"}
+    )
+
     def __init__(self, path, settings, kept):
         self.path, self.settings = path, settings
-        self.paths = [] if kept is None else list(kept["config"]["paths"])
+        if kept is not None and len(kept["xs"]):
+            shapes = {name: kept[name].shape for name in ("xs", "signs") if name in kept}
+            image = (photo_models.SIDE, photo_models.SIDE, 3)
+            if not self.COLUMNS.issubset(kept) or any(s[1:] != image for s in shapes.values()):
+                raise Failure(
+                    f"{files.show(path)} does not hold the first photographs of a run: start "
+                    "again without --resume"
+                )
+        self.paths = [] if kept is None else kept["config"]["paths"]
         self.arrays = None if kept is None else {k: v for k, v in kept.items() if k != "config"}
         self.save()
 

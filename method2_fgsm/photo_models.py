@@ -13,12 +13,11 @@ file with the weights in Keras's own format does as well.
 """
 
 import socket
-import warnings
-from pathlib import Path
 
 import numpy as np
 
 from common import files
+from common import weights as weights_files
 from common.command import Failure
 
 NAMES = ("efficientnet_lite0", "vgg16", "resnet50", "mobilenet_v2")
@@ -33,6 +32,7 @@ CLASSES = 1000
 
 # Means of the ImageNet training set in blue, green and red, which VGG16 and ResNet50 subtract.
 BGR_MEAN = (103.939, 116.779, 123.68)
+REMEDY = "give Keras's own file of them with --weights, or leave it out to download them"
 # Seconds without an answer after which a download is given up.
 PATIENCE = 30
 
@@ -58,14 +58,7 @@ def load(name, weights=None):
     file and no network.
     """
     if weights is not None:
-        weights = Path(weights)
-        if weights.suffix != ".h5":
-            raise Failure(
-                f"{files.show(weights)} is not a weights file of Keras: its name must end in .h5 "
-                "or .weights.h5"
-            )
-        if not weights.is_file():
-            raise Failure(f"{files.show(weights)} not found: name a Keras .h5 file with --weights")
+        weights_files.check(weights, remedy=REMEDY)
 
     from method2_fgsm import efficientnet_lite0
 
@@ -115,23 +108,5 @@ def _download(name):
 
 def _read_weights(network, name, path):
     """Fill the network from a Keras .h5 or .weights.h5 file."""
-    # Keras may pass over layers that the file lacks, with no more than a warning: what it does
-    # not fill is still NaN afterwards.
-    for variable in network.weights:
-        variable.assign(np.full(variable.shape, np.nan, variable.dtype))
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            network.load_weights(path)
-    except OSError as error:
-        raise Failure(f"{files.show(path)} is truncated or not a weights file of Keras") from error
-    except Exception as error:  # Keras raises many types for shapes and layers that differ
-        raise Failure(
-            f"{files.show(path)} does not hold the weights of {TITLES[name]} with its "
-            f"{CLASSES} classes"
-        ) from error
-    if not all(np.isfinite(weights).all() for weights in network.get_weights()):
-        raise Failure(
-            f"{files.show(path)} lacks weights of {TITLES[name]}, or holds some that are not "
-            "finite numbers"
-        )
+    title = f"{TITLES[name]} with its {CLASSES} classes"
+    weights_files.fill(network, path, title=title, remedy=REMEDY)

@@ -27,6 +27,7 @@ known, and those it took for the target already.
 import csv
 import json
 import os
+import re
 from contextlib import contextmanager
 
 from common import files, results
@@ -49,6 +50,9 @@ COLUMNS = (
     "linf_8bit",
     "fools_8bit",
 )
+# What a column other than the path holds, where it is not empty.
+NUMBER = re.compile(r"\d+(\.\d+)?(e[-+]?\d+)?|nan|inf")
+ALWAYS = COLUMNS[1:7]
 # A file name need not be valid UTF-8; this brings it into the file and back as it was.
 ENCODING = {"encoding": "utf-8", "errors": "surrogateescape", "newline": ""}
 
@@ -61,8 +65,9 @@ def partial(path):
 def start(path, images_path):
     """Begin anew: what an earlier, interrupted run left is given up.  Not so complete results."""
     # The rows go first: partial images without rows mean a run that has just begun.
-    partial(path).unlink(missing_ok=True)
-    partial(images_path).unlink(missing_ok=True)
+    for begun in (partial(path), partial(images_path)):
+        with files.writing(begun):
+            begun.unlink(missing_ok=True)
 
 
 def resume(path, images_path, settings, batch_size):
@@ -88,7 +93,11 @@ def resume(path, images_path, settings, batch_size):
                 "settings of that run, is missing; start again without --resume"
             )
         return set(), None
-    kept = results.load(images, remedy="start again without --resume")
+    remedy = "start again without --resume"
+    kept = results.load(images, remedy=remedy)
+    paths = kept["config"].get("paths")
+    if not isinstance(paths, list) or len(paths) != len(kept["xs"]):
+        raise Failure(f"{files.show(images)} does not say which photographs it holds: {remedy}")
     different = [key for key, value in settings.items() if kept["config"].get(key) != value]
     if different:
         changes = ", ".join(
@@ -130,7 +139,14 @@ def read(path):
             for values in reader:
                 if len(values) != len(COLUMNS):
                     return
-                yield dict(zip(COLUMNS, values, strict=True))
+                row = dict(zip(COLUMNS, values, strict=True))
+                for name, value in list(row.items())[1:]:
+                    if not NUMBER.fullmatch(value) and (value or name in ALWAYS):
+                        raise Failure(
+                            f"{files.show(path)}: {value[:40]!r} is no {name}; start again "
+                            "without --resume"
+                        )
+                yield row
     except OSError as error:
         raise Failure(f"cannot read {files.show(path)}: {files.reason(error)}") from error
     except csv.Error as error:
@@ -140,20 +156,17 @@ def read(path):
 @contextmanager
 def appending(path):
     """Yield `write(rows)`, which appends dicts to the partial CSV file, down to the disk."""
-    try:
-        with open(partial(path), "a", **ENCODING) as file:
-            writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-            if not file.tell():
-                writer.writeheader()
-                file.flush()
+    with files.writing(partial(path)), open(partial(path), "a", **ENCODING) as file:
+        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        if not file.tell():
+            writer.writeheader()
+            file.flush()
 
-            def write(rows):
-                writer.writerows(rows)
-                file.flush()
+        def write(rows):
+            writer.writerows(rows)
+            file.flush()
 
-            yield write
-    except OSError as error:
-        raise Failure(f"cannot write {files.show(partial(path))}: {files.reason(error)}") from error
+        yield write
 
 
 def write(path, rows):
@@ -166,5 +179,6 @@ def write(path, rows):
 
 def finish(path, images_path):
     """The partial files become the results, the images first (see `resume`)."""
-    os.replace(partial(images_path), images_path)
-    os.replace(partial(path), path)
+    for whole in (images_path, path):
+        with files.writing(whole):
+            os.replace(partial(whole), whole)

@@ -84,6 +84,7 @@ def load(path):
         )
         or config.get("model") not in photo_models.NAMES
         or not isinstance(config.get("eps"), float | int)
+        or config.get("target") not in (None, *range(labels.CLASSES))
     ):
         raise Failure(f"{files.show(path)} does not hold attacked photographs: {REMEDY}")
     return shown

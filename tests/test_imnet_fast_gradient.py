@@ -206,7 +206,7 @@ def test_wrong_settings_end_before_the_network_is_loaded(monkeypatch, tmp_path):
     for arguments, words in (
         (["--images", str(tmp_path / "none")], "is not a folder"),
         (["--target", "unicorn"], "not an ImageNet class"),
-        (["--weights", str(tmp_path / "none.h5")], "cannot read"),
+        (["--weights", str(tmp_path / "none.h5")], "none.h5 not found"),
         (["--save-images", str(PHOTOGRAPHS / "x")], "lies in"),
         (["--save-images", str(tmp_path / "no" / "where")], "cannot write"),
     ):

@@ -77,15 +77,17 @@ def test_minimal_noise_fools_its_own_network_and_gaussian_noise_does_far_less(sh
     networks, x, y = shallow
     tables = transfer.noise_tables(networks, x, y, NOISE_SIZE, 0)
     targets = attack_mnist.random_targets(y, 0)
-    found, sizes = tables["as found"]
+    found, sizes, _ = tables["as found"]
     for number, model in enumerate(networks):
         noise = attack.find_noise(model, x, targets, method="minimal")
         own = attack.classify(model, x, noise) != y
         assert found[number, number] == own.mean() == 1
         assert sizes[number] == pytest.approx(transfer.size(noise).mean(), rel=1e-4)
-    amplified, sizes = tables["amplified"]
+    amplified, sizes, unclipped = tables["amplified"]
     np.testing.assert_allclose(sizes, NOISE_SIZE, rtol=1e-3)
     assert amplified[:2].min() > 2 * amplified[2].max()
+    # Of the same size, but without the bias that clipping gives it.
+    assert (unclipped <= amplified[2]).all()
     off = ~np.eye(2, dtype=bool)
     assert (amplified[:2][off] >= found[:2][off]).all()
 
