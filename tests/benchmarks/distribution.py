@@ -144,6 +144,7 @@ def training(name, digits, batch_size, folder):
             for workers in (2, 8, 64)
         )
         print(f"on paper at {network}: a step takes {estimates}")
+    print("(assumed: the computing splits evenly, the network's delay costs nothing)")
     print()
 
 
