@@ -4,8 +4,14 @@ Every replica holds the whole network, takes its share of each batch, and the gr
 summed over all replicas before the step, so that the network is the one that a single replica
 would have trained: the batches depend on the seed and the epoch alone, and the sum is the
 gradient of the mean loss over the whole batch, however unevenly it splits.  (Dropout is the
-exception: each replica draws its own mask.)  The loop is our own because Keras's `fit` does not
-work under MultiWorkerMirroredStrategy.
+exception: each replica draws its own mask.)
+
+Equal gradients are not enough, though.  A sum taken in another order rounds differently, the
+difference flips a sign in some adversarial image, and after an epoch the weights of an MLP are
+another network's.  So one replica takes each batch in the two parts that two replicas would, and
+all three add the same numbers.  With more than two, training is the same only up to this.
+
+The loop is our own because Keras's `fit` does not work under MultiWorkerMirroredStrategy.
 
 After each epoch the state goes into a checkpoint.  A run that was interrupted, or lost a worker,
 goes on from the last one when it is started again with the same settings, on as many workers as
@@ -108,7 +114,7 @@ def fit(name, strategy, worker, *, optimizer, epochs, batch_size, seed, eps, alp
                 leave=False,
             )
             for rows in bar:
-                train(*_distributed(strategy, x, y, rows))
+                train(_distributed(strategy, x, y, rows))
             loss, seen, right = totals.numpy()
             if not worker.rank:
                 print(
@@ -146,53 +152,51 @@ def _calls(shuffled, batch_size):
 
 
 def _distributed(strategy, x, y, rows):
-    """For each replica of this process its part of the batches `rows` (steps, digits).
+    """For each replica of this process its share of the batches `rows` (steps, digits).
 
-    Returns images (steps, part, 28, 28), labels (steps, part) and the weight of the part.
+    The share is a tuple of parts, two for a replica that is alone, otherwise one: images
+    (steps, part, 28, 28), labels (steps, part) and the part's weight.
     """
 
-    def values(pick):
-        def for_replica(context):
-            parts = [
-                part(batch, context.replica_id_in_sync_group, context.num_replicas_in_sync)
-                for batch in rows
-            ]
-            return pick(np.stack([own for own, _ in parts]), parts[0][1])
+    def for_replica(context):
+        replica, replicas = context.replica_id_in_sync_group, context.num_replicas_in_sync
+        share = []
+        for number in (0, 1) if replicas == 1 else (replica,):
+            parts = [part(batch, number, max(replicas, 2)) for batch in rows]
+            own, weight = np.stack([own for own, _ in parts]), parts[0][1]
+            share.append((x[own], y[own], np.float32(weight)))
+        return tf.nest.map_structure(tf.constant, tuple(share))
 
-        return strategy.experimental_distribute_values_from_function(for_replica)
-
-    return (
-        values(lambda own, weight: tf.constant(x[own])),
-        values(lambda own, weight: tf.constant(y[own])),
-        values(lambda own, weight: tf.constant(weight, tf.float32)),
-    )
+    return strategy.experimental_distribute_values_from_function(for_replica)
 
 
 def _training(model, optimizer, totals, eps, alpha, strategy):
     """A compiled function that trains on several batches, as `_distributed` gives them."""
 
-    def step(xs, ys, weight, k):
-        x, y = xs[k], ys[k]
-        with tf.GradientTape() as tape:
-            mean, logits = adversarial_loss(model, x, y, eps, alpha)
-            loss = weight * mean
+    def step(share, k):
         variables = model.trainable_variables
+        gradients = []
+        for xs, ys, weight in share:
+            x, y = xs[k], ys[k]
+            with tf.GradientTape() as tape:
+                mean, logits = adversarial_loss(model, x, y, eps, alpha)
+                loss = weight * mean
+            gradients.append(tape.gradient(loss, variables))
+            right = tf.cast(tf.argmax(logits, axis=1) == y, tf.float32)
+            counts = tf.stack([tf.reduce_sum(tf.ones_like(right)), tf.reduce_sum(right)])
+            counts = tf.where(weight > 0, counts, 0)
+            totals.assign_add(tf.concat([[loss], counts], axis=0))
         # Inside a replica Keras's optimizers sum the gradients over all replicas.
-        optimizer.apply(tape.gradient(loss, variables), variables)
-        counts = tf.cast(weight > 0, tf.float32)
-        right = tf.cast(tf.argmax(logits, axis=1) == y, tf.float32)
-        seen = tf.ones_like(right)
-        totals.assign_add(
-            tf.stack([loss, counts * tf.reduce_sum(seen), counts * tf.reduce_sum(right)])
-        )
+        optimizer.apply([tf.add_n(parts) for parts in zip(*gradients, strict=True)], variables)
 
     @tf.function(reduce_retracing=True)
-    def train(xs, ys, weights, steps):
+    def train(share, steps):
         for k in tf.range(steps):
-            strategy.run(step, args=(xs, ys, weights, k))
+            strategy.run(step, args=(share, k))
 
-    def train_batches(xs, ys, weights):
-        train(xs, ys, weights, tf.shape(strategy.experimental_local_results(ys)[0])[0])
+    def train_batches(share):
+        first = strategy.experimental_local_results(share)[0]
+        train(share, tf.shape(first[0][1])[0])
 
     return train_batches
 

@@ -355,7 +355,8 @@ def trained_by(world):
 
     def command(name, strategy):
         figure = ["--output", str(world / f"{name}.png"), "--strategy", strategy]
-        return [["method2_fgsm.adversarial_training", "--model", "mlp", "--epochs", "2", *figure]]
+        train = ["method2_fgsm.adversarial_training", "--model", "mlp", *figure]
+        return [[*train, "--epochs", "2", "--batch-size", "15"]]
 
     one = reference(world, digits, command("one", "mirrored"))
     (world / "weights" / weights).rename(world / "one.weights.h5")
@@ -379,7 +380,7 @@ def test_a_lost_worker_ends_the_others_with_one_line(trained_by):
 
 
 def test_two_workers_train_what_one_does_even_when_they_go_on(trained_by, world):
-    """610 digits in batches of 100: the last batch is smaller."""
+    """610 digits in batches of 15: two parts that are not equal, and a last batch of 10."""
     alone, _, _, (first, second) = trained_by
     assert (first[0], first[2]) == (second[0], second[2]) == (0, "")
     assert "one replica on the CPU" in alone
@@ -415,11 +416,12 @@ run_scripts(*map(json.loads, sys.argv[2:]))
 
 
 def test_two_devices_do_what_one_does(trained_by, attacked, world):
-    """Attacks and training under `mirrored`; 610 digits leave 10 for the last batch of 100."""
+    """Attacks and training under `mirrored`."""
     folder = world / "devices"
     folder.mkdir()
-    figure = ["--output", str(folder / "figure.png"), "--epochs", "2", "--model", "mlp"]
-    train = ["method2_fgsm.adversarial_training", *figure, "--strategy", "mirrored"]
+    settings = ["--epochs", "2", "--model", "mlp", "--batch-size", "15"]
+    settings += ["--output", str(folder / "figure.png"), "--strategy", "mirrored"]
+    train = ["method2_fgsm.adversarial_training", *settings]
     for digits, commands in (
         ({"train": 600, "test": 3000}, attacks(folder, "--strategy", "mirrored")),
         ({"train": 610, "test": 100}, [train]),
