@@ -34,7 +34,8 @@ def project(c, A, b, mu, steps):
     """
     eps = 1e-6 if c.dtype == tf.float32 else 1e-13
     p, slope, dual = _dual(c, A, b, mu)
-    scale = eps * (tf.reduce_mean(tf.reduce_sum(A * A, axis=2), axis=1) + eps)
+    # Each row its own: of two constraints that say the same, the matrix would have no inverse.
+    scale = eps * (tf.reduce_sum(A * A, axis=2) + eps)
     unit = tf.eye(tf.shape(A)[1], dtype=c.dtype)
     going, step = tf.constant(True), tf.constant(0)
     while going and step < steps:
@@ -44,7 +45,7 @@ def project(c, A, b, mu, steps):
         inside = tf.cast((p > 0) & (p < 1), c.dtype)
         curvature = tf.matmul(A * inside[:, tf.newaxis], A, transpose_b=True)
         curvature *= moving[:, :, tf.newaxis] * moving[:, tf.newaxis]
-        curvature += unit * (1 - moving + scale[:, tf.newaxis])[:, tf.newaxis]
+        curvature += unit * (1 - moving + scale)[:, tf.newaxis]
         newton = tf.linalg.solve(curvature, (slope * moving)[..., tf.newaxis])[..., 0]
 
         length = tf.ones_like(dual)

@@ -113,7 +113,7 @@ def flaws(arrays):
             yield f"{name} {flaw}"
     for names in IMAGES[:1], IMAGES:
         if flawed.isdisjoint(names):
-            image = sum(arrays[name] for name in names)
+            image = arrays["xs"] if names == IMAGES[:1] else arrays["xs"] + arrays["noises"]
             if image.size and not -ROUNDING <= image.min() <= image.max() <= 1 + ROUNDING:
                 yield f"{' + '.join(names)} has pixels outside [0, 1]"
 

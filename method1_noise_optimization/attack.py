@@ -40,12 +40,14 @@ def search(
     x: float32 (n, ...) in [0, 1].  y_target: integers (n,).
     method: "sgd", "lbfgs" or "minimal".
     regularization ("none", "l1": mean |r|, "l2": mean r²) and learning_rate: for sgd alone.
-    max_steps: gradients for each image at most; for lbfgs, steps for one value of c.  None is
-    the method's own default.
+    max_steps: gradients for each image at most; for lbfgs, steps for one value of c, of which it
+    tries 13.  None is the method's own default.
     batch_size: images at a time; memory grows with it, and with n only by the result itself.
     progress: show a progress bar (on a terminal).
     Returns (noise, steps): float32 like x, with x + noise in [0, 1], and int64 (n,).  Where the
-    target was not reached the noise is what the method ended with; `reached` tells which.
+    target was not reached the noise is what the method ended with; `reached` tells which.  An
+    image that is classified as its target already gets no noise; logits that are `leads.LEAD` or
+    less apart are a tie, and no class.
     Raises ValueError for an unknown method or regularization, and for images, targets or
     numbers that do not fit the model or each other.
     """
@@ -63,8 +65,10 @@ def search(
         ("max_steps", max_steps),
         ("batch_size", batch_size),
     ):
-        if not (np.isfinite(value) and value > 0):
+        if not 0 < value <= float(np.finfo(np.float32).max):
             raise ValueError(f"{name} must be a finite number above 0, not {value!r}")
+        if name != "learning_rate" and not isinstance(value, int | np.integer):
+            raise ValueError(f"{name} must be a whole number, not {value!r}")
 
     flat = x.reshape(len(x), int(np.prod(x.shape[1:])))
     noise = np.empty_like(flat)
@@ -97,16 +101,20 @@ def search(
     return noise.reshape(x.shape), steps
 
 
-def reached(model, x, noise, y_target, batch_size=1000):
+def reached(model, x, noise, y_target, batch_size=10000):
     """Which of the images clip(x + noise, 0, 1) are classified as their targets: bool (n,)."""
     return classify(model, x, noise, batch_size) == y_target
 
 
-def classify(model, x, noise, batch_size=1000):
+def classify(model, x, noise, batch_size=10000):
     """What the model says of clip(x + noise, 0, 1): int64 (n,)."""
     from common import models
 
-    return models.classify(model, np.clip(x + noise, 0, 1))
+    labels = np.empty(len(x), np.int64)
+    for start in range(0, len(x), batch_size):
+        batch = slice(start, start + batch_size)
+        labels[batch] = models.classify(model, np.clip(x[batch] + noise[batch], 0, 1))
+    return labels
 
 
 def _checked(model, x, y_target):

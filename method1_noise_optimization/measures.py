@@ -5,7 +5,9 @@ import numpy as np
 
 def sizes(noises):
     """|r|_2 of each noise image, (n,) float64."""
-    return np.sqrt((noises.reshape(len(noises), -1).astype(np.float64) ** 2).sum(axis=1))
+    flat = noises.reshape(len(noises), int(np.prod(noises.shape[1:])))
+    # Squared and summed in float64, without a copy of all the noise in it.
+    return np.sqrt(np.einsum("nd,nd->n", flat, flat, dtype=np.float64))
 
 
 def summary(noises, reached):

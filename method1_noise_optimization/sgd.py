@@ -56,6 +56,8 @@ def _steps(model, x, target, r, left, rate, regularization):
         gradient = tape.gradient(loss, r)
         reached |= lead(z, target) > LEAD
         going = ~reached & (taken < left)
-        r = tf.where(going[:, tf.newaxis], r - rate * gradient, r)
+        # Beyond ±1 a pixel is black or white anyway; ±2 says so and keeps r from overflowing.
+        new_r = tf.clip_by_value(r - rate * gradient, -2, 2)
+        r = tf.where(going[:, tf.newaxis], new_r, r)
         taken += tf.cast(going, taken.dtype)
     return r, taken, reached

@@ -64,9 +64,10 @@ def gradient_signs(model, x, y, *, batch_size=1000):
     """sign(∇ₓ J(x, y)) of any number of images, a batch at a time.
 
     x: float32 (n, ...) in [0, 1].  y: integers (n,).  Returns float32 like x, of -1, 0 and 1.
-    Raises ValueError when labels and images do not match.
+    Raises ValueError for a batch_size below 1, pixels outside [0, 1] or not numbers, and labels
+    that do not match the images or the model.
     """
-    x, y = checked(model, x, y)
+    x, y = checked(model, x, y, batch_size)
     sign = np.empty_like(x)
     for start in range(0, len(x), batch_size):
         batch = slice(start, start + batch_size)
@@ -90,11 +91,13 @@ def fgsm(model, x, y, eps, *, targeted=False, batch_size=1000):
 
     x: float32 (n, ...) in [0, 1].  y: integers (n,).  eps: at least 0, in pixel units.
     Returns x_adv: float32, the shape of x, in [0, 1] and within eps of x.
-    Raises ValueError when eps is negative or not finite, or labels and images do not match.
+    Raises ValueError when eps is negative or not finite, for a batch_size below 1, pixels outside
+    [0, 1] or not numbers, and labels that do not match the images or the model.
     """
     if not (np.isfinite(eps) and eps >= 0):
         raise ValueError(f"eps must be a finite number of at least 0, not {eps!r}")
-    x, y = checked(model, x, y)
+    x, y = checked(model, x, y, batch_size)
+    eps = min(eps, 1)  # further is out of the box, and in float32 it may be infinite
     step = tf.constant(-eps if targeted else eps, tf.float32)
     fused = _is_linear(model)
     x_adv = np.empty_like(x)
@@ -129,19 +132,22 @@ def smallest_eps(
 
     x: float32 (n, ...) in [0, 1].  y_target: integers (n,).  tol: how far above the crossing
     the answer may lie.  All in pixel units.  confidence: ask for more than that probability of
-    the target, from 0 (being classified as it is enough) to below 1.
+    the target, from 0 (being classified as it is enough) to below 1.  Logits that are `LEAD` or
+    less apart are a tie, and no class.
     Returns (eps, x_adv): float32 (n,), NaN where no eps up to max_eps will do, and 0 where x is
     classified as its target already; float32 like x, the adversarial images at exactly that
     eps, and x itself where there is none.
     Raises ValueError when max_eps, tol or resolution is not above 0, confidence is not in
-    [0, 1), or labels and images do not match.
+    [0, 1), for a batch_size below 1, pixels outside [0, 1] or not numbers, and labels that do not
+    match the images or the model.
     """
     for name, value in (("max_eps", max_eps), ("tol", tol), ("resolution", resolution)):
         if not (np.isfinite(value) and value > 0):
             raise ValueError(f"{name} must be a finite number above 0, not {value!r}")
     if not 0 <= confidence < 1:
         raise ValueError(f"confidence must be at least 0 and below 1, not {confidence!r}")
-    x, y_target = checked(model, x, y_target)
+    x, y_target = checked(model, x, y_target, batch_size)
+    max_eps = min(max_eps, 1)  # all pixels have reached their bound by then
     confidence = tf.constant(confidence, tf.float32)
     steps = int(np.ceil(max_eps / resolution - 1e-9))
     grid = np.minimum(np.arange(steps + 1) * resolution, max_eps).astype(np.float32)
@@ -211,8 +217,10 @@ def _reached(model, x, sign, y_target, confidence, eps):
     return tf.reshape((lead > LEAD) & (p > confidence), [n, k])
 
 
-def checked(model, x, y):
+def checked(model, x, y, batch_size):
     """x as float32 and y as int64 arrays, once they are seen to fit each other and the model."""
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, not {batch_size!r}")
     x, y = np.asarray(x, np.float32), np.asarray(y)
     classes = model.output_shape[-1]
     takes = tuple(model.input_shape[1:])
@@ -220,6 +228,9 @@ def checked(model, x, y):
         size not in (None, found) for size, found in zip(takes, x.shape[1:], strict=True)
     ):
         raise ValueError(f"images are {x.shape}, but the model takes (n, *{takes})")
+    # Written so that NaN fails too.
+    if x.size and not (x.min() >= 0 and x.max() <= 1):
+        raise ValueError("images have pixels outside [0, 1], or not numbers")
     if y.shape != x.shape[:1] or not np.issubdtype(y.dtype, np.integer):
         raise ValueError(f"labels are {y.dtype} {y.shape}, not integers {x.shape[:1]}")
     if len(y) and not (y.min() >= 0 and y.max() < classes):

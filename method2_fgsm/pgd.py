@@ -34,8 +34,9 @@ def pgd(model, x, y, eps, *, steps=40, step_size=None, seed=0, batch_size=1000):
     step_size, which is 2.5 * eps / steps if not given, so that the whole box is within reach.
     seed: of the start; it makes the images independent of the batch size.
     Returns x_adv: float32, the shape of x, in [0, 1] and within eps of x.
-    Raises ValueError when eps or step_size is negative or not finite, steps is below 1, or labels
-    and images do not match.
+    Raises ValueError when eps or step_size is negative or not finite, steps or batch_size is below
+    1, for pixels outside [0, 1] or not numbers, and for labels that do not match the images or
+    the model.
     """
     step_size = 2.5 * eps / max(steps, 1) if step_size is None else step_size
     for name, value in (("eps", eps), ("step_size", step_size)):
@@ -43,7 +44,9 @@ def pgd(model, x, y, eps, *, steps=40, step_size=None, seed=0, batch_size=1000):
             raise ValueError(f"{name} must be a finite number of at least 0, not {value!r}")
     if steps < 1:
         raise ValueError(f"steps must be at least 1, not {steps!r}")
-    x, y = fgsm.checked(model, x, y)
+    x, y = fgsm.checked(model, x, y, batch_size)
+    # Further is out of the box, and in float32 it may be infinite.
+    eps, step_size = min(eps, 1), min(step_size, 2)
     rng = np.random.default_rng(seed)
     step_size, box = tf.constant(step_size, tf.float32), tf.constant(eps, tf.float32)
     x_adv = np.empty_like(x)

@@ -87,3 +87,17 @@ def test_a_programme_without_a_solution_is_told_by_its_dual():
     assert np.isfinite(p).all()
     p, _, _ = solve(c, 0 * A, np.full((5, 3), 1.0), tf.float32)
     np.testing.assert_allclose(p, c, rtol=1e-6)
+
+
+def test_constraints_that_say_the_same_are_as_good_as_one():
+    rng = np.random.default_rng(2)
+    c, a = rng.uniform(0, 1, (5, 30)), rng.normal(size=(5, 1, 30))
+    b = (a * c[:, np.newaxis]).sum(axis=2) + 0.5
+    once, _, _ = solve(c, a, b)
+    for count in (1, 2, 100):
+        same = np.repeat(a, count, axis=1), np.repeat(b, count, axis=1)
+        none = np.zeros((5, 100, 30)), np.full((5, 100), -1.0)  # constraints that do not count
+        A, limits = (np.concatenate(pair, axis=1) for pair in zip(same, none, strict=True))
+        for dtype, atol in ((tf.float64, 1e-12), (tf.float32, 1e-6)):
+            p, _, _ = solve(c, A, limits, dtype)
+            np.testing.assert_allclose(p, once, atol=atol)

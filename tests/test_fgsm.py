@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from common import models
-from method2_fgsm import fgsm
+from method2_fgsm import fgsm, pgd
 
 
 def cross_entropy(logits, y):
@@ -227,12 +227,33 @@ def test_a_tolerance_below_the_spacing_of_float32_ends(trained, right):
     assert np.isfinite(eps).all()
 
 
+def test_more_than_the_whole_range_of_a_pixel_is_the_whole_range(trained, digits):
+    """Even where float32 has no such number: 1e39 times a gradient of zero is no step."""
+    x, y = digits[0][:5], digits[1][:5]
+    blank = keras.models.clone_model(trained["softmax"])
+    blank.set_weights([0 * w for w in blank.get_weights()])
+    for model in (trained["softmax"], blank):
+        np.testing.assert_array_equal(
+            fgsm.fgsm(model, x, y, 1e39), np.clip(x + fgsm.gradient_signs(model, x, y), 0, 1)
+        )
+        eps, _ = fgsm.smallest_eps(model, x, (y + 1) % 10, max_eps=1e39)
+        expected, _ = fgsm.smallest_eps(model, x, (y + 1) % 10)
+        np.testing.assert_array_equal(eps, expected)
+        x_adv = pgd.pgd(model, x, y, 1e39, steps=2, step_size=1e39)
+        assert x_adv.min() >= 0
+        assert x_adv.max() <= 1
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"eps": -0.1}, "eps"),
         ({"eps": np.nan}, "eps"),
         ({"x": np.zeros((2, 27, 28))}, "images"),
+        ({"x": np.full((2, 28, 28), np.nan)}, "outside"),
+        ({"x": np.full((2, 28, 28), 255)}, "outside"),
+        ({"batch_size": 0}, "batch_size"),
+        ({"batch_size": -5}, "batch_size"),
         ({"y": np.array([1, 2, 3])}, "labels"),
         ({"y": np.array([1.0, 2.0])}, "labels"),
         ({"y": np.array([1, 10])}, "0 to 9"),

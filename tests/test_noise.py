@@ -185,6 +185,17 @@ def test_no_images_are_no_trouble(stubborn, method):
     assert noise.shape == (0, 28, 28)
 
 
+def test_a_learning_rate_at_which_the_noise_diverges_still_ends_in_the_box():
+    """The step of the l2 term alone is r ← r - 100 · 2 r / 4, which grows 49 times each step."""
+    model = keras.Sequential([keras.Input((2, 2)), keras.layers.Flatten(), keras.layers.Dense(2)])
+    model.set_weights([np.float32([[1, -1]] * 4), np.float32([0, 9])])  # always says 1
+    x = np.full((1, 2, 2), 0.5, np.float32)
+    noise, steps = attack.search(model, x, np.array([0]), learning_rate=100, max_steps=100)
+    assert steps == [100]
+    assert np.isfinite(noise).all()
+    assert ((x + noise >= 0) & (x + noise <= 1)).all()
+
+
 def test_minimal_settles_where_linear_pieces_meet():
     """z_0 - z_1 = 2 (p_0 + p_1) - 4 |p_0 - p_1| - 2: the region is a wedge, its edge (½, ½)."""
     model = keras.Sequential(
@@ -219,8 +230,11 @@ def test_minimal_settles_where_linear_pieces_meet():
         ({"regularization": "l3"}, "unknown regularization"),
         ({"learning_rate": 0}, "learning_rate"),
         ({"learning_rate": np.nan}, "learning_rate"),
+        ({"learning_rate": 1e39}, "learning_rate"),
         ({"max_steps": 0}, "max_steps"),
+        ({"max_steps": 2.5}, "max_steps"),
         ({"batch_size": -1}, "batch_size"),
+        ({"batch_size": 2.5}, "batch_size"),
         ({"x": np.zeros((2, 28, 27))}, "images are"),
         ({"x": np.full((2, 28, 28), 1.5)}, "outside"),
         ({"x": np.full((2, 28, 28), np.nan)}, "outside"),

@@ -1,0 +1,324 @@
+"""Whatever images, labels, sizes and weights an attack is given, it keeps its promises.
+
+Hypothesis draws them: no image, one, an odd number; all black, all white, any pixels between;
+targets that are the prediction already; networks that are linear, piecewise linear, convolutional,
+with logits in the millions, or with a gradient that is zero everywhere.  The examples are the
+same in every run.
+"""
+
+from functools import cache
+from math import ceil, log2
+from unittest import mock
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given, note, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from common import models
+from common.box_projection import project
+from method1_noise_optimization import attack, lbfgs
+from method1_noise_optimization.settings import METHODS, REGULARIZATIONS
+from method2_fgsm import fgsm, pgd
+
+SETTINGS = settings(deadline=None, derandomize=True, max_examples=20, database=None)
+# Each new number of images means tracing anew, so there are few.
+COUNTS = (0, 1, 3, 7)
+WEIGHTS = ("random", "random", "huge", "constant", "zero")
+NETWORKS = ("vector", "table", "colour")
+ROUNDING = 1e-6  # of float32, for numbers about 1
+
+
+@cache
+def network(name):
+    """A small network: made once, its weights are changed."""
+    layers = {
+        "vector": [keras.Input((4,)), keras.layers.Dense(2)],
+        "table": [
+            keras.Input((3, 5)),
+            keras.layers.Flatten(),
+            keras.layers.Dense(6, activation="relu"),
+            keras.layers.Dense(3),
+        ],
+        "colour": [
+            keras.Input((6, 4, 3)),
+            keras.layers.Conv2D(3, 3, activation="relu"),
+            keras.layers.Flatten(),
+            keras.layers.Dense(4),
+        ],
+    }
+    return keras.Sequential(layers[name])
+
+
+@pytest.fixture(scope="module", autouse=True)
+def networks():
+    """All of them before Hypothesis draws, because Keras uses Python's random numbers for it."""
+    for name in NETWORKS:
+        network(name)
+
+
+def reweigh(model, kind, seed):
+    """Random weights; logits in the millions; logits that never change; or nothing but zeros."""
+    rng = np.random.default_rng(seed)
+    weights = [rng.normal(size=w.shape) for w in model.get_weights()]
+    *_, kernel, bias = weights
+    if kind == "huge":
+        kernel *= 1e6
+        bias *= 1e6
+    elif kind == "constant":
+        kernel *= 0
+    elif kind == "zero":
+        weights = [0 * w for w in weights]
+    model.set_weights(weights)
+
+
+def logits(model, x):
+    if not len(x):  # Keras's own convolution cannot do that
+        return np.zeros((0, model.output_shape[-1]))
+    return model(x, training=False).numpy().astype(np.float64)
+
+
+def lead(model, x, y):
+    """How far the logit of y is ahead of the others, and how much of that may be rounding."""
+    z = logits(model, x)
+    rows = np.arange(len(x))
+    chosen = z[rows, y]
+    slack = 1e-5 * np.abs(z).max(axis=1, initial=0)
+    z[rows, y] = -np.inf
+    return chosen - z.max(axis=1, initial=-np.inf), slack
+
+
+@st.composite
+def problems(draw, networks=NETWORKS, weights=WEIGHTS, counts=COUNTS):
+    """A network, images for it, and a label for each."""
+    name = draw(st.sampled_from(networks))
+    kind, seed = draw(st.sampled_from(weights)), draw(st.integers(0, 99))
+    note(f"{name}, {kind} weights, seed {seed}")
+    model = network(name)
+    reweigh(model, kind, seed)
+    shape = (draw(st.sampled_from(counts)), *model.input_shape[1:])
+    pixels = draw(
+        st.sampled_from(
+            (
+                st.just(0.0),
+                st.just(1.0),
+                st.sampled_from((0.0, 1.0)),
+                # TensorFlow takes subnormal numbers for zeros.
+                st.floats(0, 1, width=32, allow_subnormal=False),
+            )
+        )
+    )
+    x = draw(arrays.arrays(np.float32, shape, elements=pixels))
+    if draw(st.booleans()):
+        return model, x, logits(model, x).argmax(axis=1)
+    classes = model.output_shape[-1]
+    return model, x, draw(arrays.arrays(np.int64, len(x), elements=st.integers(0, classes - 1)))
+
+
+sizes = st.one_of(st.sampled_from((0.0, 1.0)), st.floats(0, 1))
+
+
+def assert_images_like(x_adv, x):
+    assert x_adv.shape == x.shape
+    assert x_adv.dtype == np.float32
+    assert ((x_adv >= 0) & (x_adv <= 1)).all()  # and so finite
+
+
+@SETTINGS
+@given(problems(), sizes, st.booleans())
+def test_the_sign_step_is_an_image_within_eps(problem, eps, targeted):
+    model, x, y = problem
+    x_adv = fgsm.fgsm(model, x, y, eps, targeted=targeted)
+    assert_images_like(x_adv, x)
+    assert (np.abs(x_adv - x) <= eps + ROUNDING).all()
+    if eps == 0:
+        np.testing.assert_array_equal(x_adv, x)
+    sign = fgsm.gradient_signs(model, x, y)
+    assert np.isin(sign, (-1, 0, 1)).all()
+    step = np.float32(-eps if targeted else eps)
+    np.testing.assert_allclose(x_adv, np.clip(x + step * sign, 0, 1), atol=ROUNDING)
+
+
+@SETTINGS
+@given(problems(weights=("constant", "zero")), sizes)
+def test_without_a_gradient_no_attack_moves_an_image_further_than_its_start(problem, eps):
+    model, x, y = problem
+    assert not fgsm.gradient_signs(model, x, y).any()
+    np.testing.assert_array_equal(fgsm.fgsm(model, x, y, eps), x)
+    found, x_adv = fgsm.smallest_eps(model, x, y, resolution=0.1)
+    ahead, _ = lead(model, x, y)
+    np.testing.assert_array_equal(found, np.where(ahead > fgsm.LEAD, 0, np.nan))
+    np.testing.assert_array_equal(x_adv, x)
+    once, many = (pgd.pgd(model, x, y, eps, steps=steps) for steps in (1, 5))
+    np.testing.assert_array_equal(once, many)
+
+
+@SETTINGS
+@given(problems(), sizes, st.integers(1, 6), st.integers(0, 2**32 - 1))
+def test_projected_gradient_descent_stays_within_eps_and_its_steps(problem, eps, steps, seed):
+    model, x, y = problem
+    with mock.patch.object(pgd, "_step", wraps=pgd._step) as step:
+        x_adv = pgd.pgd(model, x, y, eps, steps=steps, seed=seed)
+    assert step.call_count <= steps
+    assert_images_like(x_adv, x)
+    assert (np.abs(x_adv - x) <= eps + ROUNDING).all()
+    if eps == 0:
+        np.testing.assert_array_equal(x_adv, x)
+
+
+@SETTINGS
+@given(problems(), st.sampled_from((0.01, 0.3, 1.0)), st.sampled_from((0.0, 0.0, 0.9)))
+def test_the_smallest_eps_is_one_at_which_the_image_is_its_target(problem, max_eps, confidence):
+    model, x, y = problem
+    resolution, tol = 0.01, 1e-4
+    with mock.patch.object(fgsm, "_reached", wraps=fgsm._reached) as reached:
+        eps, x_adv = fgsm.smallest_eps(
+            model, x, y, max_eps=max_eps, confidence=confidence, resolution=resolution, tol=tol
+        )
+    grid = np.minimum(np.arange(ceil(max_eps / resolution - 1e-9) + 1) * resolution, max_eps)
+    assert reached.call_count <= len(grid) + ceil(log2(resolution / tol)) + 1
+    assert_images_like(x_adv, x)
+    assert eps.shape == y.shape
+    assert eps.dtype == np.float32
+    found = np.isfinite(eps)
+    assert ((eps[found] >= 0) & (eps[found] <= np.float32(max_eps))).all()
+
+    sign = fgsm.gradient_signs(model, x, y)
+    distance = np.nan_to_num(eps).reshape(-1, *[1] * (x.ndim - 1))
+    np.testing.assert_array_equal(x_adv, np.clip(x - distance * sign, 0, 1))
+    ahead, slack = lead(model, x_adv, y)
+    assert (ahead > -slack)[found].all()
+    p = models.softmax(logits(model, x_adv))[np.arange(len(x)), y]
+    assert (p > confidence - 1e-4)[found & (slack < 1e-4)].all()
+    if confidence == 0:
+        ahead, slack = lead(model, x, y)
+        assert (eps[ahead > fgsm.LEAD + slack] == 0).all()
+        for tried in grid:
+            ahead, slack = lead(model, np.clip(x - np.float32(tried) * sign, 0, 1), y)
+            assert not (ahead > fgsm.LEAD + slack)[~found].any()
+            assert not (ahead > fgsm.LEAD + slack)[found & (eps > tried + tol)].any()
+
+
+@SETTINGS
+@given(problems(networks=("vector", "table"), weights=("random",), counts=(7,)), sizes)
+def test_how_many_images_go_at_a_time_does_not_matter(problem, eps):
+    model, x, y = problem
+    for found in (
+        lambda n: fgsm.fgsm(model, x, y, eps, batch_size=n),
+        lambda n: fgsm.gradient_signs(model, x, y, batch_size=n),
+        lambda n: pgd.pgd(model, x, y, eps, steps=3, batch_size=n),
+        lambda n: np.nan_to_num(fgsm.smallest_eps(model, x, y, resolution=0.1, batch_size=n)[0]),
+    ):
+        np.testing.assert_allclose(found(3), found(1000), atol=2e-4)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@SETTINGS
+@given(
+    problems(),
+    st.sampled_from(REGULARIZATIONS),
+    st.sampled_from((1, 7, 30)),
+    st.sampled_from((1e-3, 0.1, 1e4)),
+    st.sampled_from((3, 1000)),
+)
+def test_noise_stays_in_the_box_and_within_its_steps(
+    method, problem, regularization, max_steps, learning_rate, batch_size
+):
+    model, x, y = problem
+    noise, steps = attack.search(
+        model,
+        x,
+        y,
+        method=method,
+        regularization=regularization,
+        max_steps=max_steps,
+        learning_rate=learning_rate,
+        batch_size=batch_size,
+    )
+    assert noise.shape == x.shape
+    assert noise.dtype == np.float32
+    assert_images_like(x + noise, x)
+    assert steps.shape == y.shape
+    assert steps.dtype == np.int64
+    # One minimisation at the smallest c, then one for each halving of the range of c.
+    most = max_steps * (1 + lbfgs.ROUNDS if method == "lbfgs" else 1)
+    assert ((steps >= 0) & (steps <= most)).all()
+    ahead, slack = lead(model, x, y)
+    assert not noise[ahead > 2e-4 + slack].any()  # they are their targets already
+
+
+@SETTINGS
+@given(
+    st.integers(0, 2**32 - 1),
+    st.sampled_from((0.0, 1e-6, 1.0, 1e6)),
+    st.sampled_from((0.0, 0.5)),
+    st.sampled_from((tf.float32, tf.float64)),
+)
+def test_the_projection_is_in_the_box_and_its_bound_holds(seed, size, twins, dtype):
+    """Constraints that are alike, that do not count, or whose numbers are tiny, huge or zero."""
+    rng = np.random.default_rng(seed)
+    c, q = rng.integers(0, 3, (2, 3, 6)) / 2  # q is a point of the box that satisfies them all
+    A = rng.normal(size=(3, 40, 6)) * size * rng.integers(0, 2, (3, 40, 1))
+    A[rng.random((3, 40)) < twins] = size
+    b = (A @ q[..., np.newaxis])[..., 0]
+    A, b, c = (tf.constant(array, dtype) for array in (A, b, c))
+    p, mu, dual = (part.numpy() for part in project(c, A, b, tf.zeros_like(b), 50))
+    assert ((p >= 0) & (p <= 1)).all()
+    assert ((mu >= 0) & np.isfinite(mu)).all()
+    nearest_at_most = ((q - c.numpy()) ** 2).sum(axis=1) / 2
+    assert (dual <= nearest_at_most + 1e-4 * (1 + np.abs(mu * b.numpy()).sum(axis=1))).all()
+
+
+def with_pixel(value):
+    def change(x, y, place):
+        x.flat[place % x.size] = value
+        return x, y
+
+    return change
+
+
+def with_label(value):
+    def change(x, y, place):
+        y[place % len(y)] = value
+        return x, y
+
+    return change
+
+
+FLAWS = {
+    "a pixel that is no number": with_pixel(np.nan),
+    "an infinite pixel": with_pixel(np.inf),
+    "a pixel below 0": with_pixel(-0.001),
+    "a pixel above 1": with_pixel(1.001),
+    "a label below 0": with_label(-1),
+    "a label beyond the classes": with_label(4),
+    "no axis for the images": lambda x, y, _: (x[0], y),
+    "one axis more": lambda x, y, _: (x[..., np.newaxis], y),
+    "a column missing": lambda x, y, _: (x[..., 1:], y),
+    "one label too few": lambda x, y, _: (x, y[1:]),
+    "labels in a column": lambda x, y, _: (x, y[:, np.newaxis]),
+    "one label for all": lambda x, y, _: (x, y[0]),
+    "labels that are not whole": lambda x, y, _: (x, y + 0.5),
+    "labels that are true or false": lambda x, y, _: (x, y > 0),
+    "images of another network, none of them": lambda x, y, _: (x[:0, :2], y[:0]),
+}
+ATTACKS = {
+    "fgsm": lambda *problem: fgsm.fgsm(*problem, 0.1),
+    "gradient_signs": fgsm.gradient_signs,
+    "smallest_eps": fgsm.smallest_eps,
+    "pgd": lambda *problem: pgd.pgd(*problem, 0.1),
+    "find_noise": attack.find_noise,
+}
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+@pytest.mark.parametrize("flaw", FLAWS)
+@SETTINGS
+@given(place=st.integers(0, 1000))
+def test_what_is_no_image_or_no_label_is_refused(name, flaw, place):
+    x, y = np.full((3, 6, 4, 3), 0.5, np.float32), np.array([0, 1, 2])
+    with pytest.raises(ValueError, match=r"images|labels|targets"):
+        ATTACKS[name](network("colour"), *FLAWS[flaw](x, y, place))

@@ -1,0 +1,112 @@
+"""Every script, run twice with one seed, leaves the same bytes; another seed chooses otherwise."""
+
+import importlib
+import os
+
+import numpy as np
+import pytest
+
+from common import data, files, models, results, samples
+
+METHOD1 = "method1_noise_optimization"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_digits(trained, tmp_path_factory):
+    """Thirty digits as samples, and a small test set for the scripts that take all of it."""
+    real = data.load
+    with pytest.MonkeyPatch.context() as patch:
+        path = tmp_path_factory.mktemp("samples") / "samples.npz"
+        images, labels, indices = samples.draw(30, 0)
+        np.savez(path, images=images, labels=labels, indices=indices)
+        patch.setattr(samples, "PATH", path)
+        patch.setattr(data, "load", lambda split: [part[:600] for part in real(split)])
+        yield path
+
+
+# The script, its arguments, and what it writes: OUTPUT stands for the path.
+SCRIPTS = {
+    "generate_5k": ("common.generate_5k", ("--count", "40"), "o.npz"),
+    "epsilon": ("method2_fgsm.epsilon", ("--model", "mlp", "--count", "2"), "o.png"),
+    "two_to_six": ("method2_fgsm.two_to_six", ("--model", "mlp", "--count", "2"), "o.png"),
+    "mnist_fast_gradient": ("method2_fgsm.mnist_fast_gradient", ("--model", "cnn"), "o.npz"),
+    "accuracy_vs_epsilon": ("method2_fgsm.accuracy_vs_epsilon", (), "o.png"),
+    "imnet_fast_gradient": ("method2_fgsm.imnet_fast_gradient", (), "o.csv"),
+    "sgd": (f"{METHOD1}.attack_mnist", ("--method", "sgd"), "o.npz"),
+    "lbfgs": (f"{METHOD1}.attack_mnist", ("--method", "lbfgs"), "o.npz"),
+    "minimal": (f"{METHOD1}.attack_mnist", ("--method", "minimal"), "o.npz"),
+    "compare_methods": (f"{METHOD1}.compare_methods", ("--limit", "10"), "o.png"),
+    "every_pair": (f"{METHOD1}.every_pair", ("--count", "1"), "o.png"),
+    "exact": ("logreg_softmax.exact", ("--limit", "20"), "o.png"),
+}
+
+
+def contents(folder):
+    return {name: (folder / name).read_bytes() for name in sorted(os.listdir(folder))}
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_the_same_seed_gives_the_same_bytes(tmp_path, name):
+    module, arguments, output = SCRIPTS[name]
+    main = importlib.import_module(module).main
+    written = []
+    for run in ("first", "second"):
+        (tmp_path / run).mkdir()
+        main([*arguments, "--output", str(tmp_path / run / output)])
+        written.append(contents(tmp_path / run))
+    assert written[0] == written[1]
+    assert len(written[0]) == (2 if output.endswith(".csv") else 1)
+
+
+def test_training_twice_gives_the_same_weights_predictions_and_figure(tmp_path, monkeypatch):
+    from logreg_softmax import train
+
+    written, weights = [], []
+    for run in ("first", "second"):
+        monkeypatch.setattr(files, "WEIGHTS", tmp_path / run / "weights")
+        monkeypatch.setattr(files, "IMG", tmp_path / run / "img")
+        (tmp_path / run).mkdir()
+        paths = train.main(["--epochs", "1"])
+        # The weights file holds the time at which it was written; what it says has to be equal.
+        weights.append(models.load("softmax").get_weights())
+        written.append([path.read_bytes() for path in paths if path.suffix != ".h5"])
+    assert written[0] == written[1]
+    for one, other in zip(*weights, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("script", ["visualize_mnist", "visualize_adv_examples"])
+def test_pictures_of_results_repeat_and_follow_the_seed(tmp_path, script):
+    folder = "method2_fgsm" if script == "visualize_mnist" else METHOD1
+    rng = np.random.default_rng(0)
+    xs = rng.uniform(size=(40, 28, 28)).astype(np.float32)
+    y = rng.integers(0, 10, 40)
+    path = tmp_path / "results.npz"
+    results.save(
+        path, xs=xs, noises=0 * xs, y_trues=y, y_preds=y, y_preds_adversarial=(y + 1) % 10,
+        y_targets=(y + 1) % 10, config={"model": "mlp", "eps": 0.1, "method": "minimal"},
+    )  # fmt: skip
+    main = importlib.import_module(f"{folder}.{script}").main
+    pictures = []
+    for seed in ("0", "0", "1"):
+        options = ("--rows", "1", "--columns", "2", "--seed", seed)
+        main([str(path), *options, "--output", str(tmp_path / "o.png")])
+        pictures.append((tmp_path / "o.png").read_bytes())
+    assert pictures[0] == pictures[1] != pictures[2]
+
+
+@pytest.mark.parametrize(
+    ("module", "arguments", "chosen"),
+    [
+        ("common.generate_5k", ("--count", "40"), "indices"),
+        (f"{METHOD1}.attack_mnist", ("--method", "sgd"), "y_targets"),
+    ],
+)
+def test_another_seed_makes_another_choice(tmp_path, module, arguments, chosen):
+    choices = []
+    for seed in ("0", "1"):
+        path = tmp_path / "o.npz"
+        importlib.import_module(module).main([*arguments, "--seed", seed, "--output", str(path)])
+        with np.load(path) as arrays:
+            choices.append(arrays[chosen])
+    assert (choices[0] != choices[1]).any()
