@@ -3,7 +3,7 @@
     python tests/benchmarks/distribution.py
     python tests/benchmarks/distribution.py --count 2000 --only photos
 
-Photographs: a folder of COUNT (tests/benchmarks/photo_stream.py) is attacked with EfficientNet-
+Photographs: a folder of COUNT (tests/benchmarks/memory.py) is attacked with EfficientNet-
 Lite0 by one worker that is tied to one core, and by two, each tied to a core of its own.  The
 throughput is the one the script prints, that of the attack with reading and compilation; "in
 all" has the start of TensorFlow, the network and the merging in it too.  Training: an epoch of
@@ -27,7 +27,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from photo_stream import make_folder
+from memory import make_folder
 
 from common import command, files, models
 from common.command import Failure
