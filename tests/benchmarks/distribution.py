@@ -27,7 +27,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from memory import make_folder
+from memory import write_photographs
 
 from common import command, files, models
 from common.command import Failure
@@ -96,7 +96,7 @@ def photographs(count, folder):
     """Throughput of one and of two workers; returns (photographs a second, seconds besides)."""
     images = folder / "photographs"
     images.mkdir()
-    make_folder(images, count)
+    write_photographs(images, count)
     print(f"{count} photographs, EfficientNet-Lite0, a core for each worker")
     print("workers   photographs a second   in all, s")
     rates, besides = [], []
