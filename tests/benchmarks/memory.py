@@ -1,7 +1,7 @@
 """Peak memory and time of the attack scripts on all 70,000 digits and 5,000 photographs.
 
     python tests/benchmarks/memory.py                    minutes: all but lbfgs
-    python tests/benchmarks/memory.py --slow             hours: lbfgs as well
+    python tests/benchmarks/memory.py --slow             lbfgs as well: far longer
     python tests/benchmarks/memory.py --digits 5000 --photographs 500
 
 Each script runs in a process of its own, whose largest resident memory the operating system
