@@ -1,7 +1,11 @@
-"""Every script, run twice with one seed, leaves the same bytes; another seed chooses otherwise."""
+"""Every script, run twice with one seed, leaves the same bytes; another seed chooses otherwise.
+
+(For transfer.py, which wants all of the training set, tests/test_transfer.py says so.)
+"""
 
 import importlib
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -58,17 +62,28 @@ def test_the_same_seed_gives_the_same_bytes(tmp_path, name):
     assert len(written[0]) == (2 if output.endswith(".csv") else 1)
 
 
-def test_training_twice_gives_the_same_weights_predictions_and_figure(tmp_path, monkeypatch):
-    from logreg_softmax import train
-
+@pytest.mark.parametrize(
+    ("module", "arguments", "name"),
+    [
+        ("logreg_softmax.train", (), "softmax"),
+        ("common.train_mnist", ("--model", "cnn"), "cnn"),
+        ("common.train_mnist", ("--hidden", "10", "--activation", "relu"), "fc10-10_relu"),
+        ("method2_fgsm.adversarial_training", ("--model", "mlp"), "mlp_adversarial"),
+    ],
+)
+def test_training_twice_gives_the_same_weights_predictions_and_figures(
+    trained, tmp_path, monkeypatch, module, arguments, name
+):
+    plain = models.weights_path("mlp")
     written, weights = [], []
     for run in ("first", "second"):
         monkeypatch.setattr(files, "WEIGHTS", tmp_path / run / "weights")
         monkeypatch.setattr(files, "IMG", tmp_path / run / "img")
-        (tmp_path / run).mkdir()
-        paths = train.main(["--epochs", "1"])
+        files.WEIGHTS.mkdir(parents=True)
+        shutil.copy(plain, files.WEIGHTS)
+        paths = importlib.import_module(module).main([*arguments, "--epochs", "1"])
         # The weights file holds the time at which it was written; what it says has to be equal.
-        weights.append(models.load("softmax").get_weights())
+        weights.append(models.load(name).get_weights())
         written.append([path.read_bytes() for path in paths if path.suffix != ".h5"])
     assert written[0] == written[1]
     for one, other in zip(*weights, strict=True):

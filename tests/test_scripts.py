@@ -4,6 +4,7 @@ import ast
 import re
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -187,6 +188,19 @@ def test_reproduce_names_its_steps_and_skips_training_that_is_done(trained, caps
     assert "not trained again" in capsys.readouterr().out
     names = [step[0] for step in (*reproduce.STEPS, *reproduce.FULL_STEPS, reproduce.CHECK)]
     assert len(names) == len(set(names))
+
+
+def test_reproduce_checks_the_results_that_it_wrote_and_no_older_ones(monkeypatch):
+    written = [files.ROOT / "method2_fgsm" / "results_mnist_mlp.npz", files.COMMON / "mnist.npz"]
+    checked = []
+    monkeypatch.setitem(sys.modules, "attack", SimpleNamespace(main=lambda argv: written))
+    monkeypatch.setitem(
+        sys.modules, "check", SimpleNamespace(main=lambda argv: checked.append(argv) or [])
+    )
+    monkeypatch.setattr(reproduce, "STEPS", (("attack", "attack", ()),))
+    monkeypatch.setattr(reproduce, "CHECK", ("check", "check", ()))
+    assert reproduce.main([]) == written
+    assert checked == [[str(written[0])]]
 
 
 def test_methods_import_from_common_and_themselves_only():
