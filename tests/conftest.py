@@ -11,6 +11,11 @@ import pytest
 from common import data, files, models, samples, train_mnist
 from logreg_softmax import train
 
+# One thread each: two processes run the tests, and most of the arrays are small.  TensorFlow
+# reads this at its first operation, and so do the processes that the tests start.
+os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
+os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
+
 
 @pytest.fixture(scope="session", autouse=True)
 def own_folders(tmp_path_factory):
