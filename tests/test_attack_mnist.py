@@ -44,15 +44,6 @@ def test_what_is_saved_are_hits_on_correctly_classified_digits(trained, tmp_path
     assert out.splitlines()[-1].startswith("wrote ")
 
 
-def test_the_same_seed_gives_the_same_bytes_and_another_other_targets(trained, tmp_path):
-    first = run(tmp_path)
-    once = (tmp_path / "r.npz").read_bytes()
-    run(tmp_path)
-    assert (tmp_path / "r.npz").read_bytes() == once
-    other = run(tmp_path, "--seed", "1")
-    assert (first["y_targets"] != other["y_targets"]).any()
-
-
 def test_random_targets_are_all_other_digits_with_the_same_chance():
     y = np.repeat(np.arange(10), 900)
     counts = np.zeros((10, 10), int)

@@ -10,7 +10,7 @@ import shutil
 import numpy as np
 import pytest
 
-from common import data, files, models, results, samples
+from common import data, files, models, results, samples, train_mnist, training
 
 METHOD1 = "method1_noise_optimization"
 
@@ -88,6 +88,14 @@ def test_training_twice_gives_the_same_weights_predictions_and_figures(
     assert written[0] == written[1]
     for one, other in zip(*weights, strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+def test_another_seed_trains_other_weights():
+    optimizer = train_mnist.cosine_adam(2e-3)
+    options = {"epochs": 1, "batch_size": 500}
+    runs = [training.fit("softmax", optimizer, seed=seed, **options) for seed in (0, 1)]
+    for one, other in zip(*(model.get_weights() for model in runs), strict=True):
+        assert (one != other).any()
 
 
 @pytest.mark.parametrize("script", ["visualize_mnist", "visualize_adv_examples"])
