@@ -52,6 +52,7 @@ def run(main):
     What `main` puts into a KeyboardInterrupt (how to go on, say) is printed with it.
     """
     prog = one_line(Path(sys.argv[0]).name)
+    _refuse_another_checkout(prog)
     for stream in (sys.stdout, sys.stderr):
         # A file name may hold what the terminal cannot show; that must not end the run.
         stream.reconfigure(errors="backslashreplace")
@@ -80,6 +81,34 @@ def run(main):
             start = "\n" if sys.stderr.isatty() else ""
             print(f"{start}{prog}: interrupted{said.rstrip(': ')}", file=sys.stderr)
             sys.exit(130)
+
+
+def _refuse_another_checkout(prog):
+    """Exit with one line where the script lies in one checkout and `common` came from another.
+
+    Both may be installed in turn into one environment; each has its own code, weights and img.
+    """
+    here = Path(__file__).resolve()
+    script = Path(sys.argv[0]).resolve()
+    beside = script.parent.parent / "common" / here.name
+    if beside.is_file() and not beside.samefile(here):
+        sys.exit(
+            f"{prog}: error: the checkout installed is {one_line(here.parent.parent)}, not the one "
+            f"of this script: run `pip install -e {one_line(script.parent.parent)}`"
+        )
+
+
+def _interrupted_early(kind, error, trace):
+    """`sys.excepthook` of a script that still loads its packages, before `run` takes over."""
+    if issubclass(kind, KeyboardInterrupt):
+        print(f"{one_line(Path(sys.argv[0]).name)}: interrupted", file=sys.stderr)
+    else:
+        sys.__excepthook__(kind, error, trace)
+
+
+# Only where a script of this collection is what runs: other programs keep their own.
+if Path(sys.argv[0]).resolve().parent.parent == Path(__file__).resolve().parent.parent:
+    sys.excepthook = _interrupted_early
 
 
 @contextmanager

@@ -3,6 +3,8 @@
 Figures are made without pyplot: no window, no global list of open figures, and a faster start.
 """
 
+import textwrap
+
 import matplotlib
 from matplotlib.figure import Figure
 
@@ -25,9 +27,12 @@ COLOURS = (
 )
 LINE_STYLES = ("-", "-", "-", "-", "-", "--", "--", "--", "--", "--")
 
+# Of a title, an inch.
+LETTERS = 9.5
 # Inches; at 100 dots an inch, half of what Matplotlib can draw.
 LARGEST = 300
 
+METADATA = {".png": {"Software": None}, ".pdf": {"CreationDate": None}, ".svg": {"Date": None}}
 STYLE = {
     "figure.dpi": 100,
     "savefig.dpi": 100,
@@ -42,6 +47,7 @@ STYLE = {
     "legend.frameon": False,
     "image.interpolation": "nearest",
     "image.cmap": "gray",
+    "svg.hashsalt": "adversarial examples",
 }
 
 
@@ -57,14 +63,26 @@ def figure(width, height, title):
         )
     matplotlib.rcParams.update(STYLE)
     fig = Figure(figsize=(width, height), layout="constrained")
-    fig.suptitle(title, fontsize=14)
+    lines = (textwrap.fill(line, max(20, int(width * LETTERS))) for line in title.split("\n"))
+    fig.suptitle("\n".join(lines), fontsize=14)
     return fig
 
 
+def grid(count, columns, rows):
+    """How many columns and rows of a grid `count` images fill: (columns, rows), at most these."""
+    columns = min(columns, count)
+    return columns, min(rows, -(-count // columns))
+
+
 def save(fig, path):
-    """Write a figure as PNG, without the date and version that would make its bytes differ."""
+    """Write a figure as PNG, or as PDF or SVG where `path` ends so.
+
+    The date and the version, which would make the bytes of two runs differ, are left out.
+    """
+    suffix = path.suffix.lower()
+    name = suffix[1:] if suffix in METADATA else "png"
     with files.replacing(path) as temporary:
-        fig.savefig(temporary, format="png", metadata={"Software": None})
+        fig.savefig(temporary, format=name, metadata=METADATA["." + name])
 
 
 def digit(ax, image, title=None):

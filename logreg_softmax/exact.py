@@ -162,17 +162,19 @@ def main(argv=None):
     parser.add_argument(
         "--output",
         type=Path,
-        default=files.IMG / "exact_softmax.png",
-        help="the figure to write",
+        help="the figure to write (default: img/exact_softmax.png, for other digits than 2 and 6 "
+        "img/exact_softmax_{source}_to_{target}.png)",
     )
     args = parser.parse_args(argv)
     if args.source == args.target:
         parser.error(f"--source and --target are both {args.source}: choose two digits")
-    output = files.check_output(args.output)
+    other = "" if (args.source, args.target) == (2, 6) else f"_{args.source}_to_{args.target}"
+    output = files.check_output(args.output or files.IMG / f"exact_softmax{other}.png")
     x, y, _ = samples.load(args.samples)
     model = models.load("softmax")
     right = models.classify(model, x) == y
-    sources = x[right & (y == args.source)][:10]
+    every = x[right & (y == args.source)]
+    sources = every[:10]
     x, y = x[right][: args.limit], y[right][: args.limit]
     if not len(x) or not len(sources):
         raise command.Failure(
@@ -226,6 +228,12 @@ def main(argv=None):
         f"\nsteps {args.source} to {args.target}: {same:.1%} of the signs are those of "
         f"W_{args.target} - W_{args.source}"
     )
+    print(f"\nsign(W_{args.target} - W_{args.source}) for each of {len(every)} {args.source}s")
+    print(f"eps   seen as a {args.target}   no longer a {args.source}")
+    pattern = np.sign(difference).astype(np.float32)
+    for eps in (0.1, 0.2, 0.3):
+        seen = models.classify(model, np.clip(every + np.float32(eps) * pattern, 0, 1))
+        print(f"{eps:.1f}{(seen == args.target).mean():14.1%}{(seen != args.source).mean():17.1%}")
     print(f"wrote {files.show(output)}")
     return [output]
 

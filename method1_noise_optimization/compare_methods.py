@@ -84,10 +84,14 @@ def main(argv=None):
     )
     parser.add_argument("--seed", type=command.seed, default=0, help="of the random targets")
     parser.add_argument(
-        "--output", type=Path, default=files.IMG / "noise_methods.png", help="the figure to write"
+        "--output",
+        type=Path,
+        help="the figure to write (default: img/noise_methods.png, for other models than the MLP "
+        "with the model's name added)",
     )
     args = parser.parse_args(argv)
-    output = files.check_output(args.output)
+    other = "" if args.model == "mlp" else f"_{args.model}"
+    output = files.check_output(args.output or files.IMG / f"noise_methods{other}.png")
     x, y, _ = samples.load(args.samples)
     model = models.load(args.model)
 
@@ -117,10 +121,11 @@ def main(argv=None):
             noise, reached = noise_of(model, *part, way)
             rows.append((way, noise[: len(first)], reached[: len(first)]))
             largest = np.abs(noise[reached]).max(axis=(1, 2), initial=0)
-            lines.append(
-                f"{way:24}{reached.mean():7.1%}{sizes(noise[reached]).mean():13.4f}"
-                f"{largest.mean():15.4f}"
+            size = sizes(noise[reached])
+            means = (
+                f"{size.mean():13.4f}{largest.mean():15.4f}" if len(size) else f"{'-':>13}{'-':>15}"
             )
+            lines.append(f"{way:24}{reached.mean():7.1%}{means}")
             bar.update()
         lines.append(
             f"\n{'regularisation':24}mean |r|    mean r       max       min      published"

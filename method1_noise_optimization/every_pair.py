@@ -63,11 +63,12 @@ def main(argv=None):
     parser.add_argument(
         "--output",
         type=Path,
-        default=files.IMG / "noise_every_pair.png",
-        help="the figure to write",
+        help="the figure to write (default: img/noise_every_pair.png, for other models than the "
+        "MLP with the model's name added)",
     )
     args = parser.parse_args(argv)
-    output = files.check_output(args.output)
+    other = "" if args.model == "mlp" else f"_{args.model}"
+    output = files.check_output(args.output or files.IMG / f"noise_every_pair{other}.png")
     x, y, _ = samples.load(args.samples)
     model = models.load(args.model)
 
@@ -79,7 +80,8 @@ def main(argv=None):
         if len(kind) < args.count:
             raise command.Failure(
                 f"{files.show(args.samples)} has {len(kind)} correctly classified {digit}s: "
-                f"choose --count {max(len(kind), 1)} or a larger sample"
+                + (f"choose --count {len(kind)} or " if len(kind) else "draw ")
+                + "a larger sample with `python common/generate_5k.py`"
             )
     chosen = np.repeat(np.concatenate(kinds), 9)
     y_target = np.array([seen for digit in range(10) for _ in kinds[0] for seen in others(digit)])

@@ -12,15 +12,15 @@ linearise at the point p reached so far, solve, go to the solution, and repeat:
 
     p ← the point of the box nearest to x at which   g_k(p) + G_k·(x' - p) ≥ aim   for all k
 
-For a linear classifier that is the exact answer at once.  In a network of ReLUs and maxima the
-best point lies where several linear pieces meet, and the gradient ∇g_k at p jumps from piece to
-piece, for ever.  The remedy is that of stochastic approximation (Robbins & Monro 1951): the slope
-G_k is a running average of the gradients met on the way, with weights that fall like one over
-their number, so that it settles at the combination of the neighbouring pieces under which p is
-optimal.  A step costs one gradient, that of the lead over the strongest competitor at p; the
-other slopes wait for the steps at which their class is the strongest.  (Decoupling direction and
-norm with a decaying step, Rony et al. 2019, averages the gradients too, but then rescales and
-clips, which does not give the nearest point of the box.)
+For a linear classifier that is the exact answer as soon as each slope has been met.  In a network
+of ReLUs and maxima the best point lies where several linear pieces meet, and the gradient ∇g_k at
+p jumps from piece to piece, for ever.  The remedy is that of stochastic approximation (Robbins &
+Monro 1951): the slope G_k is a running average of the gradients met on the way, with weights that
+fall like one over their number, so that it settles at the combination of the neighbouring pieces
+under which p is optimal.  A step costs one gradient, that of the lead over the strongest
+competitor at p; the other slopes wait for the steps at which their class is the strongest.
+(Decoupling direction and norm with a decaying step, Rony et al. 2019, averages the gradients
+too, but then rescales and clips, which does not give the nearest point of the box.)
 
 `aim` is above zero by what the linearisation misses: it grows while an image is missed and
 shrinks while it is hit.  The smallest noise that was a hit is kept and, at the end, pulled
@@ -51,7 +51,7 @@ def find(model, x, y_target, *, max_steps, progress):
     """The nearest hits for one batch and how many steps each took.
 
     x (n, d) float32 in [0, 1], y_target (n,) int64.  Returns x_adv (n, d) float32 and steps
-    (n,) int64; where the target was never reached, x_adv is the last point tried.
+    (n,) int64; where no point tried reached the target, x_adv is the one that would have come next.
     """
     n, classes = len(x), model.output_shape[-1]
     best, steps = x.copy(), np.zeros(n, np.int64)

@@ -23,6 +23,7 @@ REMEDY = "run `python method1_noise_optimization/attack_mnist.py`"
 
 def draw(found, chosen, rows, columns, title):
     """The figure: `rows` by `columns` triples of the chosen images."""
+    columns, rows = plots.grid(len(chosen), columns, rows)
     fig = plots.figure(4.2 * columns, 1.75 * rows + 1.5, title)
     axes = fig.subplots(rows, 3 * columns, squeeze=False)
     for ax in axes.flat:
@@ -60,7 +61,10 @@ def main(argv=None):
     parser.add_argument("--columns", type=command.positive_int, default=3, help="digits across")
     parser.add_argument("--seed", type=command.seed, default=0, help="which digits")
     parser.add_argument(
-        "--output", type=Path, help="the figure to write (default: img/noise_{model}_{method}.png)"
+        "--output",
+        type=Path,
+        help="the figure to write (default: img/noise_{model}_{method}.png, "
+        "for sgd without or with L1 regularisation with _none or _l1 added)",
     )
     args = parser.parse_args(argv)
 
@@ -71,7 +75,9 @@ def main(argv=None):
         raise command.Failure(
             f"{files.show(args.results)} does not hold results of method 1: {REMEDY}"
         )
-    output = files.check_output(args.output or files.IMG / f"noise_{model}_{method}.png")
+    regularization = found["config"].get("regularization")
+    other = f"_{regularization}" if method == "sgd" and regularization in ("none", "l1") else ""
+    output = files.check_output(args.output or files.IMG / f"noise_{model}_{method}{other}.png")
 
     reached = found["y_preds_adversarial"] == found["y_targets"]
     if not reached.any():
@@ -81,7 +87,7 @@ def main(argv=None):
     chosen = np.random.default_rng(args.seed).permutation(np.flatnonzero(reached))
     title = f"{models.title(model)}, {method}"
     if method == "sgd":
-        title += f", regularisation {found['config'].get('regularization')}"
+        title += f", regularisation {regularization}"
     title += f": mean |r|₂ = {sizes(found['noises']).mean():.2f} over {len(reached):,} digits"
     figure = draw(found, chosen[: args.rows * args.columns], args.rows, args.columns, title)
     plots.save(figure, output)

@@ -77,11 +77,15 @@ def main(argv=None):
     parser = command.Parser(__doc__)
     source_to_target.add_arguments(parser)
     parser.add_argument(
-        "--output", type=Path, help="the figure to write (default: img/epsilon_{model}.png)"
+        "--output",
+        type=Path,
+        help="the figure to write (default: img/epsilon_{model}.png, for "
+        "other digits than 2 and 6 img/epsilon_{model}_{source}_to_{target}.png)",
     )
     args = parser.parse_args(argv)
     source_to_target.check_arguments(parser, args)
-    output = files.check_output(args.output or files.IMG / f"epsilon_{args.model}.png")
+    other = "" if (args.source, args.target) == (2, 6) else f"_{args.source}_to_{args.target}"
+    output = files.check_output(args.output or files.IMG / f"epsilon_{args.model}{other}.png")
 
     model = models.load(args.model)
     choice = source_to_target.choose(model, args.source, args.target, args.count)

@@ -72,11 +72,16 @@ def main(argv=None):
         help="one epsilon for all images, in pixel units, instead of the smallest",
     )
     parser.add_argument(
-        "--output", type=Path, help="the figure to write (default: img/{source}s_{model}.png)"
+        "--output",
+        type=Path,
+        help="the figure to write (default: img/{source}s_{model}.png, "
+        "for another target than 6 img/{source}s_as_{target}s_{model}.png)",
     )
     args = parser.parse_args(argv)
     source_to_target.check_arguments(parser, args)
-    output = files.check_output(args.output or files.IMG / f"{args.source}s_{args.model}.png")
+    seen = "" if args.target == 6 else f"_as_{args.target}s"
+    output = args.output or files.IMG / f"{args.source}s{seen}_{args.model}.png"
+    files.check_output(output)
 
     model = models.load(args.model)
 

@@ -39,6 +39,9 @@ def main(argv=None):
         help="which photograph the second figure shows, from 0 "
         "(default: the one called by a wrong name with the most confidence)",
     )
+    parser.add_argument(
+        "--output", type=Path, default=files.IMG, help="the folder to write both figures to"
+    )
     args = parser.parse_args(argv)
 
     path = args.results or RESULTS
@@ -47,7 +50,7 @@ def main(argv=None):
     index = most_confident(shown) if args.index is None else args.index
     if not 0 <= index < n:
         raise Failure(f"--index {index}: {files.show(path)} holds photographs 0 to {n - 1}")
-    pairs, panda = (files.IMG / f"{name}_{model}.png" for name in ("fgsm_imnet", "panda_style"))
+    pairs, panda = (args.output / f"{name}_{model}.png" for name in ("fgsm_imnet", "panda_style"))
     for output in (pairs, panda):
         files.check_output(output)
 
@@ -105,8 +108,8 @@ def _heading(shown):
 
 def draw_pairs(shown, rows, columns):
     """A figure of pairs (original | adversarial), the first `rows` x `columns` of them."""
+    columns, rows = plots.grid(len(shown["xs"]), columns, rows)
     n = min(rows * columns, len(shown["xs"]))
-    rows = -(-n // columns)
     names = labels.names()
     target = shown["config"].get("target")
     title = f"{_heading(shown)}\nbefore / after (in grey: not fooled)"

@@ -2,7 +2,8 @@
 
     python method2_fgsm/visualize_mnist.py method2_fgsm/results_mnist_mlp.npz
 
-A random choice of the images that the attack turned, each pair with "true -> predicted" above.
+A random choice of the images that the attack turned (into its target, where it had one), each
+pair with "true -> predicted" above.
 
 reads   a result file of mnist_fast_gradient.py (default: the MLP's)
 writes  img/fgsm_mnist_{model}.png
@@ -17,6 +18,7 @@ from common import command, files, models, plots, results
 
 def draw(found, chosen, rows, columns, title):
     """The figure: `rows` by `columns` pairs (original | adversarial) of the chosen images."""
+    columns, rows = plots.grid(len(chosen), columns, rows)
     fig = plots.figure(2.9 * columns, 1.75 * rows + 0.9, title)
     axes = fig.subplots(rows, 2 * columns, squeeze=False)
     for ax in axes.flat:
@@ -61,19 +63,23 @@ def main(argv=None):
         )
     output = files.check_output(args.output or files.IMG / f"fgsm_mnist_{model}.png")
 
-    turned = np.flatnonzero(found["y_preds_adversarial"] != found["y_trues"])
-    if not len(turned):
+    turned = found["y_preds_adversarial"] != found["y_trues"]
+    reached = found["y_preds_adversarial"] == found["y_targets"] if "y_targets" in found else turned
+    if not reached.any():
         raise command.Failure(
             f"{files.show(args.results)}: the attack turned no image: try a larger --eps"
         )
-    chosen = np.random.default_rng(args.seed).permutation(turned)[: args.rows * args.columns]
+    chosen = np.random.default_rng(args.seed).permutation(np.flatnonzero(reached))
+    chosen = chosen[: args.rows * args.columns]
     title = f"{models.title(model)}, fast gradient sign, ε = {config['eps']:g}"
     if config.get("target") is not None:
         title += f", target {config['target']}"
     plots.save(draw(found, chosen, args.rows, args.columns, title), output)
 
     print(f"images attacked   {len(noises):8d}")
-    print(f"turned            {len(turned):8d}   {len(turned) / len(noises):.2%}")
+    print(f"turned            {turned.sum():8d}   {turned.mean():.2%}")
+    if "y_targets" in found:
+        print(f"into the target   {reached.sum():8d}   {reached.mean():.2%}")
     print(f"noise mean |r|    {np.abs(noises).mean():8.4f}")
     print(f"noise max         {noises.max():8.4f}")
     print(f"noise min         {noises.min():8.4f}")

@@ -1,5 +1,7 @@
 """The exact answers for a linear classifier: optimal, certified, and the yardstick of the rest."""
 
+import re
+
 import numpy as np
 import pytest
 from scipy.optimize import minimize
@@ -127,4 +129,10 @@ def test_the_script_measures_the_methods_and_draws_the_figure(trained, tmp_path,
     out = capsys.readouterr().out
     for words in ("duality gap", "exact optimum", "sgd", "lbfgs", "minimal", "fgsm", "W_6 - W_2"):
         assert words in out
+    # The pattern is an ascent direction of z_6 - z_2 for every image at once.
+    table = re.findall(r"^0\.\d +([\d.]+)% +([\d.]+)%$", out, re.M)
+    seen, left = np.array(table, float).T
+    assert (np.diff(seen) >= 0).all()
+    assert (seen <= left).all()
+    assert seen[-1] > 95
     assert models.weights_path("softmax").exists()

@@ -1,5 +1,6 @@
 """The attack on the 5,000 digits, its figure, and accuracy against epsilon."""
 
+import re
 import subprocess
 import sys
 
@@ -97,8 +98,30 @@ def test_the_figure_shows_pairs(attacked, tmp_path, capsys):
     assert "noise max           0.2000" in capsys.readouterr().out
 
 
-def test_nothing_to_draw_says_so(attacked, tmp_path):
+def test_with_a_target_only_digits_that_became_it_are_drawn(
+    attacked, tmp_path, monkeypatch, capsys
+):
+    found = attacked("--model", "softmax", "--eps", "0.15", "--target", "6")
+    reached = np.flatnonzero(found["y_preds_adversarial"] == 6)
+    turned = np.flatnonzero(found["y_preds_adversarial"] != found["y_trues"])
+    assert 0 < len(reached) < len(turned)
+    drawn, draw = [], visualize_mnist.draw
+    monkeypatch.setattr(
+        visualize_mnist,
+        "draw",
+        lambda f, chosen, *rest: drawn.extend(chosen) or draw(f, chosen, *rest),
+    )
+    capsys.readouterr()
+    output = str(tmp_path / "a.png")
+    visualize_mnist.main([str(tmp_path / "results.npz"), "--rows", "90", "--output", output])
+    assert set(drawn) <= set(reached)
+    assert len(drawn) == min(360, len(reached))
+    assert f"into the target   {len(reached):8d}" in capsys.readouterr().out
+
+
+def test_nothing_to_draw_says_so(attacked, tmp_path, capsys):
     attacked("--model", "mlp", "--eps", "0")
+    assert re.search(r"mean confidence when wrong +-\n", capsys.readouterr().out)
     with pytest.raises(Failure, match="larger --eps"):
         visualize_mnist.main([str(tmp_path / "results.npz")])
 

@@ -2,6 +2,7 @@
 
 import ast
 import re
+import signal
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from common import files, models, reproduce
+from common import files, models, plots, reproduce
 from common.command import Failure
 from method2_fgsm import epsilon, source_to_target, two_to_six
 
@@ -237,3 +238,84 @@ def test_importing_common_settles_the_backend_without_tensorflow(checkout):
     )
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
+
+
+def test_a_script_with_the_packages_of_another_checkout_is_refused(checkout):
+    """As when two checkouts were installed, one after the other, into one environment."""
+    done = subprocess.run(
+        [sys.executable, str(checkout / "common" / "generate_5k.py")],
+        env={"PYTHONPATH": str(files.ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert re.fullmatch(r"generate_5k\.py: error: .* not the one of this script: .*\n", done.stderr)
+    assert str(checkout) in done.stderr
+    assert not (checkout / "common" / "5k_samples.npz").exists()
+
+
+def test_an_interrupt_while_a_script_still_loads_its_packages(checkout):
+    code = (
+        "import sys\n"
+        f"sys.argv = [{str(checkout / 'method2_fgsm' / 'epsilon.py')!r}]\n"
+        "import common.command\n"
+        "raise KeyboardInterrupt\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd="/",
+        env={"PYTHONPATH": str(checkout)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.stderr == "epsilon.py: interrupted\n"
+    # What a shell calls 130.
+    assert done.returncode == -signal.SIGINT
+
+
+@pytest.mark.parametrize(
+    ("main", "arguments", "name"),
+    [
+        (epsilon.main, ("--count", "1"), "epsilon_softmax.png"),
+        (epsilon.main, ("--count", "1", "--source", "3"), "epsilon_softmax_3_to_6.png"),
+        (two_to_six.main, ("--count", "1", "--source", "3"), "3s_softmax.png"),
+        (two_to_six.main, ("--count", "1", "--target", "8"), "2s_as_8s_softmax.png"),
+    ],
+)
+def test_figures_of_other_digits_get_another_name(
+    trained, tmp_path, monkeypatch, main, arguments, name
+):
+    monkeypatch.setattr(files, "IMG", tmp_path)
+    assert main(list(arguments)) == [tmp_path / name]
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_a_title_fits_its_figure_and_a_grid_its_images():
+    title = "softmax regression: scores of ten digits along x + ε sign(∇J(x, 6)), x a handwritten 2"
+    figure = plots.figure(3, 4, title)
+    figure.add_subplot().plot([0, 1])
+    figure.draw_without_rendering()
+    box = figure._suptitle.get_window_extent()
+    assert box.x0 >= 0
+    assert box.x1 <= figure.bbox.width
+    assert figure.get_suptitle().split() == title.split()
+    # A title that fits is as it was, with its own line break.
+    assert plots.figure(16, 4, "one\ntwo").get_suptitle() == "one\ntwo"
+    assert [plots.grid(n, 4, 5) for n in (1, 3, 4, 5, 20, 99)] == [
+        (1, 1), (3, 1), (4, 1), (4, 2), (4, 5), (4, 5)
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "start"),
+    [("a.png", b"\x89PNG"), ("a.pdf", b"%PDF"), ("a.SVG", b"<?xml"), ("a", b"\x89PNG")],
+)
+def test_a_figure_is_of_the_kind_its_name_says_and_repeats(tmp_path, name, start):
+    written = []
+    for _ in range(2):
+        figure = plots.figure(3, 3, "title")
+        figure.add_subplot().plot([0, 1])
+        plots.save(figure, tmp_path / name)
+        written.append((tmp_path / name).read_bytes())
+    assert written[0].startswith(start)
+    assert written[0] == written[1]
