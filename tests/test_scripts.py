@@ -301,6 +301,8 @@ def test_a_title_fits_its_figure_and_a_grid_its_images():
     assert figure.get_suptitle().split() == title.split()
     # A title that fits is as it was, with its own line break.
     assert plots.figure(16, 4, "one\ntwo").get_suptitle() == "one\ntwo"
+    with pytest.raises(Failure, match="301 by 4 inches"):
+        plots.figure(301, 4, title)
     assert [plots.grid(n, 4, 5) for n in (1, 3, 4, 5, 20, 99)] == [
         (1, 1), (3, 1), (4, 1), (4, 2), (4, 5), (4, 5)
     ]  # fmt: skip
