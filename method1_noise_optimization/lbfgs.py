@@ -18,6 +18,7 @@ pairs; the step along it is clipped to the box and shortened until the objective
 import numpy as np
 import tensorflow as tf
 
+from common.compiled import compiled
 from method1_noise_optimization.leads import LEAD, lead, logits
 
 C_RANGE = (1e-3, 1e2)  # c is searched for between these, on a logarithmic scale
@@ -87,7 +88,7 @@ def minimise(model, x, y_target, start, c, *, max_steps):
     return p, steps
 
 
-@tf.function(reduce_retracing=True)
+@compiled
 def _value_and_gradient(model, x, target, p, c):
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(p)
@@ -95,7 +96,7 @@ def _value_and_gradient(model, x, target, p, c):
     return value, tape.gradient(value, p)
 
 
-@tf.function(reduce_retracing=True)
+@compiled
 def _steps(model, x, target, p, c, pairs, count):
     """`count` steps of projected L-BFGS; an image that is final stays where it is."""
     moves, changes = pairs

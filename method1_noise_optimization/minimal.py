@@ -31,6 +31,7 @@ import numpy as np
 import tensorflow as tf
 
 from common.box_projection import project
+from common.compiled import compiled
 from method1_noise_optimization.leads import LEAD, lead, leads, logits
 
 STEPS_A_CALL = 10
@@ -89,7 +90,7 @@ def find(model, x, y_target, *, max_steps, progress):
     return best, steps
 
 
-@tf.function(reduce_retracing=True)
+@compiled
 def _steps(model, x, target, state, done):
     """One step for each entry of `done`, the share of all steps that lie behind.
 
@@ -144,7 +145,7 @@ def _steps(model, x, target, state, done):
     return p, G, seen, mu, aim, best, size, calm
 
 
-@tf.function(reduce_retracing=True)
+@compiled
 def _pull(model, x, target, x_adv):
     """The hits x_adv (n, d), moved towards x along the straight line while they stay hits."""
     low, high = tf.zeros_like(x[:, 0]), tf.ones_like(x[:, 0])

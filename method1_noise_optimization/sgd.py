@@ -9,6 +9,7 @@ its own and stops at the first step at which it is classified as its target t.
 import numpy as np
 import tensorflow as tf
 
+from common.compiled import compiled
 from method1_noise_optimization.leads import LEAD, lead, logits
 
 STEPS_A_CALL = 5
@@ -39,7 +40,7 @@ def find(model, x, y_target, *, regularization, learning_rate, max_steps, batch_
     return np.clip(x + r, 0, 1), steps
 
 
-@tf.function(reduce_retracing=True)
+@compiled
 def _steps(model, x, target, r, left, rate, regularization):
     """Up to STEPS_A_CALL steps: the noise, the steps taken, and which targets were reached."""
     taken = tf.zeros_like(left)

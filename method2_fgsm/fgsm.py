@@ -9,6 +9,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from common.compiled import compiled
+
 # A target counts as reached when its logit leads by this much: less is rounding, which another
 # batch size could undo.
 LEAD = 1e-5
@@ -32,7 +34,7 @@ def _chosen_and_others(logits, y):
     return chosen, tf.where(chosen, logits.dtype.min, logits)
 
 
-@tf.function(reduce_retracing=True)
+@compiled
 def gradient_sign(model, x, y):
     """sign(∇ₓ J(x, y)) for a batch, compiled: a tensor like x with entries -1, 0 and 1."""
     with tf.GradientTape(watch_accessed_variables=False) as tape:
@@ -41,7 +43,7 @@ def gradient_sign(model, x, y):
     return tf.sign(tape.gradient(logits, x, output_gradients=ascent(logits, y)))
 
 
-@tf.function(reduce_retracing=True)
+@compiled
 def _step(model, x, y, eps):
     return tf.clip_by_value(x + eps * gradient_sign(model, x, y), 0, 1)
 
@@ -49,7 +51,7 @@ def _step(model, x, y, eps):
 # XLA makes one pass over the pixels of what are five here, which counts where the network itself
 # is hardly more than that.  It compiles for every batch size anew, and on the processor its
 # matrix products are no faster, its convolutions slower than TensorFlow's own.
-_fused_step = tf.function(_step.python_function, jit_compile=True)
+_fused_step = compiled(_step.__wrapped__, jit_compile=True)
 
 
 def _is_linear(model):
@@ -203,7 +205,7 @@ def _first_crossing(model, x, sign, y_target, grid, tol, confidence, batch_size)
     return high
 
 
-@tf.function(reduce_retracing=True)
+@compiled
 def _reached(model, x, sign, y_target, confidence, eps):
     """Whether clip(x - eps * sign) is its target, surely enough: bool (n, k) for eps (n, k)."""
     n, k = tf.shape(eps)[0], tf.shape(eps)[1]

@@ -9,10 +9,11 @@ its gradient simply points elsewhere.  Many small steps show the difference.
 import numpy as np
 import tensorflow as tf
 
+from common.compiled import compiled
 from method2_fgsm import fgsm
 
 
-@tf.function(reduce_retracing=True)
+@compiled
 def _step(model, x, x_adv, y, eps, step_size):
     """One step, projected on the eps box round x and on [0, 1]; and who was fooled before it."""
     with tf.GradientTape(watch_accessed_variables=False) as tape:
