@@ -14,13 +14,14 @@ IMG = ROOT / "img"
 
 
 def show(path):
-    """`path` as messages print it: from the repository root where it lies inside it."""
+    """`path` as messages print it: short where the working directory is the repository root."""
     path = Path(path)
-    absolute = path if path.is_absolute() else Path.cwd() / path
     try:
-        return absolute.relative_to(ROOT).as_posix()
-    except ValueError:
-        return str(path)
+        if Path.cwd() == ROOT:
+            return (ROOT / path).relative_to(ROOT).as_posix()
+    except (OSError, ValueError):  # the folder is gone, or the path lies elsewhere
+        pass
+    return str(path)
 
 
 def reason(error):

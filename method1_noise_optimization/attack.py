@@ -121,7 +121,7 @@ def _checked(model, x, y_target):
     """x as float32 and y_target as int64 arrays, once they are seen to fit each other."""
     x, y_target = np.asarray(x, np.float32), np.asarray(y_target)
     if x.shape[1:] != tuple(model.input_shape[1:]):
-        raise ValueError(f"images are {x.shape}, but the model takes (n, *{model.input_shape[1:]})")
+        raise ValueError(f"images are {x.shape[1:]}, but the model takes {model.input_shape[1:]}")
     if x.size and not (x.min() >= 0 and x.max() <= 1):
         raise ValueError("images have pixels outside [0, 1], or not numbers")
     if y_target.shape != x.shape[:1] or not np.issubdtype(y_target.dtype, np.integer):

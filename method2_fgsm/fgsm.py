@@ -12,7 +12,7 @@ import tensorflow as tf
 from common.compiled import compiled
 
 # A target counts as reached when its logit leads by this much: less is rounding, which another
-# batch size could undo.
+# batch size could undo.  (Method 1, which seeks out the border itself, asks for ten times that.)
 LEAD = 1e-5
 
 
@@ -229,7 +229,7 @@ def checked(model, x, y, batch_size):
     if len(x.shape) != 1 + len(takes) or any(
         size not in (None, found) for size, found in zip(takes, x.shape[1:], strict=True)
     ):
-        raise ValueError(f"images are {x.shape}, but the model takes (n, *{takes})")
+        raise ValueError(f"images are {x.shape[1:]}, but the model takes {takes}")
     # Written so that NaN fails too.
     if x.size and not (x.min() >= 0 and x.max() <= 1):
         raise ValueError("images have pixels outside [0, 1], or not numbers")

@@ -321,3 +321,18 @@ def test_a_figure_is_of_the_kind_its_name_says_and_repeats(tmp_path, name, start
         written.append((tmp_path / name).read_bytes())
     assert written[0].startswith(start)
     assert written[0] == written[1]
+
+
+def test_messages_name_a_file_so_that_it_is_found_from_where_one_is(tmp_path, monkeypatch):
+    picture = files.ROOT / "img" / "a.png"
+    monkeypatch.chdir(files.ROOT)
+    assert files.show(picture) == picture.relative_to(files.ROOT).as_posix()
+    assert files.show(tmp_path) == str(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    assert files.show(picture) == str(picture)
+    assert files.show("mine.png") == "mine.png"
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    assert files.show(picture) == str(picture)
