@@ -107,7 +107,8 @@ def _interrupted_early(kind, error, trace):
 
 
 # Only where a script of this collection is what runs: other programs keep their own.
-if Path(sys.argv[0]).resolve().parent.parent == Path(__file__).resolve().parent.parent:
+_main = getattr(sys.modules["__main__"], "__file__", None)
+if _main and Path(_main).resolve().parent.parent == Path(__file__).resolve().parent.parent:
     sys.excepthook = _interrupted_early
 
 

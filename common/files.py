@@ -13,14 +13,21 @@ WEIGHTS = COMMON / "weights"
 IMG = ROOT / "img"
 
 
+def from_root(path):
+    """`path` as results record it: from the repository root where it lies inside it."""
+    absolute = Path(os.path.abspath(path))
+    return absolute.relative_to(ROOT).as_posix() if absolute.is_relative_to(ROOT) else str(path)
+
+
 def show(path):
     """`path` as messages print it: short where the working directory is the repository root."""
     path = Path(path)
     try:
-        if Path.cwd() == ROOT:
-            return (ROOT / path).relative_to(ROOT).as_posix()
-    except (OSError, ValueError):  # the folder is gone, or the path lies elsewhere
-        pass
+        here = Path.cwd()
+    except OSError:  # the folder is gone
+        return str(path)
+    if here == ROOT and (ROOT / path).is_relative_to(ROOT):
+        return (ROOT / path).relative_to(ROOT).as_posix()
     return str(path)
 
 

@@ -17,7 +17,7 @@ epsilon end.  The figure shows why one noise pattern breaks every 2: the gradien
 model for 2 against 6 is W_6 - W_2 at every image, and its sign hardly depends on the image.
 
 reads   common/mnist.npz, common/weights/softmax.weights.h5, common/5k_samples.npz
-writes  img/exact_softmax.png
+writes  img/exact_softmax.png, for other digits img/exact_softmax_{source}_to_{target}.png
 """
 
 from pathlib import Path

@@ -10,7 +10,7 @@ second has mean |r|, mean r, max and min for the three regularisers over all dig
 beside the mean, max and min published with the collection whose method this is, for its network.
 
 reads   common/mnist.npz, common/weights/{model}.weights.h5, common/5k_samples.npz
-writes  img/noise_methods.png
+writes  img/noise_methods.png, for other models than the MLP img/noise_methods_{model}.png
 """
 
 from pathlib import Path

@@ -8,7 +8,7 @@ On the right the mean size of that noise for each pair, over COUNT digits of eac
 digits lie close together for the classifier, and which far apart.
 
 reads   common/mnist.npz, common/weights/{model}.weights.h5, common/5k_samples.npz
-writes  img/noise_every_pair.png
+writes  img/noise_every_pair.png, for other models than the MLP img/noise_every_pair_{model}.png
 """
 
 from pathlib import Path

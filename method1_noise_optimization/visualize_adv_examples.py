@@ -7,7 +7,8 @@ A random choice of the digits that reached their target, "Orig" the label, "New"
 says now.  The noise is in colour: red adds ink, blue takes it away, all on the same scale.
 
 reads   a result file of attack_mnist.py (default: the MLP's by sgd with L2 regularisation)
-writes  img/noise_{model}_{method}.png
+writes  img/noise_{model}_{method}.png, for sgd without or with L1 regularisation
+        img/noise_{model}_sgd_none.png or img/noise_{model}_sgd_l1.png
 """
 
 from pathlib import Path

@@ -11,7 +11,7 @@ are ten straight lines.  Below, the same clipped to [0, 1], which keeps the imag
 the smallest epsilon at which 6 is predicted is marked.
 
 reads   common/mnist.npz, common/weights/{model}.weights.h5
-writes  img/epsilon_{model}.png
+writes  img/epsilon_{model}.png, for other digits img/epsilon_{model}_{source}_to_{target}.png
 """
 
 from pathlib import Path

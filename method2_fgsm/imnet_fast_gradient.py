@@ -68,9 +68,9 @@ def main(argv=None):
         "weights": args.weights and _sha256(args.weights),
         "eps": args.eps,
         "target": target,
-        "images": files.show(args.images),
+        "images": files.from_root(args.images),
         "batch_size": args.batch_size,
-        "save_images": args.save_images and files.show(args.save_images),
+        "save_images": args.save_images and files.from_root(args.save_images),
     }
     if worker.count == 1:
         run = attack_files(args, args.output, paths, settings, target, skipped)

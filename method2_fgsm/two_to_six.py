@@ -10,7 +10,8 @@ digit.  `--margin` fixes the margin, `--eps` one epsilon for all.  (Goodfellow e
 section 4.)
 
 reads   common/mnist.npz, common/weights/{model}.weights.h5
-writes  img/2s_{model}.png (for another source digit img/3s_{model}.png and so on)
+writes  img/2s_{model}.png (for other digits img/3s_{model}.png, img/3s_as_8s_{model}.png
+        and so on)
 """
 
 from pathlib import Path

@@ -50,7 +50,7 @@ def contents(folder):
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
-def test_the_same_seed_gives_the_same_bytes(tmp_path, name):
+def test_the_same_seed_gives_the_same_bytes_from_any_folder(tmp_path, monkeypatch, name):
     module, arguments, output = SCRIPTS[name]
     main = importlib.import_module(module).main
     written = []
@@ -58,6 +58,7 @@ def test_the_same_seed_gives_the_same_bytes(tmp_path, name):
         (tmp_path / run).mkdir()
         main([*arguments, "--output", str(tmp_path / run / output)])
         written.append(contents(tmp_path / run))
+        monkeypatch.chdir(tmp_path)
     assert written[0] == written[1]
     assert len(written[0]) == (2 if output.endswith(".csv") else 1)
 

@@ -255,20 +255,17 @@ def test_a_script_with_the_packages_of_another_checkout_is_refused(checkout):
 
 
 def test_an_interrupt_while_a_script_still_loads_its_packages(checkout):
-    code = (
-        "import sys\n"
-        f"sys.argv = [{str(checkout / 'method2_fgsm' / 'epsilon.py')!r}]\n"
-        "import common.command\n"
-        "raise KeyboardInterrupt\n"
-    )
+    script = checkout / "method2_fgsm" / "interrupted.py"
+    script.write_text("from common import command\nraise KeyboardInterrupt\n")
     done = subprocess.run(
-        [sys.executable, "-c", code],
+        [sys.executable, str(script)],
         cwd="/",
         env={"PYTHONPATH": str(checkout)},
         capture_output=True,
         text=True,
     )
-    assert done.stderr == "epsilon.py: interrupted\n"
+    script.unlink()
+    assert done.stderr == "interrupted.py: interrupted\n"
     # What a shell calls 130.
     assert done.returncode == -signal.SIGINT
 
