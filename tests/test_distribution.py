@@ -22,6 +22,8 @@ from common.distribution import Worker
 from common.quiet import LOG_LINE
 from method2_fgsm import adversarial_training, photo_models
 
+# Where a worker finds the project, and this file.
+MODULES = os.pathsep.join((str(files.ROOT), str(Path(__file__).parent)))
 TIMEOUT = 100  # seconds, after which a process that hangs is ended
 SLURM = {
     "SLURM_JOB_ID": "10007",
@@ -165,10 +167,9 @@ def test_waiting_ends_when_nothing_moves(tmp_path, capsys):
 # itself where it is told to.
 CHILD = """
 import json, sys
-sys.path.insert(0, sys.argv[1])
 from common import command
 from test_distribution import run_scripts
-command.run(lambda: run_scripts(*map(json.loads, sys.argv[2:])))
+command.run(lambda: run_scripts(*map(json.loads, sys.argv[1:])))
 """
 
 
@@ -253,10 +254,10 @@ class Cluster:
         commands = [[*command, *more] for command in self.commands]
         arguments = (str(self.world), self.digits, kill, commands)
         return subprocess.Popen(
-            [sys.executable, "-c", CHILD, str(Path(__file__).parent), *map(json.dumps, arguments)],
+            [sys.executable, "-c", CHILD, *map(json.dumps, arguments)],
             env={
                 **os.environ,
-                "PYTHONPATH": str(files.ROOT),
+                "PYTHONPATH": MODULES,
                 "TF_CONFIG": json.dumps({"cluster": {"worker": self.addresses}, "task": task}),
             },
             stdout=subprocess.PIPE,
@@ -406,7 +407,6 @@ def test_two_workers_train_what_one_does_even_when_they_go_on(trained_by, world)
 # Two replicas without a GPU: two logical devices of one processor.
 TWO_DEVICES = """
 import json, sys
-sys.path.insert(0, sys.argv[1])
 import common
 import tensorflow as tf
 cpu = tf.config.list_physical_devices("CPU")[0]
@@ -414,7 +414,7 @@ tf.config.set_logical_device_configuration(cpu, 2 * [tf.config.LogicalDeviceConf
 from common import distribution
 distribution.local_devices = lambda say=False: ["/device:CPU:0", "/device:CPU:1"]
 from test_distribution import run_scripts
-run_scripts(*map(json.loads, sys.argv[2:]))
+run_scripts(*map(json.loads, sys.argv[1:]))
 """
 
 
@@ -430,9 +430,9 @@ def test_two_devices_do_what_one_does(trained_by, attacked, world):
         ({"train": 610, "test": 100}, [train]),
     ):
         subprocess.run(
-            [sys.executable, "-c", TWO_DEVICES, str(Path(__file__).parent)]
+            [sys.executable, "-c", TWO_DEVICES]
             + [json.dumps(argument) for argument in (str(world), digits, None, commands)],
-            env={**os.environ, "PYTHONPATH": str(files.ROOT)},
+            env={**os.environ, "PYTHONPATH": MODULES},
             check=True,
             timeout=TIMEOUT,
         )
