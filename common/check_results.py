@@ -34,7 +34,7 @@ from pathlib import Path
 
 import numpy as np
 
-from common import command, data, files, models, npz, results
+from common import command, data, files, models, results
 from common.command import Failure
 
 TIE = 1e-3  # logits
@@ -167,7 +167,7 @@ def report(path, name=None, weights=None):
     name, weights: the model and the file of its weights, where they are not what the file says.
     """
     shown = files.show(path)
-    arrays = npz.read(path, remedy="name a file that an attack script wrote")
+    arrays = files.read_npz(path, remedy="name a file that an attack script wrote")
     outcome = {"format": list(results.flaws(arrays))}
     if outcome["format"]:
         print(f"{shown}: not a result file")

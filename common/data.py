@@ -7,10 +7,12 @@ import hashlib
 
 import numpy as np
 
-from common import files, npz
+from common import files
 from common.command import Failure
 
 PATH = files.COMMON / "mnist.npz"
+# The random test digits that the attack scripts work on.
+SAMPLES = files.COMMON / "5k_samples.npz"
 SIDE = 28
 CLASSES = 10
 
@@ -44,7 +46,7 @@ def _read(path, name):
     """One array of the file, after its shape, dtype and SHA-256 have been checked."""
     shape, sha256 = ARRAYS[name]
     restore = f"restore it with `git checkout {files.show(PATH)}`"
-    array = npz.read(path, [name], holds=f"an .npz file with {name}", remedy=restore)[name]
+    array = files.read_npz(path, [name], holds=f"an .npz file with {name}", remedy=restore)[name]
     if array.shape != shape or array.dtype != np.uint8:
         raise Failure(
             f"{files.show(path)}: {name} is {array.dtype} {array.shape}, "
@@ -78,3 +80,51 @@ def _download(missing):
 def one_hot(y):
     """Labels (n,) as float32 (n, 10) with a one in the column of the label."""
     return np.eye(CLASSES, dtype=np.float32)[y]
+
+
+def draw_samples(count, seed):
+    """Choose `count` distinct test digits at random.
+
+    Returns (images, labels, indices): float32 (count, 28, 28) in [0, 1], int64 (count,), and the
+    places in the test set, int64 (count,).  Raises `Failure` when there are not that many.
+    """
+    x, y = load("test")
+    if count > len(x):
+        raise Failure(f"--count {count}: the test set has only {len(x)} digits")
+    indices = np.random.default_rng(seed).permutation(len(x))[:count]
+    return x[indices], y[indices], indices.astype(np.int64)
+
+
+def load_samples(path=None):
+    """Read a sample file, common/5k_samples.npz by default.
+
+    Returns (images, labels, indices) as in `draw_samples`.
+
+    Raises `Failure` when the file is missing, broken or holds anything but such arrays.
+    """
+    path = SAMPLES if path is None else path
+    shown = files.show(path)
+    again = "make it with `python common/generate_5k.py`"
+    arrays = files.read_npz(
+        path,
+        ("images", "labels", "indices"),
+        holds="an .npz of images, labels and indices",
+        remedy=again,
+    )
+    images, labels, indices = arrays.values()
+    if images.dtype != np.float32 or images.ndim != 3 or images.shape[1:] != (28, 28):
+        raise Failure(
+            f"{shown}: images are {images.dtype} {images.shape}, not float32 (n, 28, 28); {again}"
+        )
+    # Written so that NaN fails too.
+    if not (images.size and images.min() >= 0 and images.max() <= 1):
+        raise Failure(f"{shown}: images are not one or more with pixels in [0, 1]; {again}")
+    for name, array, end in (("labels", labels, CLASSES), ("indices", indices, 10000)):
+        if array.dtype != np.int64 or array.shape != images.shape[:1]:
+            raise Failure(
+                f"{shown}: {name} are {array.dtype} {array.shape}, "
+                f"not int64 {images.shape[:1]}; {again}"
+            )
+        if array.min() < 0 or array.max() >= end:
+            raise Failure(f"{shown}: {name} are not all from 0 to {end - 1}; {again}")
+    return images, labels, indices

@@ -11,18 +11,18 @@ from pathlib import Path
 
 import numpy as np
 
-from common import command, files, samples
+from common import command, data, files
 
 
 def main(argv=None):
     parser = command.Parser(__doc__)
     parser.add_argument("--count", type=command.positive_int, default=5000, help="how many digits")
     parser.add_argument("--seed", type=command.seed, default=0, help="which digits")
-    parser.add_argument("--output", type=Path, default=samples.PATH, help="the .npz file to write")
+    parser.add_argument("--output", type=Path, default=data.SAMPLES, help="the .npz file to write")
     args = parser.parse_args(argv)
     files.check_output(args.output)
 
-    images, labels, indices = samples.draw(args.count, args.seed)
+    images, labels, indices = data.draw_samples(args.count, args.seed)
     # Through an open file, because NumPy would add .npz to another suffix.
     with files.replacing(args.output) as temporary, open(temporary, "wb") as file:
         np.savez_compressed(file, images=images, labels=labels, indices=indices)

@@ -15,10 +15,11 @@ that a script can answer `--help` at once.
 
 import argparse
 import re
+import warnings
 
 import numpy as np
 
-from common import files, weights
+from common import files
 from common.command import Failure
 
 NAMES = ("softmax", "mlp", "cnn")
@@ -143,9 +144,9 @@ def load(name, path=None):
     path = weights_path(name) if path is None else path
     retrain = f"run `{train_command(name)}` first"
     # Before `build`, which imports TensorFlow: the answer comes at once.
-    weights.check(path, remedy=retrain)
+    check_weights(path, remedy=retrain)
     model = build(name)
-    weights.fill(model, path, title=f"the {title(name)}", remedy=retrain)
+    fill_weights(model, path, title=f"the {title(name)}", remedy=retrain)
     return model
 
 
@@ -168,3 +169,40 @@ def softmax(logits):
     """Probabilities (n, 10) from logits (n, 10)."""
     powers = np.exp(logits - logits.max(axis=1, keepdims=True))
     return powers / powers.sum(axis=1, keepdims=True)
+
+
+def check_weights(path, *, remedy):
+    """Raise `Failure` unless `path` names a file that may hold weights; it is not read yet."""
+    if path.suffix != ".h5":
+        raise Failure(
+            f"{files.show(path)} is not a weights file of Keras: its name must end in .h5 or "
+            f".weights.h5; {remedy}"
+        )
+    files.check_input(path, remedy=remedy)
+
+
+def fill_weights(model, path, *, title, remedy):
+    """Fill a Keras model from a `.weights.h5` file, or one of Keras's older `.h5` files.
+
+    title: what the message calls the model.  remedy: the way out.  Raises `Failure` when the file
+    is missing, broken, holds the weights of another model or not all of this one's, or numbers
+    that are not finite.
+    """
+    check_weights(path, remedy=remedy)
+    shown = files.show(path)
+    # Keras may pass over layers that the file lacks, with no more than a warning: what it does
+    # not fill is still NaN afterwards.
+    for variable in model.weights:
+        variable.assign(np.full(variable.shape, np.nan, variable.dtype))
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            model.load_weights(path)
+    except OSError as error:
+        raise Failure(f"{shown} is truncated or not a weights file: {remedy}") from error
+    except Exception as error:  # Keras raises many types for shapes and layers that differ
+        raise Failure(f"{shown} does not hold the weights of {title}: {remedy}") from error
+    if not all(np.isfinite(weights).all() for weights in model.get_weights()):
+        raise Failure(
+            f"{shown} lacks weights of {title}, or holds some that are not finite numbers: {remedy}"
+        )

@@ -22,7 +22,7 @@ from importlib import metadata
 
 import numpy as np
 
-from common import files, npz
+from common import files
 from common.command import Failure
 
 IMAGES = ("xs", "noises")
@@ -88,7 +88,7 @@ def load(path, *, remedy="write it again with the attack script"):
     Raises `Failure`, one line with `remedy` as the way out, when the file is missing, truncated,
     pickled, or holds anything but results.
     """
-    arrays = npz.read(path, remedy=remedy)
+    arrays = files.read_npz(path, remedy=remedy)
     flaw = next(flaws(arrays), None)
     if flaw:
         raise Failure(f"{files.show(path)} is not a result file ({flaw}): {remedy}")

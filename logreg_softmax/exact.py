@@ -24,7 +24,7 @@ from pathlib import Path
 
 import numpy as np
 
-from common import command, files, models, plots, samples
+from common import command, data, files, models, plots
 
 
 def smallest_noise(weights, bias, x, y_target, *, lead=0.0, batch_size=500):
@@ -155,7 +155,7 @@ def main(argv=None):
     parser.add_argument("--source", type=command.digit, default=2, help="digit of the figure")
     parser.add_argument("--target", type=command.digit, default=6, help="its target")
     parser.add_argument(
-        "--samples", type=Path, default=samples.PATH, help="the digits, from generate_5k.py"
+        "--samples", type=Path, default=data.SAMPLES, help="the digits, from generate_5k.py"
     )
     parser.add_argument("--limit", type=command.positive_int, default=500, help="digits at most")
     parser.add_argument("--seed", type=command.seed, default=0, help="of the random targets")
@@ -170,7 +170,7 @@ def main(argv=None):
         parser.error(f"--source and --target are both {args.source}: choose two digits")
     other = "" if (args.source, args.target) == (2, 6) else f"_{args.source}_to_{args.target}"
     output = files.check_output(args.output or files.IMG / f"exact_softmax{other}.png")
-    x, y, _ = samples.load(args.samples)
+    x, y, _ = data.load_samples(args.samples)
     model = models.load("softmax")
     right = models.classify(model, x) == y
     every = x[right & (y == args.source)]

@@ -23,7 +23,7 @@ from pathlib import Path
 
 import numpy as np
 
-from common import command, distribution, files, models, results, samples, shards
+from common import command, data, distribution, files, models, results, shards
 from method1_noise_optimization import settings
 from method1_noise_optimization.measures import summary
 
@@ -66,7 +66,7 @@ def main(argv=None):
         "--target", type=target, default="random", help="the digit to be seen, or random"
     )
     parser.add_argument(
-        "--samples", type=Path, default=samples.PATH, help="the digits, from generate_5k.py"
+        "--samples", type=Path, default=data.SAMPLES, help="the digits, from generate_5k.py"
     )
     parser.add_argument("--limit", type=command.positive_int, help="attack the first LIMIT digits")
     parser.add_argument("--seed", type=command.seed, default=0, help="of the random targets")
@@ -77,7 +77,7 @@ def main(argv=None):
     output = args.output or results_path(args.model, args.method, args.regularization)
     worker = distribution.worker(args.strategy)
     shards.check_output(output, worker)
-    x, y, indices = (array[: args.limit] for array in samples.load(args.samples))
+    x, y, indices = (array[: args.limit] for array in data.load_samples(args.samples))
     model = models.load(args.model)
 
     from method1_noise_optimization import attack

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from common import command, files, models, plots, samples
+from common import command, data, files, models, plots
 from method1_noise_optimization.attack_mnist import random_targets
 from method1_noise_optimization.measures import sizes
 
@@ -77,7 +77,7 @@ def main(argv=None):
     parser = command.Parser(__doc__)
     parser.add_argument("--model", type=models.argument, default="mlp", help="which classifier")
     parser.add_argument(
-        "--samples", type=Path, default=samples.PATH, help="the digits, from generate_5k.py"
+        "--samples", type=Path, default=data.SAMPLES, help="the digits, from generate_5k.py"
     )
     parser.add_argument(
         "--limit", type=command.positive_int, default=500, help="digits of the first table"
@@ -92,7 +92,7 @@ def main(argv=None):
     args = parser.parse_args(argv)
     other = "" if args.model == "mlp" else f"_{args.model}"
     output = files.check_output(args.output or files.IMG / f"noise_methods{other}.png")
-    x, y, _ = samples.load(args.samples)
+    x, y, _ = data.load_samples(args.samples)
     model = models.load(args.model)
 
     from tqdm import tqdm

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from common import command, files, models, plots, samples
+from common import command, data, files, models, plots
 from method1_noise_optimization.measures import sizes
 
 
@@ -55,7 +55,7 @@ def main(argv=None):
     parser = command.Parser(__doc__)
     parser.add_argument("--model", type=models.argument, default="mlp", help="which classifier")
     parser.add_argument(
-        "--samples", type=Path, default=samples.PATH, help="the digits, from generate_5k.py"
+        "--samples", type=Path, default=data.SAMPLES, help="the digits, from generate_5k.py"
     )
     parser.add_argument(
         "--count", type=command.positive_int, default=20, help="digits of each kind"
@@ -69,7 +69,7 @@ def main(argv=None):
     args = parser.parse_args(argv)
     other = "" if args.model == "mlp" else f"_{args.model}"
     output = files.check_output(args.output or files.IMG / f"noise_every_pair{other}.png")
-    x, y, _ = samples.load(args.samples)
+    x, y, _ = data.load_samples(args.samples)
     model = models.load(args.model)
 
     from method1_noise_optimization import attack

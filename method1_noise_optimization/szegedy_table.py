@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
-from common import command, data, models, samples
+from common import command, data, models
 from method1_noise_optimization.attack_mnist import random_targets
 from method1_noise_optimization.transfer import correctly_classified, size
 
@@ -62,12 +62,12 @@ def main(argv=None):
         "--count", type=command.positive_int, default=500, help="how many digits at most"
     )
     parser.add_argument(
-        "--samples", type=Path, default=samples.PATH, help="the digits, from generate_5k.py"
+        "--samples", type=Path, default=data.SAMPLES, help="the digits, from generate_5k.py"
     )
     parser.add_argument("--seed", type=command.seed, default=0, help="of the targets")
     args = parser.parse_args(argv)
     networks = {name: models.load(name) for name in PUBLISHED}
-    x, y, _ = samples.load(args.samples)
+    x, y, _ = data.load_samples(args.samples)
 
     from tqdm import tqdm
 

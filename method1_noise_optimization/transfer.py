@@ -28,7 +28,7 @@ from pathlib import Path
 
 import numpy as np
 
-from common import command, files, models, plots, samples, train_mnist, training
+from common import command, data, files, models, plots, train_mnist, training
 from common.command import Failure
 from method1_noise_optimization.attack_mnist import random_targets
 
@@ -241,7 +241,7 @@ def main(argv=None):
         "--count", type=command.positive_int, default=1000, help="how many digits at most"
     )
     parser.add_argument(
-        "--samples", type=Path, default=samples.PATH, help="the digits, from generate_5k.py"
+        "--samples", type=Path, default=data.SAMPLES, help="the digits, from generate_5k.py"
     )
     parser.add_argument(
         "--seed", type=command.seed, default=0, help="targets, Gaussian noise, halves, training"
@@ -251,7 +251,7 @@ def main(argv=None):
     )
     args = parser.parse_args(argv)
     output = files.check_output(args.output)
-    x, y, _ = samples.load(args.samples)
+    x, y, _ = data.load_samples(args.samples)
     networks = [models.load(name) for name in models.NAMES]
 
     names = ["softmax", "MLP", "CNN"]

@@ -12,7 +12,7 @@ synset ("n02510455"): then y is that class, and top-1 and top-5 accuracy are rep
 
 Every file below FOLDER is tried, in sorted order: JPEG, PNG, BMP, GIF, WebP.  A photograph is
 turned upright, its shorter side scaled to 224 pixels, and the middle 224 x 224 cut out
-(method2_fgsm/photos.py says how exactly).  What cannot be read is skipped with a warning.
+(common/imagenet/photos.py says how exactly).  What cannot be read is skipped with a warning.
 Memory does not grow with the folder.
 
 --save-images writes FOLDER's structure anew with an 8-bit PNG for each photograph, named after
@@ -26,7 +26,7 @@ together as one process would have written them (common/distribution.py, photo_s
 share the folder of OUTPUT; a worker that was killed goes on with --resume.
 
 reads   the photographs; the network's weights (installed by pip, downloaded, or --weights)
-writes  OUTPUT.csv, a row for each photograph (columns: method2_fgsm/streamed_results.py), and
+writes  OUTPUT.csv, a row for each photograph (columns: common/imagenet/streamed_results.py), and
         OUTPUT.npz beside it with the first nine for method2_fgsm/visualize_imnet.py
         while it runs, OUTPUT.partial.csv and OUTPUT.partial.npz; --resume continues from there
         with several workers, the same of OUTPUT.worker-1-of-2.csv and so on until all are done
@@ -39,9 +39,10 @@ from pathlib import Path
 
 import numpy as np
 
-from common import command, distribution, files, models, results, shards, weights
+from common import command, distribution, files, models, results, shards
 from common.command import Failure
-from method2_fgsm import labels, photo_models, photo_shards, streamed_results
+from common.imagenet import labels, networks, streamed_results
+from method2_fgsm import photo_shards
 
 IMAGES = files.COMMON / "images"
 EPS = 0.007  # the epsilon of Goodfellow et al.'s figure 1
@@ -103,7 +104,7 @@ def attack_files(args, output, paths, settings, target, skipped, *, account=Fals
     done, kept = set(), None
     if args.resume:
         done, kept = streamed_results.resume(output, npz, settings, args.batch_size)
-    model = photo_models.load(args.model, args.weights)
+    model = networks.load(args.model, args.weights)
     if args.save_images:
         with files.writing(args.save_images):
             args.save_images.mkdir(exist_ok=True)
@@ -184,7 +185,7 @@ def merge_shards(args, worker, paths, settings, expected):
 def parse(argv):
     parser = command.Parser(__doc__)
     parser.add_argument(
-        "--model", choices=photo_models.NAMES, default="efficientnet_lite0", help="the network"
+        "--model", choices=networks.NAMES, default="efficientnet_lite0", help="the network"
     )
     parser.add_argument(
         "--images", type=Path, help="folder of photographs (default: common/images)"
@@ -235,7 +236,7 @@ def _check_save_images(args):
 
 
 def _sha256(path):
-    weights.check(path, remedy=photo_models.REMEDY)
+    models.check_weights(path, remedy=networks.REMEDY)
     return shards.sha256(path)
 
 
@@ -273,7 +274,7 @@ class Skipped:
 
 def photo_paths(folder, skipped):
     """The files below `folder`; raises `Failure` when there are none."""
-    from method2_fgsm import photos
+    from common.imagenet import photos
 
     paths = list(photos.walk(folder, skipped))
     if not paths:
@@ -285,7 +286,7 @@ def attack_all(model, args, paths, done, target, first, skipped):
     """Attack the photographs that are not `done`; yields the CSV rows of each batch."""
     from tqdm import tqdm
 
-    from method2_fgsm import photos
+    from common.imagenet import photos
 
     side = model.input_shape[1]
     share = distribution.sharing(model, args.strategy)
@@ -388,7 +389,7 @@ def round_to_8_bits(pixels, x_adv):
 
 def save(folder, paths, pixels, x_adv):
     """Write the adversarial images as PNG and return them as they are read back, uint8."""
-    from method2_fgsm import photos
+    from common.imagenet import photos
 
     saved = []
     for path, image in zip(paths, round_to_8_bits(pixels, x_adv), strict=True):
@@ -416,7 +417,7 @@ class First:
         self.path, self.settings = path, settings
         if kept is not None and len(kept["xs"]):
             shapes = {name: kept[name].shape for name in ("xs", "signs") if name in kept}
-            image = (photo_models.SIDE, photo_models.SIDE, 3)
+            image = (networks.SIDE, networks.SIDE, 3)
             if not self.COLUMNS.issubset(kept) or any(s[1:] != image for s in shapes.values()):
                 raise Failure(
                     f"{files.show(path)} does not hold the first photographs of a run: start "
@@ -456,7 +457,7 @@ class First:
         self.save()
 
     def save(self):
-        empty = np.zeros((0, photo_models.SIDE, photo_models.SIDE, 3), np.float32)
+        empty = np.zeros((0, networks.SIDE, networks.SIDE, 3), np.float32)
         arrays = self.arrays or {
             "xs": empty,
             "noises": empty,
@@ -487,7 +488,7 @@ def table(rows, args):
     def share(part, whole):
         return f"{part:7d}  {part / whole:6.1%}" if whole else f"{part:7d}"
 
-    title = photo_models.TITLES[args.model]
+    title = networks.TITLES[args.model]
     goal = "" if args.target is None else f", target {labels.names()[labels.index_of(args.target)]}"
     lines = [
         f"{title}, fast gradient sign, eps {args.eps:g} ({args.eps * 255:.3g} / 255){goal}",

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from common import command, data, distribution, files, models, results, samples, shards
+from common import command, data, distribution, files, models, results, shards
 
 BATCH = 1000  # digits at a time
 
@@ -48,7 +48,7 @@ def main(argv=None):
     )
     which = parser.add_mutually_exclusive_group()
     which.add_argument(
-        "--samples", type=Path, default=samples.PATH, help="the digits, from generate_5k.py"
+        "--samples", type=Path, default=data.SAMPLES, help="the digits, from generate_5k.py"
     )
     which.add_argument(
         "--full-test-set", action="store_true", help="all 10,000 test digits instead"
@@ -69,7 +69,7 @@ def main(argv=None):
         x, y = data.load("test")
         indices = np.arange(len(x))
     else:
-        x, y, indices = samples.load(args.samples)
+        x, y, indices = data.load_samples(args.samples)
     model = models.load(args.model)
 
     from method2_fgsm import fgsm

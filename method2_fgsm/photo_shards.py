@@ -15,7 +15,7 @@ import numpy as np
 
 from common import files, results, shards
 from common.command import Failure
-from method2_fgsm import streamed_results
+from common.imagenet import streamed_results
 
 REMEDY = "start that worker again without --resume"
 # Of a shard's config, beside the settings: what it skipped, attacked, and the seconds that took.

@@ -16,7 +16,7 @@ import numpy as np
 
 from common import command, files, plots, results
 from common.command import Failure
-from method2_fgsm import labels, photo_models
+from common.imagenet import labels, networks
 
 RESULTS = files.ROOT / "method2_fgsm" / "results_imnet_efficientnet_lite0.npz"
 REMEDY = "make it with `python method2_fgsm/imnet_fast_gradient.py`"
@@ -85,7 +85,7 @@ def load(path):
             shown[key].max() >= labels.CLASSES
             for key in ("y_preds", "y_preds_adversarial", "y_preds_sign")
         )
-        or config.get("model") not in photo_models.NAMES
+        or config.get("model") not in networks.NAMES
         or not isinstance(config.get("eps"), float | int)
         or config.get("target") not in (None, *range(labels.CLASSES))
     ):
@@ -101,7 +101,7 @@ def most_confident(shown):
 
 def _heading(shown):
     config = shown["config"]
-    title = f"{photo_models.TITLES[config['model']]}, fast gradient sign, ε = {config['eps']:g}"
+    title = f"{networks.TITLES[config['model']]}, fast gradient sign, ε = {config['eps']:g}"
     target = config.get("target")
     return title if target is None else f"{title}, target {labels.names()[target]}"
 

@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from common import data, files, models, samples, train_mnist
+from common import data, files, models, train_mnist
 from logreg_softmax import train
 
 # One thread each: two processes run the tests, and most of the arrays are small.  TensorFlow
@@ -24,7 +24,7 @@ def own_folders(tmp_path_factory):
     patch = pytest.MonkeyPatch()
     patch.setattr(files, "WEIGHTS", folder / "weights")
     patch.setattr(files, "IMG", folder / "img")
-    patch.setattr(samples, "PATH", folder / "5k_samples.npz")
+    patch.setattr(data, "SAMPLES", folder / "5k_samples.npz")
     yield folder
     patch.undo()
 

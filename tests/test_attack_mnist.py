@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from common import files, generate_5k, models, results, samples
+from common import data, files, generate_5k, models, results
 from common.command import Failure
 from method1_noise_optimization import (
     attack_mnist,
@@ -28,7 +28,7 @@ def run(folder, *arguments):
 
 def test_what_is_saved_are_hits_on_correctly_classified_digits(trained, tmp_path, capsys):
     found = run(tmp_path, "--method", "minimal", "--model", "mlp")
-    x, y, _ = (array[:60] for array in samples.load())
+    x, y, _ = (array[:60] for array in data.load_samples())
     right = models.classify(trained["mlp"], x) == y
     np.testing.assert_array_equal(found["xs"], x[right])
     np.testing.assert_array_equal(found["y_trues"], y[right])

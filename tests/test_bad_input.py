@@ -19,8 +19,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from common import command, data, files, models, npz, results, samples
-from method2_fgsm import efficientnet_lite0, imnet_fast_gradient, labels, photo_models
+from common import command, data, files, models, results
+from common.imagenet import efficientnet_lite0, labels, networks
+from method2_fgsm import imnet_fast_gradient
 
 PRECIOUS = b"what was there before"
 TRACES = []
@@ -291,7 +292,7 @@ def test_files_that_unpack_to_more_than_memory(refuses, place, script, monkeypat
     name = valid(kind, path)
     altered(path, **{name: np.zeros((2000, 28, 28), np.float32)})
     assert path.stat().st_size < 100_000
-    monkeypatch.setattr(npz, "MAX_BYTES", 1_000_000)
+    monkeypatch.setattr(files, "MAX_BYTES", 1_000_000)
     arguments = [text.replace("{}/..", str(place)).replace("{}", str(path)) for text in arguments]
     if "--samples" in arguments:
         arguments += ["--output", place / "out.npz"]
@@ -444,7 +445,7 @@ def network():
 @pytest.fixture
 def attack_refuses(refuses, place, network, monkeypatch):
     """A function: imnet_fast_gradient.py refuses, with its network loaded once for all."""
-    monkeypatch.setattr(photo_models, "load", lambda name, weights=None: network)
+    monkeypatch.setattr(networks, "load", lambda name, weights=None: network)
 
     def run(*arguments, culprit):
         (place / "out.csv").write_bytes(PRECIOUS)
@@ -757,4 +758,4 @@ def test_the_valid_files_are_valid(place, monkeypatch):
         valid(kind, place / f"{kind}.npz")
         assert results.load(place / f"{kind}.npz")
     valid("samples", place / "samples.npz")
-    assert len(samples.load(place / "samples.npz")[0]) == 5
+    assert len(data.load_samples(place / "samples.npz")[0]) == 5

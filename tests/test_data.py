@@ -5,7 +5,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from common import data, files, generate_5k, make_mnist, samples
+from common import data, files, generate_5k, make_mnist
 from common.command import Failure
 
 
@@ -120,7 +120,7 @@ def test_packing_the_originals_gives_the_file_in_the_repository(tmp_path, monkey
 def test_samples_are_distinct_test_digits(tmp_path, digits):
     output = tmp_path / "s.npz"
     generate_5k.main(["--output", str(output)])
-    images, labels, indices = samples.load(output)
+    images, labels, indices = data.load_samples(output)
     assert images.shape == (5000, 28, 28)
     assert len(set(indices.tolist())) == 5000
     np.testing.assert_array_equal(images, digits[0][indices])
@@ -165,12 +165,12 @@ def test_other_samples_are_refused(tmp_path, change, message):
     path = tmp_path / "s.npz"
     np.savez(path, **{**GOOD, **change})
     with pytest.raises(Failure, match=message):
-        samples.load(path)
+        data.load_samples(path)
 
 
 def test_absent_samples_name_the_script_that_makes_them(tmp_path):
     with pytest.raises(Failure, match=r"python common/generate_5k\.py"):
-        samples.load(tmp_path / "s.npz")
+        data.load_samples(tmp_path / "s.npz")
 
 
 def test_an_interrupted_write_leaves_the_old_file(tmp_path):

@@ -16,11 +16,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from common import data, distribution, files, models, plots, results, samples, shards
+from common import data, distribution, files, models, plots, results, shards
 from common.command import Failure
 from common.distribution import Worker
+from common.imagenet import networks
 from common.quiet import LOG_LINE
-from method2_fgsm import adversarial_training, photo_models
+from method2_fgsm import adversarial_training
 
 # Where a worker finds the project, and this file.
 MODULES = os.pathsep.join((str(files.ROOT), str(Path(__file__).parent)))
@@ -179,9 +180,9 @@ def run_scripts(folder, digits, kill, commands):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(files, "WEIGHTS", Path(folder, "weights"))
         patch.setattr(files, "IMG", Path(folder, "img"))
-        patch.setattr(samples, "PATH", Path(folder, "5k_samples.npz"))
+        patch.setattr(data, "SAMPLES", Path(folder, "5k_samples.npz"))
         patch.setattr(data, "load", lambda split: [part[: digits[split]] for part in real(split)])
-        patch.setattr(photo_models, "load", simple_network)
+        patch.setattr(networks, "load", simple_network)
         # Of what the first worker does after training, a little is enough here.
         patch.setattr(adversarial_training, "CURVE", np.zeros(1))
         patch.setattr(adversarial_training, "PGD_STEPS", 3)

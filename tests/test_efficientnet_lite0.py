@@ -12,8 +12,8 @@ import pytest
 
 from common import files
 from common.command import Failure
-from method2_fgsm import efficientnet_lite0 as lite0
-from method2_fgsm import labels, photos
+from common.imagenet import efficientnet_lite0 as lite0
+from common.imagenet import labels, photos
 
 PHOTOGRAPHS = {
     "camera.jpg": "tripod",

@@ -14,14 +14,8 @@ from PIL import Image
 
 from common import files, models, results
 from common.command import Failure
-from method2_fgsm import (
-    efficientnet_lite0,
-    imnet_fast_gradient,
-    photo_models,
-    photos,
-    streamed_results,
-    visualize_imnet,
-)
+from common.imagenet import efficientnet_lite0, networks, photos, streamed_results
+from method2_fgsm import imnet_fast_gradient, visualize_imnet
 
 PHOTOGRAPHS = files.COMMON / "images"
 
@@ -34,7 +28,7 @@ def network():
 @pytest.fixture
 def attack(network, monkeypatch, tmp_path):
     """A function: run the script on the trained network; returns (rows, the .npz, its path)."""
-    monkeypatch.setattr(photo_models, "load", lambda name, weights=None: network)
+    monkeypatch.setattr(networks, "load", lambda name, weights=None: network)
 
     def run(*arguments):
         output = tmp_path / "out.csv"
@@ -200,7 +194,7 @@ def test_a_folder_without_a_readable_image_is_an_error(attack, tmp_path, make):
 
 
 def test_wrong_settings_end_before_the_network_is_loaded(monkeypatch, tmp_path):
-    monkeypatch.setattr(photo_models, "load", lambda *_: pytest.fail("loaded"))
+    monkeypatch.setattr(networks, "load", lambda *_: pytest.fail("loaded"))
     main = imnet_fast_gradient.main
     output = ["--output", str(tmp_path / "a.csv")]
     for arguments, words in (
@@ -234,7 +228,8 @@ def test_resuming_with_other_settings_is_refused_and_touches_nothing(attack, tmp
 CHILD = """
 import os, resource, signal, sys
 import keras, numpy as np
-from method2_fgsm import imnet_fast_gradient as script, photo_models
+from method2_fgsm import imnet_fast_gradient as script
+from common.imagenet import networks
 
 def load(name, weights=None):
     keras.utils.set_random_seed(0)
@@ -257,7 +252,7 @@ def counted(*args):
     if batches == 5:
         early = peak()
     return attack(*args)
-photo_models.load, script.attack = load, counted
+networks.load, script.attack = load, counted
 script.main(arguments)
 print("grown by", peak() - (early or 0))
 """

@@ -16,8 +16,8 @@ import time
 import numpy as np
 import pytest
 
-from common import files, models, results, samples
-from method2_fgsm import streamed_results
+from common import data, files, models, results
+from common.imagenet import streamed_results
 
 OLD = b"what an earlier run left"
 MOMENTS = 4  # kills of each kind of script: a dozen in all
@@ -65,7 +65,7 @@ def mlp(tmp_path_factory):
     (folder / "weights").mkdir()
     model = models.build("mlp")
     model.save_weights(folder / "weights" / "mlp.weights.h5")
-    x, _, indices = samples.draw(2000, 0)
+    x, _, indices = data.draw_samples(2000, 0)
     # Untrained, but right on these by definition.
     np.savez(folder / "samples.npz", images=x, labels=models.classify(model, x), indices=indices)
     return folder

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from common.command import Failure
-from method2_fgsm import labels
+from common.imagenet import labels
 
 # Classes that papers and model documentation name by index or by synset.
 KNOWN = {

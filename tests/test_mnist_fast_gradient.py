@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from common import files, generate_5k, models, results, samples
+from common import data, files, generate_5k, models, results
 from common.command import Failure
 from method2_fgsm import accuracy_vs_epsilon, fgsm, mnist_fast_gradient, visualize_mnist
 
@@ -17,7 +17,7 @@ from method2_fgsm import accuracy_vs_epsilon, fgsm, mnist_fast_gradient, visuali
 def drawn(own_folders):
     """Six hundred samples, where the scripts look for them."""
     generate_5k.main(["--count", "600"])
-    return samples.load()
+    return data.load_samples()
 
 
 @pytest.fixture

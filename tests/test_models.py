@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from common import metrics, models, plots, training
+from common import models, plots, training
 from common.command import Failure
 from logreg_softmax import train
 
@@ -132,9 +132,9 @@ def test_a_killed_training_leaves_the_old_files(checkout):
 
 def test_the_confusion_matrix_counts_pairs():
     actual, predicted = np.array([0, 0, 1, 2, 2, 2]), np.array([0, 1, 1, 2, 0, 0])
-    counts = metrics.confusion_matrix(actual, predicted, 3)
+    counts = training.confusion_matrix(actual, predicted, 3)
     assert counts.tolist() == [[1, 1, 0], [0, 1, 0], [2, 0, 1]]
-    precision, recall = metrics.precision_and_recall(counts)
+    precision, recall = training.precision_and_recall(counts)
     np.testing.assert_allclose(precision, [1 / 3, 1 / 2, 1])
     np.testing.assert_allclose(recall, [1 / 2, 1, 1 / 3])
 

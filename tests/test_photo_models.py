@@ -10,14 +10,8 @@ import tensorflow as tf
 
 from common import files
 from common.command import Failure
-from method2_fgsm import (
-    efficientnet_lite0,
-    fgsm,
-    imnet_fast_gradient,
-    photo_models,
-    photos,
-    streamed_results,
-)
+from common.imagenet import efficientnet_lite0, networks, photos, streamed_results
+from method2_fgsm import fgsm, imnet_fast_gradient
 
 PREPROCESS_INPUT = {
     "vgg16": keras.applications.vgg16.preprocess_input,
@@ -32,7 +26,7 @@ def test_preprocessing_equals_that_of_keras(name):
     x = np.random.default_rng(0).random((2, 8, 8, 3), np.float32)
     x[0] = (np.arange(192).reshape(8, 8, 3) + 64).astype(np.float32) / np.float32(255)
     expected = PREPROCESS_INPUT[name](x * np.float32(255))
-    found = np.asarray(photo_models.preprocess(name, x))
+    found = np.asarray(networks.preprocess(name, x))
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 if name != "mobilenet_v2" else 0)
 
 
@@ -44,7 +38,7 @@ def test_the_gradient_of_the_preprocessing_is_its_slope(name):
         tape.watch(x)
         # Red of the network's input weighs 100, green 10, blue 1 (as x has them).
         order = (1.0, 10.0, 100.0) if name != "mobilenet_v2" else (100.0, 10.0, 1.0)
-        total = tf.reduce_sum(photo_models.preprocess(name, x) * tf.constant(order))
+        total = tf.reduce_sum(networks.preprocess(name, x) * tf.constant(order))
     scale = 255 if name != "mobilenet_v2" else 2
     expected = np.broadcast_to(np.array([100, 10, 1]) * scale, (1, 2, 2, 3))
     np.testing.assert_allclose(tape.gradient(total, x), expected, rtol=1e-5)
@@ -102,9 +96,9 @@ def vgg16(tmp_path_factory):
     write_vgg16_weights(weights)
     photographs.mkdir()
     shutil.copy(files.COMMON / "images" / "panda.jpg", photographs)
-    loaded, load = [], photo_models.load
+    loaded, load = [], networks.load
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(photo_models, "load", lambda *a: loaded.append(load(*a)) or loaded[0])
+        patch.setattr(networks, "load", lambda *a: loaded.append(load(*a)) or loaded[0])
         arguments = ("--model", "vgg16", "--weights", weights, "--eps", 0.02)
         paths = ("--images", photographs, "--output", output)
         imnet_fast_gradient.main([str(argument) for argument in (*arguments, *paths)])
@@ -180,7 +174,7 @@ def test_weights_in_keras_newer_layout_are_read(tmp_path):
     path = tmp_path / "mobilenet.weights.h5"
     network = keras.applications.MobileNetV2(weights=None, classifier_activation=None)
     network.save_weights(path)
-    model = photo_models.load("mobilenet_v2", path)
+    model = networks.load("mobilenet_v2", path)
     x = np.random.default_rng(0).random((1, 224, 224, 3), np.float32)
     np.testing.assert_allclose(
         model.predict_on_batch(x), network.predict_on_batch(x * 2 - 1), atol=1e-5
@@ -196,18 +190,18 @@ def weights(tmp_path_factory):
 
 def test_weights_of_another_network_or_no_weights_at_all_are_refused(weights, tmp_path):
     with pytest.raises(Failure, match="does not hold the weights of MobileNetV2"):
-        photo_models.load("mobilenet_v2", weights)
+        networks.load("mobilenet_v2", weights)
     truncated = tmp_path / "truncated.weights.h5"
     truncated.write_bytes(weights.read_bytes()[:100_000])
     text = tmp_path / "text.h5"
     text.write_text("not weights")
     for path in (truncated, text):
         with pytest.raises(Failure, match="truncated or not a weights file"):
-            photo_models.load("efficientnet_lite0", path)
+            networks.load("efficientnet_lite0", path)
     with pytest.raises(Failure, match="not found"):
-        photo_models.load("efficientnet_lite0", tmp_path / "missing.h5")
+        networks.load("efficientnet_lite0", tmp_path / "missing.h5")
     with pytest.raises(Failure, match=r"must end in \.h5"):
-        photo_models.load("efficientnet_lite0", tmp_path / "weights.pkl")
+        networks.load("efficientnet_lite0", tmp_path / "weights.pkl")
 
 
 def test_weights_that_are_not_numbers_are_refused(weights, tmp_path):
@@ -215,7 +209,7 @@ def test_weights_that_are_not_numbers_are_refused(weights, tmp_path):
     network.layers[-1].bias.assign(np.full(1000, np.nan, np.float32))
     network.save_weights(tmp_path / "nan.weights.h5")
     with pytest.raises(Failure, match="not finite"):
-        photo_models.load("efficientnet_lite0", tmp_path / "nan.weights.h5")
+        networks.load("efficientnet_lite0", tmp_path / "nan.weights.h5")
 
 
 def test_weights_that_lack_a_layer_are_refused(weights, tmp_path):
@@ -227,7 +221,7 @@ def test_weights_that_lack_a_layer_are_refused(weights, tmp_path):
         assert len(kept) == len(file["layers"]) - 1
         del file["layers/conv2d"]
     with pytest.raises(Failure, match=r"lacks weights|does not hold"):
-        photo_models.load("efficientnet_lite0", path)
+        networks.load("efficientnet_lite0", path)
 
 
 def test_without_network_and_weights_one_line_names_both_ways_out(monkeypatch, tmp_path):
@@ -237,5 +231,5 @@ def test_without_network_and_weights_one_line_names_both_ways_out(monkeypatch, t
     monkeypatch.setattr(keras.utils, "get_file", no_network)
     monkeypatch.setattr("keras.src.utils.file_utils.get_file", no_network)
     with pytest.raises(Failure, match=r"connect to the internet, or .*--weights FILE") as caught:
-        photo_models.load("vgg16")
+        networks.load("vgg16")
     assert "\n" not in str(caught.value)

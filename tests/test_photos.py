@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from common import files
-from method2_fgsm import photos
+from common.imagenet import photos
 
 SIDE = 32
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)

@@ -10,7 +10,7 @@ import shutil
 import numpy as np
 import pytest
 
-from common import data, files, models, results, samples, train_mnist, training
+from common import data, files, models, results, train_mnist, training
 
 METHOD1 = "method1_noise_optimization"
 
@@ -21,9 +21,9 @@ def few_digits(trained, tmp_path_factory):
     real = data.load
     with pytest.MonkeyPatch.context() as patch:
         path = tmp_path_factory.mktemp("samples") / "samples.npz"
-        images, labels, indices = samples.draw(30, 0)
+        images, labels, indices = data.draw_samples(30, 0)
         np.savez(path, images=images, labels=labels, indices=indices)
-        patch.setattr(samples, "PATH", path)
+        patch.setattr(data, "SAMPLES", path)
         patch.setattr(data, "load", lambda split: [part[:600] for part in real(split)])
         yield path
 

@@ -24,7 +24,7 @@ import time
 
 import numpy as np
 
-from common import command, data, models, samples
+from common import command, data, models
 
 # How many digits each of the slow attacks gets: Foolbox's, ART's, CleverHans's.
 SLOW = {"softmax": (500, 3, 20), "mlp": (500, 3, 20), "cnn": (50, 1, 5)}
@@ -239,7 +239,7 @@ def peak():
 
 def problem(name, count, seed):
     """The model, and `count` digits that it classifies correctly, with random targets."""
-    x, y, _ = samples.load()
+    x, y, _ = data.load_samples()
     model = models.load(name)
     right = np.flatnonzero(models.classify(model, x) == y)[:count]
     x, y = x[right], y[right]

@@ -16,8 +16,7 @@ import socket
 
 import numpy as np
 
-from common import files
-from common import weights as weights_files
+from common import files, models
 from common.command import Failure
 
 NAMES = ("efficientnet_lite0", "vgg16", "resnet50", "mobilenet_v2")
@@ -58,9 +57,9 @@ def load(name, weights=None):
     file and no network.
     """
     if weights is not None:
-        weights_files.check(weights, remedy=REMEDY)
+        models.check_weights(weights, remedy=REMEDY)
 
-    from method2_fgsm import efficientnet_lite0
+    from common.imagenet import efficientnet_lite0
 
     if name == "efficientnet_lite0":
         if weights is None:
@@ -109,4 +108,4 @@ def _download(name):
 def _read_weights(network, name, path):
     """Fill the network from a Keras .h5 or .weights.h5 file."""
     title = f"{TITLES[name]} with its {CLASSES} classes"
-    weights_files.fill(network, path, title=title, remedy=REMEDY)
+    models.fill_weights(network, path, title=title, remedy=REMEDY)

@@ -1,0 +1,1 @@
+"""Photographs, and the networks that know what they show."""
