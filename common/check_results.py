@@ -30,8 +30,6 @@ reads   method*/results_*.npz or those named, common/mnist.npz,
 writes  nothing
 """
 
-from pathlib import Path
-
 import numpy as np
 
 from common import command, data, files, models, results
@@ -197,7 +195,7 @@ def main(argv=None):
     parser.add_argument(
         "results",
         nargs="*",
-        type=Path,
+        type=command.path,
         metavar="RESULTS.npz",
         help="the files to check (default: method*/results_*.npz)",
     )
@@ -205,7 +203,9 @@ def main(argv=None):
         "--model", type=models.argument, help="the classifier (default: what each file says)"
     )
     parser.add_argument(
-        "--weights", type=Path, help="its weights (default: common/weights/{model}.weights.h5)"
+        "--weights",
+        type=command.path,
+        help="its weights (default: common/weights/{model}.weights.h5)",
     )
     args = parser.parse_args(argv)
     paths = args.results or sorted(files.ROOT.glob("method*/results_*.npz"))

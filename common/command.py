@@ -10,11 +10,9 @@ import math
 import os
 import signal
 import sys
+import threading
 from contextlib import contextmanager
 from pathlib import Path
-
-# The largest whole number an argument may be: more than that TensorFlow cannot count.
-LARGEST = 2**31 - 1
 
 
 class Failure(Exception):
@@ -41,9 +39,112 @@ class _Manual(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHel
         return super()._get_help_string(action)
 
 
+# Arguments that several scripts take -------------------------------------------------------------
+
+
+def add_model(parser, default):
+    """--model: one of the classifiers of common/models.py."""
+    from common import models
+
+    parser.add_argument("--model", type=models.argument, default=default, help="which classifier")
+
+
+def add_samples(parser):
+    """--samples: the file of digits to work on."""
+    from common import data
+
+    parser.add_argument(
+        "--samples", type=path, default=data.SAMPLES, help="the digits, from generate_5k.py"
+    )
+
+
+def add_seed(parser, help):
+    """--seed; `help` says what it decides."""
+    parser.add_argument("--seed", type=seed, default=0, help=help)
+
+
+def add_output(parser, help, default=None):
+    """--output; where the default depends on other arguments, `help` says how."""
+    parser.add_argument("--output", type=path, default=default, help=help)
+
+
+# Types of arguments ------------------------------------------------------------------------------
+
+
+def path(text):
+    """An argument that names a file or folder; ~ is the home folder."""
+    return Path(os.path.expanduser(text))
+
+
+def digit(text):
+    """An argument that is one of the ten digits."""
+    if text not in tuple("0123456789"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a digit from 0 to 9")
+    return int(text)
+
+
+def positive_int(text):
+    """An argument that counts: a whole number from 1 to 2**31 - 1, as far as TensorFlow counts."""
+    return _whole_number(text, 1, 2**31, "a whole number of at least 1, below 2**31")
+
+
+def seed(text):
+    """An argument that seeds a random generator: a whole number from 0 to 2**32 - 1."""
+    return _whole_number(text, 0, 2**32, "a whole number from 0 to 2**32 - 1")
+
+
+def positive_float(text):
+    """An argument that is a finite number above 0; 1/3 is one too."""
+    value = _number(text)
+    if not (math.isfinite(value) and value > 0):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
+    return value
+
+
+def pixel_size(text):
+    """An argument in pixel units, such as epsilon: a number from 0 to 1, or a fraction, 8/255."""
+    value = _number(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not between 0 and 1 (pixel units; write 8/255 for 8 of 255 grey levels)"
+        )
+    return value
+
+
+def _whole_number(text, start, stop, meaning):
+    try:
+        value = int(text)
+    except ValueError:
+        value = start - 1
+    if not start <= value < stop:
+        raise argparse.ArgumentTypeError(f"{text!r} is not {meaning}")
+    return value
+
+
+def _number(text):
+    """The value of a number or fraction; NaN, which no range contains, where it is neither."""
+    if "," in text:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} has a comma: write a point, {text.replace(',', '.')}"
+        )
+    numerator, _, denominator = text.partition("/")
+    try:
+        return float(numerator) / float(denominator) if "/" in text else float(text)
+    except (ValueError, ZeroDivisionError):
+        return math.nan
+
+
+# Running a script --------------------------------------------------------------------------------
+
+
 def one_line(message):
     """`message` on one line: a file name may hold a line break, an error message may not."""
     return " ".join(str(message).split())
+
+
+def on_terminal(stream):
+    """Whether a stream writes to a terminal; notebooks replace streams by objects of their own."""
+    return hasattr(stream, "isatty") and stream.isatty()
 
 
 def run(main):
@@ -51,13 +152,11 @@ def run(main):
 
     What `main` puts into a KeyboardInterrupt (how to go on, say) is printed with it.
     """
+    _prepare_streams()
     prog = one_line(Path(sys.argv[0]).name)
-    _refuse_another_checkout(prog)
-    for stream in (sys.stdout, sys.stderr):
-        # A file name may hold what the terminal cannot show; that must not end the run.
-        stream.reconfigure(errors="backslashreplace")
     with _interrupts() as interrupts:
         try:
+            _check_installation()
             main()
             sys.stdout.flush()
         except Failure as failure:
@@ -67,7 +166,7 @@ def run(main):
             sys.exit(1)
         except BrokenPipeError:
             # Whoever read our output has gone, as in `script | head`: nobody is left to tell.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
             sys.exit(1)
         except MemoryError:
             print(f"{prog}: error: out of memory: ask for fewer or smaller things", file=sys.stderr)
@@ -76,40 +175,39 @@ def run(main):
             # In the middle of an import an interrupt can surface as any other error.
             if not interrupts:
                 raise
-            said = f": {one_line(error)}" if isinstance(error, KeyboardInterrupt) else ""
+            hint = f": {one_line(error)}" if isinstance(error, KeyboardInterrupt) else ""
             # Below a progress bar, and the terminal's ^C.
-            start = "\n" if sys.stderr.isatty() else ""
-            print(f"{start}{prog}: interrupted{said.rstrip(': ')}", file=sys.stderr)
+            start = "\n" if on_terminal(sys.stderr) else ""
+            print(f"{start}{prog}: interrupted{hint.rstrip(': ')}", file=sys.stderr)
             sys.exit(130)
 
 
-def _refuse_another_checkout(prog):
-    """Exit with one line where the script lies in one checkout and `common` came from another.
+def _prepare_streams():
+    """Make stdout and stderr take any text, or none where they are closed."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            # This takes the closed descriptor, too, which no other file should get.
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
+        elif hasattr(stream, "reconfigure"):
+            # A file name may hold what the terminal cannot show; that must not end the run.
+            stream.reconfigure(errors="backslashreplace")
 
-    Both may be installed in turn into one environment; each has its own code, weights and img.
-    """
-    here = Path(__file__).resolve()
-    script = Path(sys.argv[0]).resolve()
-    beside = script.parent.parent / "common" / here.name
-    if beside.is_file() and not beside.samefile(here):
-        sys.exit(
-            f"{prog}: error: the checkout installed is {one_line(here.parent.parent)}, not the one "
-            f"of this script: run `pip install -e {one_line(script.parent.parent)}`"
+
+def _check_installation():
+    """Raise `Failure` unless `common` lies in the checkout of the script, with its data."""
+    installed = Path(__file__).resolve().parent.parent
+    script = Path(sys.argv[0]).resolve().parent.parent
+    if script != installed and (script / "common" / "command.py").is_file():
+        raise Failure(
+            f"the checkout installed is {installed}, not the one of this script: "
+            f"run `pip install -e {script}`"
         )
-
-
-def _interrupted_early(kind, error, trace):
-    """`sys.excepthook` of a script that still loads its packages, before `run` takes over."""
-    if issubclass(kind, KeyboardInterrupt):
-        print(f"{one_line(Path(sys.argv[0]).name)}: interrupted", file=sys.stderr)
-    else:
-        sys.__excepthook__(kind, error, trace)
-
-
-# Only where a script of this collection is what runs: other programs keep their own.
-_main = getattr(sys.modules["__main__"], "__file__", None)
-if _main and Path(_main).resolve().parent.parent == Path(__file__).resolve().parent.parent:
-    sys.excepthook = _interrupted_early
+    if not (installed / "pyproject.toml").is_file():
+        raise Failure(
+            f"{installed} holds a copy of the code alone, without data and figures: run "
+            "`pip install -e .` in the checkout, and its scripts there"
+        )
 
 
 @contextmanager
@@ -123,61 +221,12 @@ def _interrupts():
 
     before = signal.getsignal(signal.SIGINT)
     # A shell starts what runs in the background deaf to it: so it should stay.
-    if before is signal.default_int_handler:
+    ours = before is signal.default_int_handler
+    ours = ours and threading.current_thread() is threading.main_thread()
+    if ours:
         signal.signal(signal.SIGINT, interrupt)
     try:
         yield interrupts
     finally:
-        signal.signal(signal.SIGINT, before)
-
-
-def digit(text):
-    """An argument that is one of the ten digits."""
-    if text not in tuple("0123456789"):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a digit from 0 to 9")
-    return int(text)
-
-
-def positive_int(text):
-    """An argument that is a whole number of at least 1 (and below 2**31)."""
-    try:
-        value = int(text)
-    except ValueError:
-        value = 0
-    if not 1 <= value <= LARGEST:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
-    return value
-
-
-def seed(text):
-    """An argument that seeds a random generator: a whole number from 0 to 2**32 - 1."""
-    try:
-        value = int(text)
-    except ValueError:
-        value = -1
-    if not 0 <= value < 2**32:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 to 2**32 - 1")
-    return value
-
-
-def positive_float(text):
-    """An argument that is a finite number above 0."""
-    value = _number(text)
-    if not (math.isfinite(value) and value > 0):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
-    return value
-
-
-def pixel_size(text):
-    """An argument in pixel units: a number from 0 to 1, such as epsilon."""
-    value = _number(text)
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not between 0 and 1 (pixel units)")
-    return value
-
-
-def _number(text):
-    try:
-        return float(text)
-    except ValueError:
-        return math.nan
+        if ours:
+            signal.signal(signal.SIGINT, before)

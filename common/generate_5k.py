@@ -7,8 +7,6 @@ writes  common/5k_samples.npz: images float32 (5000, 28, 28) in [0, 1], labels i
         indices int64 (5000,), the places in the test set
 """
 
-from pathlib import Path
-
 import numpy as np
 
 from common import command, data, files
@@ -17,8 +15,8 @@ from common import command, data, files
 def main(argv=None):
     parser = command.Parser(__doc__)
     parser.add_argument("--count", type=command.positive_int, default=5000, help="how many digits")
-    parser.add_argument("--seed", type=command.seed, default=0, help="which digits")
-    parser.add_argument("--output", type=Path, default=data.SAMPLES, help="the .npz file to write")
+    command.add_seed(parser, "which digits")
+    command.add_output(parser, "the .npz file to write", data.SAMPLES)
     args = parser.parse_args(argv)
     files.check_output(args.output)
 

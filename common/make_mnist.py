@@ -11,7 +11,6 @@ writes  common/mnist.npz  (x_train, y_train, x_test, y_test, all uint8)
 """
 
 import hashlib
-from pathlib import Path
 
 import numpy as np
 
@@ -35,7 +34,7 @@ def read_idx(folder):
     """
     arrays = {}
     for name, file_name, md5, shape, header in IDX_FILES:
-        path = Path(folder) / file_name
+        path = folder / file_name
         try:
             content = path.read_bytes()
         except OSError as error:
@@ -54,11 +53,11 @@ def main(argv=None):
     parser.add_argument(
         "folder",
         nargs="?",
-        type=Path,
+        type=command.path,
         default=files.COMMON / "mnist_idx",
         help="where the IDX files are",
     )
-    parser.add_argument("--output", type=Path, default=files.COMMON / "mnist.npz")
+    command.add_output(parser, "the .npz file to write", files.COMMON / "mnist.npz")
     args = parser.parse_args(argv)
 
     files.check_output(args.output)

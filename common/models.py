@@ -171,6 +171,18 @@ def softmax(logits):
     return powers / powers.sum(axis=1, keepdims=True)
 
 
+def wrong_label_confidence(logits, y):
+    """Error rate, and mean confidence in the wrong label, as Goodfellow et al. report them.
+
+    logits (n, classes), y (n,) true labels.  The confidence is the probability of the predicted
+    label, averaged over those images that are misclassified; NaN where none is.
+    """
+    wrong = logits.argmax(axis=1) != y
+    confidence = softmax(logits.astype(np.float64)).max(axis=1)
+    mean = confidence[wrong].mean() if wrong.any() else np.nan
+    return wrong.mean() if len(y) else np.nan, mean
+
+
 def check_weights(path, *, remedy):
     """Raise `Failure` unless `path` names a file that may hold weights; it is not read yet."""
     if path.suffix != ".h5":

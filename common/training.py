@@ -5,7 +5,7 @@ import sys
 
 import numpy as np
 
-from common import data, files, models, plots
+from common import command, data, files, models, plots
 from common.command import Failure
 
 
@@ -59,7 +59,7 @@ def fit(name, optimizer, *, epochs, batch_size, seed, rows=None, weight_decay=()
         jit_compile=False,
     )
     # A progress bar on a terminal, a line an epoch in a file.
-    verbose = 1 if sys.stdout.isatty() else 2
+    verbose = 1 if command.on_terminal(sys.stdout) else 2
     trained.fit(x, y, batch_size=batch_size, epochs=epochs, verbose=verbose)
     if not all(np.isfinite(weights).all() for weights in model.get_weights()):
         raise Failure(f"training the {models.title(name)} diverged: try a smaller --learning-rate")
@@ -97,8 +97,6 @@ def report(name, model):
 
 def add_arguments(parser, *, epochs, batch_size, learning_rate):
     """The settings of training, with a script's own defaults."""
-    from common import command
-
     parser.add_argument(
         "--epochs", type=command.positive_int, default=epochs, help="passes over the training set"
     )
@@ -111,9 +109,7 @@ def add_arguments(parser, *, epochs, batch_size, learning_rate):
         default=learning_rate,
         help="of the optimizer",
     )
-    parser.add_argument(
-        "--seed", type=command.seed, default=0, help="initial weights, order of the digits, dropout"
-    )
+    command.add_seed(parser, "initial weights, order of the digits, dropout")
 
 
 def confusion_matrix(actual, predicted, classes=10):

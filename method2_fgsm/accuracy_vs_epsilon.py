@@ -15,7 +15,6 @@ from pathlib import Path
 import numpy as np
 
 from common import command, data, files, models, plots
-from method2_fgsm.mnist_fast_gradient import wrong_label_confidence
 
 EPS = np.round(np.arange(0, 0.301, 0.025), 3)
 PUBLISHED_EPS = 0.25
@@ -34,7 +33,10 @@ def along_eps(model, x, y, eps, *, source=None):
 
     sign = fgsm.gradient_signs(model if source is None else source, x, y)
     return np.array(
-        [wrong_label_confidence(models.predict(model, np.clip(x + e * sign, 0, 1)), y) for e in eps]
+        [
+            models.wrong_label_confidence(models.predict(model, np.clip(x + e * sign, 0, 1)), y)
+            for e in eps
+        ]
     ).T
 
 

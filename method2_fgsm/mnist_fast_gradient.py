@@ -25,18 +25,6 @@ from common import command, data, distribution, files, models, results, shards
 BATCH = 1000  # digits at a time
 
 
-def wrong_label_confidence(logits, y):
-    """Error rate, and mean confidence in the wrong label, as Goodfellow et al. report them.
-
-    logits (n, classes), y (n,) true labels.  The confidence is the probability of the predicted
-    label, averaged over those images that are misclassified; NaN where none is.
-    """
-    wrong = logits.argmax(axis=1) != y
-    confidence = models.softmax(logits.astype(np.float64)).max(axis=1)
-    mean = confidence[wrong].mean() if wrong.any() else np.nan
-    return wrong.mean() if len(y) else np.nan, mean
-
-
 def main(argv=None):
     parser = command.Parser(__doc__)
     parser.add_argument("--model", type=models.argument, default="mlp", help="which classifier")
@@ -126,7 +114,7 @@ def main(argv=None):
     logits, noises, y_adv = (found[key] for key in ("logits", "noises", "y_preds_adversarial"))
     results.save(output, **digits, noises=noises, y_preds_adversarial=y_adv, config=config)
     shards.remove(output, worker)
-    error, confidence = wrong_label_confidence(logits, y)
+    error, confidence = models.wrong_label_confidence(logits, y)
     print(f"{models.title(args.model)}, eps {args.eps:g} in pixel units")
     print(f"digits                       {count:10d}")
     print(f"left out: misclassified      {(~right).sum():10d}")

@@ -72,6 +72,7 @@ def checkout(tmp_path_factory):
             folder / name,
             ignore=shutil.ignore_patterns("weights", "__pycache__", "5k_samples.npz", "results_*"),
         )
+    shutil.copy(files.ROOT / "pyproject.toml", folder)
     (folder / "img").mkdir()
     return folder
 

@@ -72,10 +72,10 @@ def test_the_same_run_gives_the_same_bytes(trained, drawn, tmp_path):
 
 def test_confidence_when_wrong_is_averaged_over_the_wrong_ones_alone():
     logits = np.log([[0.6, 0.4], [0.2, 0.8], [0.9, 0.1]])
-    error, confidence = mnist_fast_gradient.wrong_label_confidence(logits, np.array([0, 0, 1]))
+    error, confidence = models.wrong_label_confidence(logits, np.array([0, 0, 1]))
     assert error == pytest.approx(2 / 3)
     assert confidence == pytest.approx((0.8 + 0.9) / 2)
-    error, confidence = mnist_fast_gradient.wrong_label_confidence(logits, np.array([0, 1, 0]))
+    error, confidence = models.wrong_label_confidence(logits, np.array([0, 1, 0]))
     assert error == 0
     assert np.isnan(confidence)
 
@@ -144,7 +144,7 @@ def test_accuracy_along_epsilon_is_that_of_the_attack(trained, digits, name):
     errors, confidences = accuracy_vs_epsilon.along_eps(trained[name], x, y, [0, 0.1, 0.25])
     for error, confidence, eps in zip(errors, confidences, (0, 0.1, 0.25), strict=True):
         logits = models.predict(trained[name], fgsm.fgsm(trained[name], x, y, eps))
-        expected = mnist_fast_gradient.wrong_label_confidence(logits, y)
+        expected = models.wrong_label_confidence(logits, y)
         np.testing.assert_allclose((error, confidence), expected, atol=0.01)
     assert errors[0] < errors[1] < errors[2]
 

@@ -2,7 +2,6 @@
 
 import ast
 import re
-import signal
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -252,22 +251,6 @@ def test_a_script_with_the_packages_of_another_checkout_is_refused(checkout):
     assert re.fullmatch(r"generate_5k\.py: error: .* not the one of this script: .*\n", done.stderr)
     assert str(checkout) in done.stderr
     assert not (checkout / "common" / "5k_samples.npz").exists()
-
-
-def test_an_interrupt_while_a_script_still_loads_its_packages(checkout):
-    script = checkout / "method2_fgsm" / "interrupted.py"
-    script.write_text("from common import command\nraise KeyboardInterrupt\n")
-    done = subprocess.run(
-        [sys.executable, str(script)],
-        cwd="/",
-        env={"PYTHONPATH": str(checkout)},
-        capture_output=True,
-        text=True,
-    )
-    script.unlink()
-    assert done.stderr == "interrupted.py: interrupted\n"
-    # What a shell calls 130.
-    assert done.returncode == -signal.SIGINT
 
 
 @pytest.mark.parametrize(
