@@ -1,17 +1,20 @@
 """What every method shares: the digits, the models, the figures, the command line.
 
-Importing this package settles, before anyone imports TensorFlow, that Keras runs on
-TensorFlow and that TensorFlow starts without its log lines.  It imports neither.
+Importing this package settles that Keras runs on TensorFlow, with float32 and channels last
+whatever ~/.keras/keras.json says, and that TensorFlow starts without its log lines.  It imports
+neither.
 """
 
 import logging
 import os
 import sys
 
-from common.quiet import QuietTensorFlow
+from common import startup
 
+if "keras" in sys.modules:
+    startup.set_keras()
 os.environ["KERAS_BACKEND"] = "tensorflow"
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-sys.meta_path.insert(0, QuietTensorFlow())
+sys.meta_path.insert(0, startup.Finder())
 # A function is traced anew for each model: TensorFlow would warn of that.
 logging.getLogger("tensorflow").setLevel(logging.ERROR)

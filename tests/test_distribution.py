@@ -20,7 +20,7 @@ from common import data, distribution, files, models, plots, results, shards
 from common.command import Failure
 from common.distribution import Worker
 from common.imagenet import networks
-from common.quiet import LOG_LINE
+from common.startup import LOG_LINE
 from method2_fgsm import adversarial_training
 
 # Where a worker finds the project, and this file.

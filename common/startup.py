@@ -1,0 +1,84 @@
+"""What happens while TensorFlow and Keras are imported, whoever imports them.
+
+TensorFlow 2.18 to 2.21 write a few log lines straight to the process's stderr at their import,
+whatever TF_CPP_MIN_LOG_LEVEL says (TensorFlow issue 100442); they are held back.  Keras takes
+settings from ~/.keras/keras.json; the results here should not depend on them.
+"""
+
+import importlib.abc
+import importlib.machinery
+import os
+import re
+import sys
+import tempfile
+from contextlib import contextmanager, suppress
+
+# "I0000 00:00:1795251681.556147 2432 port.cc:153] …" or "2026-11-21 08:50:00.123: I tensorflow/…"
+LOG_LINE = re.compile(
+    rb"[IWE]\d{4} [\d:.]+ +\d+ \S+\] |\d{4}-\d\d-\d\d [\d:.]+: [IWE] "
+    rb"|WARNING: All log messages before absl|To enable the following instructions"
+)
+
+
+class Finder(importlib.abc.MetaPathFinder):
+    """Finds `tensorflow` and `keras` as Python would, and has them loaded as they should be."""
+
+    def find_spec(self, fullname, path=None, target=None):
+        surroundings = {"tensorflow": without_log_lines, "keras": with_standard_settings}
+        if fullname not in surroundings:
+            return None
+        spec = importlib.machinery.PathFinder.find_spec(fullname, path, target)
+        if spec is not None:
+            load = spec.loader.exec_module
+
+            def exec_module(module):
+                with surroundings[fullname]():
+                    load(module)
+
+            spec.loader.exec_module = exec_module
+        return spec
+
+
+@contextmanager
+def without_log_lines():
+    """Hold back what is written to file descriptor 2, then write it out less the log lines."""
+    try:
+        stderr = os.dup(2)
+    except OSError:  # closed: nothing will be seen anyway
+        yield
+        return
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        finally:
+            with suppress(Exception):  # None, closed, or an object of a notebook's own
+                sys.stderr.flush()
+            os.dup2(stderr, 2)
+            os.close(stderr)
+            held.seek(0)
+            for line in held:
+                if not LOG_LINE.match(line):
+                    os.write(2, line)
+
+
+@contextmanager
+def with_standard_settings():
+    yield
+    set_keras()
+
+
+def set_keras():
+    """Give Keras its standard number and image format; a model's own dtype policy stays free.
+
+    Raises `ImportError` where Keras runs on another backend than TensorFlow.
+    """
+    import keras
+
+    if keras.config.backend() != "tensorflow":
+        raise ImportError(
+            f"Keras was imported earlier and runs on {keras.config.backend()}: import `common` "
+            "before it, or set KERAS_BACKEND=tensorflow"
+        )
+    keras.config.set_floatx("float32")
+    keras.config.set_image_data_format("channels_last")
