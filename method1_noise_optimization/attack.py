@@ -11,6 +11,7 @@ images in [0, 1] to logits.
 import numpy as np
 from tqdm import tqdm
 
+from common import contract
 from method1_noise_optimization import lbfgs, minimal, sgd
 from method1_noise_optimization.settings import BATCH_SIZE, MAX_STEPS, METHODS, REGULARIZATIONS
 
@@ -51,7 +52,7 @@ def search(
     Raises ValueError for an unknown method or regularization, and for images, targets or
     numbers that do not fit the model or each other.
     """
-    x, y_target = _checked(model, x, y_target)
+    x, y_target = contract.checked(model, x, y_target, name="targets")
     for name, value, known in (
         ("method", method, METHODS),
         ("regularization", regularization, REGULARIZATIONS),
@@ -60,15 +61,9 @@ def search(
             raise ValueError(f"unknown {name} {value!r}: choose one of {', '.join(known)}")
     max_steps = MAX_STEPS[method] if max_steps is None else max_steps
     batch_size = BATCH_SIZE[method] if batch_size is None else batch_size
-    for name, value in (
-        ("learning_rate", learning_rate),
-        ("max_steps", max_steps),
-        ("batch_size", batch_size),
-    ):
-        if not 0 < value <= float(np.finfo(np.float32).max):
-            raise ValueError(f"{name} must be a finite number above 0, not {value!r}")
-        if name != "learning_rate" and not isinstance(value, int | np.integer):
-            raise ValueError(f"{name} must be a whole number, not {value!r}")
+    contract.positive("learning_rate", learning_rate)
+    contract.positive("max_steps", max_steps, whole=True)
+    contract.positive("batch_size", batch_size, whole=True)
 
     flat = x.reshape(len(x), int(np.prod(x.shape[1:])))
     noise = np.empty_like(flat)
@@ -115,20 +110,3 @@ def classify(model, x, noise, batch_size=10000):
         batch = slice(start, start + batch_size)
         labels[batch] = models.classify(model, np.clip(x[batch] + noise[batch], 0, 1))
     return labels
-
-
-def _checked(model, x, y_target):
-    """x as float32 and y_target as int64 arrays, once they are seen to fit each other."""
-    x, y_target = np.asarray(x, np.float32), np.asarray(y_target)
-    if x.shape[1:] != tuple(model.input_shape[1:]):
-        raise ValueError(f"images are {x.shape[1:]}, but the model takes {model.input_shape[1:]}")
-    if x.size and not (x.min() >= 0 and x.max() <= 1):
-        raise ValueError("images have pixels outside [0, 1], or not numbers")
-    if y_target.shape != x.shape[:1] or not np.issubdtype(y_target.dtype, np.integer):
-        raise ValueError(
-            f"targets are {y_target.dtype} {y_target.shape}, not integers {x.shape[:1]}"
-        )
-    classes = model.output_shape[-1]
-    if len(x) and not 0 <= y_target.min() <= y_target.max() < classes:
-        raise ValueError(f"targets must be from 0 to {classes - 1}")
-    return x, y_target.astype(np.int64)

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from common import contract
 from common.compiled import compiled
 
 # A target counts as reached when its logit leads by this much: less is rounding, which another
@@ -69,7 +70,8 @@ def gradient_signs(model, x, y, *, batch_size=1000):
     Raises ValueError for a batch_size below 1, pixels outside [0, 1] or not numbers, and labels
     that do not match the images or the model.
     """
-    x, y = checked(model, x, y, batch_size)
+    contract.positive("batch_size", batch_size, whole=True)
+    x, y = contract.checked(model, x, y)
     sign = np.empty_like(x)
     for start in range(0, len(x), batch_size):
         batch = slice(start, start + batch_size)
@@ -98,7 +100,8 @@ def fgsm(model, x, y, eps, *, targeted=False, batch_size=1000):
     """
     if not (np.isfinite(eps) and eps >= 0):
         raise ValueError(f"eps must be a finite number of at least 0, not {eps!r}")
-    x, y = checked(model, x, y, batch_size)
+    contract.positive("batch_size", batch_size, whole=True)
+    x, y = contract.checked(model, x, y)
     eps = min(eps, 1)  # further is out of the box, and in float32 it may be infinite
     step = tf.constant(-eps if targeted else eps, tf.float32)
     fused = _is_linear(model)
@@ -148,7 +151,8 @@ def smallest_eps(
             raise ValueError(f"{name} must be a finite number above 0, not {value!r}")
     if not 0 <= confidence < 1:
         raise ValueError(f"confidence must be at least 0 and below 1, not {confidence!r}")
-    x, y_target = checked(model, x, y_target, batch_size)
+    contract.positive("batch_size", batch_size, whole=True)
+    x, y_target = contract.checked(model, x, y_target)
     max_eps = min(max_eps, 1)  # all pixels have reached their bound by then
     confidence = tf.constant(confidence, tf.float32)
     steps = int(np.ceil(max_eps / resolution - 1e-9))
@@ -217,24 +221,3 @@ def _reached(model, x, sign, y_target, confidence, eps):
     lead = tf.reduce_sum(tf.where(chosen, logits, 0), axis=1) - tf.reduce_max(others, axis=1)
     p = tf.reduce_sum(tf.where(chosen, tf.nn.softmax(logits), 0), axis=1)
     return tf.reshape((lead > LEAD) & (p > confidence), [n, k])
-
-
-def checked(model, x, y, batch_size):
-    """x as float32 and y as int64 arrays, once they are seen to fit each other and the model."""
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, not {batch_size!r}")
-    x, y = np.asarray(x, np.float32), np.asarray(y)
-    classes = model.output_shape[-1]
-    takes = tuple(model.input_shape[1:])
-    if len(x.shape) != 1 + len(takes) or any(
-        size not in (None, found) for size, found in zip(takes, x.shape[1:], strict=True)
-    ):
-        raise ValueError(f"images are {x.shape[1:]}, but the model takes {takes}")
-    # Written so that NaN fails too.
-    if x.size and not (x.min() >= 0 and x.max() <= 1):
-        raise ValueError("images have pixels outside [0, 1], or not numbers")
-    if y.shape != x.shape[:1] or not np.issubdtype(y.dtype, np.integer):
-        raise ValueError(f"labels are {y.dtype} {y.shape}, not integers {x.shape[:1]}")
-    if len(y) and not (y.min() >= 0 and y.max() < classes):
-        raise ValueError(f"labels must be from 0 to {classes - 1}")
-    return x, y.astype(np.int64)

@@ -9,6 +9,7 @@ its gradient simply points elsewhere.  Many small steps show the difference.
 import numpy as np
 import tensorflow as tf
 
+from common import contract
 from common.compiled import compiled
 from method2_fgsm import fgsm
 
@@ -45,7 +46,8 @@ def pgd(model, x, y, eps, *, steps=40, step_size=None, seed=0, batch_size=1000):
             raise ValueError(f"{name} must be a finite number of at least 0, not {value!r}")
     if steps < 1:
         raise ValueError(f"steps must be at least 1, not {steps!r}")
-    x, y = fgsm.checked(model, x, y, batch_size)
+    contract.positive("batch_size", batch_size, whole=True)
+    x, y = contract.checked(model, x, y)
     # Further is out of the box, and in float32 it may be infinite.
     eps, step_size = min(eps, 1), min(step_size, 2)
     rng = np.random.default_rng(seed)
