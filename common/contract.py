@@ -35,3 +35,11 @@ def positive(name, value, *, whole=False):
         raise ValueError(f"{name} must be a finite number above 0, not {value!r}")
     if whole and not isinstance(value, int | np.integer):
         raise ValueError(f"{name} must be a whole number, not {value!r}")
+
+
+def pixel_size(name, value):
+    """Raise ValueError unless `value` is in [0, 1], as epsilon is."""
+    if not 0 <= value <= 1:
+        raise ValueError(
+            f"{name} is in [0, 1] pixel units (8/255 = 0.0314), which {value!r} is not"
+        )

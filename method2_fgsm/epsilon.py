@@ -4,24 +4,23 @@
 
 For ten test images of a 2, the sign of the loss gradient for the label 6 is taken once, at the
 image x, and the ten logits are drawn along x + eps * sign for eps from -1 to 1.  Negative
-epsilon walks down the loss, towards 6.  (Goodfellow et al. 2015, figure 4, with a target.)
+epsilon decreases the loss and so leads towards 6.  (Goodfellow et al. 2015, figure 4, with a
+target.)
 
 Each image has two panels.  Above, the raw line: softmax regression is linear, so its ten scores
-are ten straight lines.  Below, the same clipped to [0, 1], which keeps the image valid; there
-the smallest epsilon at which 6 is predicted is marked.
+are ten straight lines.  Below, the line is clipped to [0, 1], which keeps the image valid; the
+dotted line marks the smallest epsilon at which 6 is predicted.
 
 reads   common/mnist.npz, common/weights/{model}.weights.h5
 writes  img/epsilon_{model}.png, for other digits img/epsilon_{model}_{source}_to_{target}.png
 """
-
-from pathlib import Path
 
 import numpy as np
 
 from common import command, files, models, plots
 from method2_fgsm import source_to_target
 
-STEPS = 101
+EPS = np.linspace(-1, 1, 101, dtype=np.float32)
 
 
 def scores(model, x, sign, eps, *, clip):
@@ -33,6 +32,30 @@ def scores(model, x, sign, eps, *, clip):
     return logits.reshape(len(x), len(eps), -1)
 
 
+def bend(eps, scores):
+    """How far scores (n, k, 10) are from the straight line between their ends: logits (n,)."""
+    share = ((eps - eps[0]) / (eps[-1] - eps[0]))[:, np.newaxis]
+    chord = scores[:, :1] * (1 - share) + scores[:, -1:] * share
+    return np.abs(scores - chord).max(axis=(1, 2))
+
+
+def draw_scores(ax, eps, scores, thick):
+    """Draw the ten lines of one image, scores (k, 10), those of the digits `thick` in bold."""
+    ax.set_visible(True)
+    ax.tick_params(labelbottom=True)
+    return [
+        ax.plot(
+            eps,
+            scores[:, digit],
+            color=plots.COLOURS[digit],
+            linestyle=plots.LINE_STYLES[digit],
+            linewidth=2.6 if digit in thick else 1.2,
+            label=str(digit),
+        )[0]
+        for digit in range(10)
+    ]
+
+
 def draw(eps, raw, clipped, choice, source, target, title):
     """The figure: two rows of panels for every five images, raw above and clipped below."""
     columns = min(5, len(raw))
@@ -41,34 +64,21 @@ def draw(eps, raw, clipped, choice, source, target, title):
     axes = fig.subplots(2 * bands, columns, sharex=True, sharey="row", squeeze=False)
     for ax in axes.flat:
         ax.set_visible(False)
-    lines = []
-    for image in range(len(raw)):
+    for image, smallest in enumerate(choice.eps):
         band, column = divmod(image, columns)
-        for row, logits in ((2 * band, raw), (2 * band + 1, clipped)):
-            ax = axes[row, column]
-            ax.set_visible(True)
-            ax.tick_params(labelbottom=True)
-            lines = [
-                ax.plot(
-                    eps,
-                    logits[image, :, digit],
-                    color=plots.COLOURS[digit],
-                    linestyle=plots.LINE_STYLES[digit],
-                    linewidth=2.6 if digit in (source, target) else 1.2,
-                    label=str(digit),
-                )[0]
-                for digit in range(10)
-            ]
-            if column == 0:
-                ax.set_ylabel("score (logit)\n" + ("raw" if row % 2 == 0 else "clipped to [0, 1]"))
-        axes[2 * band, column].set_title(f"test image {choice.indices[image]}")
-        ax.set_xlabel("ε (pixel units)")
-        smallest = choice.eps[image]
+        above, below = axes[2 * band : 2 * band + 2, column]
+        draw_scores(above, eps, raw[image], (source, target))
+        lines = draw_scores(below, eps, clipped[image], (source, target))
+        if column == 0:
+            above.set_ylabel("score (logit)\nraw")
+            below.set_ylabel("score (logit)\nclipped to [0, 1]")
+        above.set_title(f"test image {choice.indices[image]}")
+        below.set_xlabel("ε (pixel units)")
         if np.isfinite(smallest):
-            ax.axvline(-smallest, color="black", linewidth=1.2, linestyle=":")
-            ax.set_title(f"first {target} at ε = −{smallest:.3f}")
+            below.axvline(-smallest, color="black", linewidth=1.2, linestyle=":")
+            below.set_title(f"first {target} at ε = −{smallest:.3f}")
         else:
-            ax.set_title(f"never {target}")
+            below.set_title(f"never {target}")
     fig.legend(handles=lines, title="digit", loc="outside right center")
     return fig
 
@@ -76,41 +86,34 @@ def draw(eps, raw, clipped, choice, source, target, title):
 def main(argv=None):
     parser = command.Parser(__doc__)
     source_to_target.add_arguments(parser)
-    parser.add_argument(
-        "--output",
-        type=Path,
-        help="the figure to write (default: img/epsilon_{model}.png, for "
+    command.add_output(
+        parser,
+        "the figure to write (default: img/epsilon_{model}.png, for "
         "other digits than 2 and 6 img/epsilon_{model}_{source}_to_{target}.png)",
     )
     args = parser.parse_args(argv)
     source_to_target.check_arguments(parser, args)
-    other = "" if (args.source, args.target) == (2, 6) else f"_{args.source}_to_{args.target}"
-    output = files.check_output(args.output or files.IMG / f"epsilon_{args.model}{other}.png")
+    digits = "" if (args.source, args.target) == (2, 6) else f"_{args.source}_to_{args.target}"
+    output = files.check_output(args.output or files.IMG / f"epsilon_{args.model}{digits}.png")
 
     model = models.load(args.model)
-    choice = source_to_target.choose(model, args.source, args.target, args.count)
+    choice = source_to_target.choose(args.model, args.source, args.target, args.count)
 
     from method2_fgsm import fgsm
 
-    sign = fgsm.gradient_sign(model, choice.x, np.full(len(choice.x), args.target)).numpy()
-    eps = np.linspace(-1, 1, STEPS, dtype=np.float32)
-    raw = scores(model, choice.x, sign, eps, clip=False)
-    clipped = scores(model, choice.x, sign, eps, clip=True)
+    sign = fgsm.gradient_signs(model, choice.x, np.full(len(choice.x), args.target))
+    raw = scores(model, choice.x, sign, EPS, clip=False)
+    clipped = scores(model, choice.x, sign, EPS, clip=True)
+
     title = (
         f"{models.title(args.model)}: scores of ten digits along "
         f"x + ε sign(∇J(x, {args.target})), x a handwritten {args.source}"
     )
-    fig = draw(eps, raw, clipped, choice, args.source, args.target, title)
-    plots.save(fig, output)
+    plots.save(draw(EPS, raw, clipped, choice, args.source, args.target, title), output)
 
     print("test image   smallest eps   furthest from a straight line (logits)")
-    # The distance of the raw scores from the chord between the two ends of the line.
-    weight = (eps[:, np.newaxis] + 1) / 2
-    chord = raw[:, :1] * (1 - weight) + raw[:, -1:] * weight
-    for index, smallest, bend in zip(
-        choice.indices, choice.eps, np.abs(raw - chord).max(axis=(1, 2)), strict=True
-    ):
-        print(f"{index:10d}   {smallest:12.4f}   {bend:12.4f}")
+    for index, smallest, distance in zip(choice.indices, choice.eps, bend(EPS, raw), strict=True):
+        print(f"{index:10d}   {smallest:12.4f}   {distance:12.4f}")
     print(source_to_target.reach(choice, args.source, args.target))
     if np.isfinite(choice.eps).any():
         print(f"median smallest eps {np.nanmedian(choice.eps):.4f}")

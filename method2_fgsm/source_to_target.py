@@ -1,12 +1,11 @@
-"""Which test digits the two studies draw: those of one digit that the model can be made to see
-as another.
+"""Which test digits `epsilon.py` and `two_to_six.py` draw: those of one digit that the model can
+be made to see as another.
 
-`epsilon.py` and `two_to_six.py` share their command line and their choice of images, so that
-both show the same ones.
+The two scripts share their command line and their choice of images, so that both show the same.
 """
 
-import hashlib
-from dataclasses import dataclass
+import functools
+from typing import NamedTuple
 
 import numpy as np
 
@@ -14,13 +13,12 @@ from common import command, data, models
 from common.command import Failure
 
 
-@dataclass
-class Choice:
+class Choice(NamedTuple):
     """Images of one digit and the smallest epsilon that turns each into the target.
 
     x: float32 (count, 28, 28).  indices: int64 (count,), places in the test set.  eps: float32
-    (count,), pixel units, NaN where no epsilon will do.  tried: how many correctly classified
-    images were looked at in all, and reachable: for how many of those some epsilon exists.
+    (count,), pixel units, NaN where no epsilon is enough.  tried: how many correctly classified
+    images were tried in all, and reachable: for how many of those some epsilon is enough.
     """
 
     x: np.ndarray
@@ -32,7 +30,7 @@ class Choice:
 
 def add_arguments(parser):
     """--model, --source, --target and --count."""
-    parser.add_argument("--model", type=models.argument, default="softmax", help="which classifier")
+    command.add_model(parser, "softmax")
     parser.add_argument("--source", type=command.digit, default=2, help="the digit it is")
     parser.add_argument("--target", type=command.digit, default=6, help="the digit to be seen")
     parser.add_argument("--count", type=command.positive_int, default=10, help="how many images")
@@ -60,36 +58,33 @@ def correctly_classified(model, source, count):
     return x[indices], indices
 
 
-def choose(model, source, target, count, *, tol=1e-4):
-    """The first `count` correctly classified test images for which an epsilon exists.
+def choose(name, source, target, count):
+    """The first `count` test images that the model `name` gets right and one step turns.
 
     One straight step does not reach the target from every image.  Test images are tried in
-    order until there are enough that do; where all of them together do not hold enough, the
-    first of the others fill up, with NaN for their epsilon.  The choice is remembered, so that two
-    studies in one process make it once.
+    order until `count` of them reach it.  If all together hold fewer, the first of the others
+    fill up the choice, with NaN as their epsilon.
+    On the CNN this takes seconds, so a process that draws both figures searches only once for
+    the same weights file.
     Raises `Failure` when fewer than `count` test images are classified correctly.
     """
-    weights = hashlib.sha256(b"".join(array.tobytes() for array in model.get_weights()))
-    made = model.name, weights.digest(), source, target, count, tol
-    if made not in _choices:
-        _choices[made] = _choose(model, source, target, count, tol)
-    return _choices[made]
+    weights = models.weights_path(name)
+    version = weights.stat().st_mtime_ns if weights.exists() else None
+    return _choose(name, version, source, target, count)
 
 
-_choices = {}
+@functools.cache
+def _choose(name, version, source, target, count):
+    from method2_fgsm.smallest_eps import smallest_eps
 
-
-def _choose(model, source, target, count, tol):
-    from method2_fgsm import fgsm
-
+    model = models.load(name)
     x, indices = correctly_classified(model, source, count)
     eps = np.empty(0, np.float32)
     while len(eps) < len(x) and np.isfinite(eps).sum() < count:
-        some = slice(len(eps), len(eps) + max(count, 20))
-        targets = np.full(len(x[some]), target)
-        eps = np.append(eps, fgsm.smallest_eps(model, x[some], targets, tol=tol)[0])
+        batch = x[len(eps) : len(eps) + max(count, 20)]
+        eps = np.append(eps, smallest_eps(model, batch, np.full(len(batch), target))[0])
     if np.isfinite(eps).sum() >= count:
-        # What was tried beyond the last image needed is not counted.
+        # What was tried after the last image needed is not counted.
         eps = eps[: np.flatnonzero(np.isfinite(eps))[count - 1] + 1]
     chosen = np.argsort(np.isnan(eps), kind="stable")[:count]
     return Choice(x[chosen], indices[chosen], eps[chosen], len(eps), int(np.isfinite(eps).sum()))

@@ -14,8 +14,6 @@ writes  img/2s_{model}.png (for other digits img/3s_{model}.png, img/3s_as_8s_{m
         and so on)
 """
 
-from pathlib import Path
-
 import numpy as np
 
 from common import command, files, models, plots
@@ -57,6 +55,41 @@ def confidences(probabilities, source, target):
     return f"{source}: {probabilities[source]:.1%}   {target}: {probabilities[target]:.1%}"
 
 
+def enough_eps(model, choice, target, margin):
+    """The epsilon (n,) at which each chosen image is shown, and how it was found, in words.
+
+    margin: what is added to the smallest epsilon.  None is as much as brings the confidence in
+    the target above 50 %, or nothing where no epsilon does.
+    """
+    if margin is not None:
+        eps, how = np.minimum(choice.eps + np.float32(margin), 1), f"the smallest ε + {margin:g}"
+    else:
+        from method2_fgsm.smallest_eps import smallest_eps
+
+        targets = np.full(len(choice.x), target)
+        confident, _ = smallest_eps(model, choice.x, targets, confidence=0.5)
+        eps = np.where(np.isnan(confident), choice.eps, confident)
+        how = "the smallest ε with over 50 % where there is one"
+    # Where no epsilon reaches the target, the image is shown as it is.
+    return np.nan_to_num(eps), how
+
+
+def print_table(indices, eps, before, after, source, target):
+    """A line for each image: its epsilon, and the confidences (n, 10) before and after."""
+    print(
+        f"test image      eps   P({source}) before   P({target}) before   "
+        f"P({source}) after   P({target}) after   predicted"
+    )
+    for i, index in enumerate(indices):
+        print(
+            f"{index:10d}   {eps[i]:6.4f}   {before[i, source]:11.2%}   "
+            f"{before[i, target]:11.2%}   {after[i, source]:10.2%}   {after[i, target]:10.2%}   "
+            f"{after[i].argmax():9d}"
+        )
+    confident = (after[:, target] > 0.5).sum()
+    print(f"{confident} of {len(indices)} are seen as a {target} with over 50 % confidence")
+
+
 def main(argv=None):
     parser = command.Parser(__doc__)
     source_to_target.add_arguments(parser)
@@ -72,67 +105,43 @@ def main(argv=None):
         type=command.pixel_size,
         help="one epsilon for all images, in pixel units, instead of the smallest",
     )
-    parser.add_argument(
-        "--output",
-        type=Path,
-        help="the figure to write (default: img/{source}s_{model}.png, "
+    command.add_output(
+        parser,
+        "the figure to write (default: img/{source}s_{model}.png, "
         "for another target than 6 img/{source}s_as_{target}s_{model}.png)",
     )
     args = parser.parse_args(argv)
     source_to_target.check_arguments(parser, args)
-    seen = "" if args.target == 6 else f"_as_{args.target}s"
-    output = args.output or files.IMG / f"{args.source}s{seen}_{args.model}.png"
+    source, target = args.source, args.target
+    seen_as = "" if target == 6 else f"_as_{target}s"
+    output = args.output or files.IMG / f"{source}s{seen_as}_{args.model}.png"
     files.check_output(output)
 
     model = models.load(args.model)
+    if args.eps is None:
+        choice = source_to_target.choose(args.model, source, target, args.count)
+        x, indices = choice.x, choice.indices
+        eps, how = enough_eps(model, choice, target, args.margin)
+    else:
+        x, indices = source_to_target.correctly_classified(model, source, args.count)
+        x, indices = x[: args.count], indices[: args.count]
+        eps, how = np.full(len(x), args.eps, np.float32), f"ε = {args.eps:g}"
 
     from method2_fgsm import fgsm
 
-    if args.eps is None:
-        choice = source_to_target.choose(model, args.source, args.target, args.count)
-        x, indices, eps = choice.x, choice.indices, choice.eps
-        if args.margin is None:
-            targets = np.full(len(x), args.target)
-            sure, _ = fgsm.smallest_eps(model, x, targets, confidence=0.5)
-            eps = np.where(np.isnan(sure), eps, sure)
-            how = "the smallest ε with over 50 % where there is one"
-        else:
-            eps = np.minimum(eps + np.float32(args.margin), 1)
-            how = f"the smallest ε + {args.margin:g}"
-        # Where no epsilon reaches the target, the image is shown as it is.
-        eps = np.nan_to_num(eps)
-    else:
-        x, indices = source_to_target.correctly_classified(model, args.source, args.count)
-        x, indices = x[: args.count], indices[: args.count]
-        eps = np.full(len(x), args.eps, np.float32)
-        how = f"ε = {args.eps:g}"
-
-    sign = fgsm.gradient_sign(model, x, np.full(len(x), args.target)).numpy()
+    sign = fgsm.gradient_signs(model, x, np.full(len(x), target))
     x_adv = np.clip(x - eps[:, np.newaxis, np.newaxis] * sign, 0, 1)
     before = models.softmax(models.predict(model, x))
     after = models.softmax(models.predict(model, x_adv))
 
     title = (
-        f"{models.title(args.model)}: handwritten {args.source}s seen as {args.target}s, "
+        f"{models.title(args.model)}: handwritten {source}s seen as {target}s, "
         f"one sign step, {how}\n"
-        f"confidence in {args.source} and in {args.target} above each image"
+        f"confidence in {source} and in {target} above each image"
     )
-    fig = draw(x, sign, x_adv, before, after, eps, args.source, args.target, title)
-    plots.save(fig, output)
+    plots.save(draw(x, sign, x_adv, before, after, eps, source, target, title), output)
 
-    source, target = args.source, args.target
-    print(
-        f"test image      eps   P({source}) before   P({target}) before   "
-        f"P({source}) after   P({target}) after   predicted"
-    )
-    for i in range(len(x)):
-        print(
-            f"{indices[i]:10d}   {eps[i]:6.4f}   {before[i, source]:11.2%}   "
-            f"{before[i, target]:11.2%}   {after[i, source]:10.2%}   {after[i, target]:10.2%}   "
-            f"{after[i].argmax():9d}"
-        )
-    sure = (after[:, target] > 0.5).sum()
-    print(f"{sure} of {len(x)} are seen as a {target} with over 50 % confidence")
+    print_table(indices, eps, before, after, source, target)
     if args.eps is None:
         print(source_to_target.reach(choice, source, target))
     print(f"wrote {files.show(output)}")

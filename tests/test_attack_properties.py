@@ -23,6 +23,8 @@ from common.box_projection import project
 from method1_noise_optimization import attack, lbfgs
 from method1_noise_optimization.settings import METHODS, REGULARIZATIONS
 from method2_fgsm import fgsm, pgd
+from method2_fgsm import smallest_eps as search
+from method2_fgsm.smallest_eps import LEAD, smallest_eps
 
 SETTINGS = settings(deadline=None, derandomize=True, max_examples=20, database=None)
 # Each new number of images means tracing anew, so there are few.
@@ -148,9 +150,9 @@ def test_without_a_gradient_no_attack_moves_an_image_further_than_its_start(prob
     model, x, y = problem
     assert not fgsm.gradient_signs(model, x, y).any()
     np.testing.assert_array_equal(fgsm.fgsm(model, x, y, eps), x)
-    found, x_adv = fgsm.smallest_eps(model, x, y, resolution=0.1)
+    found, x_adv = smallest_eps(model, x, y, resolution=0.1)
     ahead, _ = lead(model, x, y)
-    np.testing.assert_array_equal(found, np.where(ahead > fgsm.LEAD, 0, np.nan))
+    np.testing.assert_array_equal(found, np.where(ahead > LEAD, 0, np.nan))
     np.testing.assert_array_equal(x_adv, x)
     once, many = (pgd.pgd(model, x, y, eps, steps=steps) for steps in (1, 5))
     np.testing.assert_array_equal(once, many)
@@ -160,7 +162,7 @@ def test_without_a_gradient_no_attack_moves_an_image_further_than_its_start(prob
 @given(problems(), sizes, st.integers(1, 6), st.integers(0, 2**32 - 1))
 def test_projected_gradient_descent_stays_within_eps_and_its_steps(problem, eps, steps, seed):
     model, x, y = problem
-    with mock.patch.object(pgd, "_step", wraps=pgd._step) as step:
+    with mock.patch.object(pgd, "projected_step", wraps=pgd.projected_step) as step:
         x_adv = pgd.pgd(model, x, y, eps, steps=steps, seed=seed)
     assert step.call_count <= steps
     assert_images_like(x_adv, x)
@@ -174,8 +176,8 @@ def test_projected_gradient_descent_stays_within_eps_and_its_steps(problem, eps,
 def test_the_smallest_eps_is_one_at_which_the_image_is_its_target(problem, max_eps, confidence):
     model, x, y = problem
     resolution, tol = 0.01, 1e-4
-    with mock.patch.object(fgsm, "_reached", wraps=fgsm._reached) as reached:
-        eps, x_adv = fgsm.smallest_eps(
+    with mock.patch.object(search, "_reached", wraps=search._reached) as reached:
+        eps, x_adv = smallest_eps(
             model, x, y, max_eps=max_eps, confidence=confidence, resolution=resolution, tol=tol
         )
     grid = np.minimum(np.arange(ceil(max_eps / resolution - 1e-9) + 1) * resolution, max_eps)
@@ -195,11 +197,11 @@ def test_the_smallest_eps_is_one_at_which_the_image_is_its_target(problem, max_e
     assert (p > confidence - 1e-4)[found & (slack < 1e-4)].all()
     if confidence == 0:
         ahead, slack = lead(model, x, y)
-        assert (eps[ahead > fgsm.LEAD + slack] == 0).all()
+        assert (eps[ahead > LEAD + slack] == 0).all()
         for tried in grid:
             ahead, slack = lead(model, np.clip(x - np.float32(tried) * sign, 0, 1), y)
-            assert not (ahead > fgsm.LEAD + slack)[~found].any()
-            assert not (ahead > fgsm.LEAD + slack)[found & (eps > tried + tol)].any()
+            assert not (ahead > LEAD + slack)[~found].any()
+            assert not (ahead > LEAD + slack)[found & (eps > tried + tol)].any()
 
 
 @SETTINGS
@@ -210,7 +212,7 @@ def test_how_many_images_go_at_a_time_does_not_matter(problem, eps):
         lambda n: fgsm.fgsm(model, x, y, eps, batch_size=n),
         lambda n: fgsm.gradient_signs(model, x, y, batch_size=n),
         lambda n: pgd.pgd(model, x, y, eps, steps=3, batch_size=n),
-        lambda n: np.nan_to_num(fgsm.smallest_eps(model, x, y, resolution=0.1, batch_size=n)[0]),
+        lambda n: np.nan_to_num(smallest_eps(model, x, y, resolution=0.1, batch_size=n)[0]),
     ):
         np.testing.assert_allclose(found(3), found(1000), atol=2e-4)
 
@@ -308,7 +310,7 @@ FLAWS = {
 ATTACKS = {
     "fgsm": lambda *problem: fgsm.fgsm(*problem, 0.1),
     "gradient_signs": fgsm.gradient_signs,
-    "smallest_eps": fgsm.smallest_eps,
+    "smallest_eps": smallest_eps,
     "pgd": lambda *problem: pgd.pgd(*problem, 0.1),
     "find_noise": attack.find_noise,
 }

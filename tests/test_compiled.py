@@ -9,6 +9,7 @@ import numpy as np
 from common.compiled import compiled
 from method1_noise_optimization import attack, settings
 from method2_fgsm import fgsm, pgd
+from method2_fgsm.smallest_eps import smallest_eps
 
 
 def small_network():
@@ -38,7 +39,7 @@ def test_no_attack_holds_on_to_the_weights_of_a_model_that_is_gone():
     for _ in range(2):
         model = small_network()
         fgsm.fgsm(model, x, y, 0.1)
-        fgsm.smallest_eps(model, x, y + 1)
+        smallest_eps(model, x, y + 1)
         pgd.pgd(model, x, y, eps=0.1, steps=2)
         for method in settings.METHODS:
             attack.find_noise(model, x, y + 1, method=method, max_steps=2)

@@ -11,6 +11,7 @@ from logreg_softmax import exact
 from method1_noise_optimization import attack
 from method1_noise_optimization.measures import sizes
 from method2_fgsm import fgsm
+from method2_fgsm.smallest_eps import smallest_eps
 
 
 def lead(weights, bias, points, y_target):
@@ -115,7 +116,7 @@ def test_fgsm_finds_the_smallest_epsilon(trained, softmax, few):
     x, y_target = few
     sign = fgsm.gradient_signs(trained["softmax"], x, y_target)
     eps = exact.smallest_eps(*softmax, x, y_target, sign)
-    found, _ = fgsm.smallest_eps(trained["softmax"], x, y_target)
+    found, _ = smallest_eps(trained["softmax"], x, y_target)
     both = np.isfinite(eps) & np.isfinite(found)
     assert both.mean() > 0.7
     assert (found[both] >= eps[both] - 1e-5).all()

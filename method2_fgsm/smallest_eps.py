@@ -1,0 +1,123 @@
+"""The smallest epsilon with which the fast gradient sign method reaches a target.
+
+One sign step is a straight line through the image.  The search walks along it from epsilon 0
+upwards, and where the target is reached first, bisection finds the place.
+"""
+
+import numpy as np
+import tensorflow as tf
+
+from common import contract
+from common.compiled import compiled
+from method2_fgsm.fgsm import gradient_sign, label_and_others
+
+# A target counts as reached when its logit leads by more than this.  A smaller lead may be
+# rounding, which another batch size could undo.  Method 1, which looks for the border itself,
+# asks for ten times as much.
+LEAD = 1e-5
+
+
+def smallest_eps(
+    model,
+    x,
+    y_target,
+    *,
+    max_eps=1.0,
+    tol=1e-4,
+    resolution=1e-3,
+    confidence=0.0,
+    batch_size=1000,
+):
+    """The smallest eps with which one targeted, clipped sign step is classified as its target.
+
+    The sign is taken once, at x.  Along x(eps) = clip(x - eps * sign(∇ₓ J(x, y_target))) the
+    target may be reached, lost and reached again; the result is the first crossing.  Every eps
+    on a grid from 0 to max_eps in steps of `resolution` is tried in ascending order, and the
+    first grid step that ends at the target is bisected.  So a stretch of success that is
+    narrower than `resolution` and lies between two grid points is missed.
+
+    x: float32 (n, ...) in [0, 1].  y_target: integers (n,).  tol: how far above the crossing
+    the answer may lie.  max_eps, tol and resolution are in pixel units.  confidence: the
+    probability of the target has to be above this; with 0 it only has to be the predicted class.
+    Logits that are `LEAD` or less apart are a tie, and predict no class.
+    Returns (eps, x_adv).  eps: float32 (n,), 0 where x is classified as its target already, NaN
+    where no eps up to max_eps is enough.  x_adv: float32 like x, the adversarial images at
+    exactly that eps, and x itself where there is none.
+    Raises ValueError when max_eps is not above 0 and at most 1, tol or resolution not above 0,
+    confidence not in [0, 1), for a batch_size below 1, pixels outside [0, 1] or not numbers, and
+    labels that do not match the images or the model.
+    """
+    contract.positive("max_eps", max_eps)
+    contract.pixel_size("max_eps", max_eps)
+    contract.positive("tol", tol)
+    contract.positive("resolution", resolution)
+    contract.positive("batch_size", batch_size, whole=True)
+    if not 0 <= confidence < 1:
+        raise ValueError(f"confidence must be at least 0 and below 1, not {confidence!r}")
+    x, y_target = contract.checked(model, x, y_target)
+    confidence = tf.constant(confidence, tf.float32)
+    steps = int(np.ceil(max_eps / resolution - 1e-9))
+    grid = np.minimum(np.arange(steps + 1) * resolution, max_eps).astype(np.float32)
+
+    eps = np.empty(len(x), np.float32)
+    x_adv = np.empty_like(x)
+    for start in range(0, len(x), batch_size):
+        batch = slice(start, start + batch_size)
+        sign = gradient_sign(model, x[batch], y_target[batch]).numpy()
+        line = x[batch], sign, y_target[batch]
+        first = _first_on_grid(model, line, grid, confidence, batch_size)
+        low = grid[np.maximum(first - 1, 0)]
+        high = np.where(first >= 0, grid[first], np.float32(np.nan))
+        eps[batch] = _bisect(model, line, low, high, tol, confidence)
+        distance = np.nan_to_num(eps[batch]).reshape(-1, *[1] * (x.ndim - 1))
+        x_adv[batch] = np.clip(x[batch] - distance * sign, 0, 1)
+    return eps, x_adv
+
+
+def _first_on_grid(model, line, grid, confidence, batch_size):
+    """For each image the first place on the grid where its target is reached, or -1: int (n,)."""
+    first = np.full(len(line[0]), -1)
+    active = np.arange(len(first))
+    tried = 0
+    while len(active) and tried < len(grid):
+        # The fewer images are left, the more epsilons of each fit into a batch.
+        ahead = grid[tried : tried + max(1, batch_size // len(active))]
+        x, sign, y_target = (part[active] for part in line)
+        eps = np.tile(ahead, (len(active), 1))
+        reached = _reached(model, x, sign, y_target, confidence, eps).numpy()
+        done = reached.any(axis=1)
+        first[active[done]] = tried + reached[done].argmax(axis=1)
+        active = active[~done]
+        tried += len(ahead)
+    return first
+
+
+def _bisect(model, line, low, high, tol, confidence):
+    """Move `high`, where the target is reached, down to within tol of the crossing above `low`."""
+    active = np.flatnonzero(high - low > tol)  # not where high is NaN
+    while len(active):
+        middle = (low[active] + high[active]) / 2
+        # Below the spacing of float32 the middle is one of the ends, and the search is over.
+        between = (low[active] < middle) & (middle < high[active])
+        x, sign, y_target = (part[active] for part in line)
+        reached = _reached(model, x, sign, y_target, confidence, middle[:, np.newaxis])
+        reached = reached.numpy()[:, 0]
+        high[active[reached]] = middle[reached]
+        low[active[~reached]] = middle[~reached]
+        active = active[(high[active] - low[active] > tol) & between]
+    return high
+
+
+@compiled
+def _reached(model, x, sign, y_target, confidence, eps):
+    """Whether clip(x - eps * sign) is classified as its target: bool (n, k) for eps (n, k)."""
+    n, k = tf.shape(eps)[0], tf.shape(eps)[1]
+    pixels = x.shape[1:]
+    eps = tf.reshape(eps, [n, k] + [1] * len(pixels))
+    moved = tf.clip_by_value(x[:, tf.newaxis] - eps * sign[:, tf.newaxis], 0, 1)
+    logits = model(tf.reshape(moved, [n * k, *pixels]), training=False)
+    is_target, others = label_and_others(logits, tf.repeat(y_target, k))
+    own = tf.reduce_sum(tf.where(is_target, logits, 0), axis=1)
+    lead = own - tf.reduce_max(others, axis=1)
+    p = tf.reduce_sum(tf.where(is_target, tf.nn.softmax(logits), 0), axis=1)
+    return tf.reshape((lead > LEAD) & (p > confidence), [n, k])

@@ -1,0 +1,122 @@
+"""The smallest epsilon is the first one along the sign step that reaches the target."""
+
+import keras
+import numpy as np
+import pytest
+
+from common import models
+from method2_fgsm import fgsm
+from method2_fgsm.smallest_eps import smallest_eps
+
+
+@pytest.mark.parametrize("name", models.NAMES)
+def test_the_smallest_eps_flips_and_one_percent_less_does_not(trained, right, name):
+    model = trained[name]
+    x, _ = right(model, 20, source=2)
+    target = np.full(20, 6)
+    eps, x_adv = smallest_eps(model, x, target, tol=1e-5)
+    found = np.isfinite(eps)
+    assert found.any()
+    assert (models.classify(model, x_adv[found]) == 6).all()
+    np.testing.assert_array_equal(x_adv[~found], x[~found])
+    sign = fgsm.gradient_signs(model, x, target)
+    distance = np.nan_to_num(eps)[:, None, None]
+    np.testing.assert_array_equal(x_adv, np.clip(x - distance * sign, 0, 1))
+    less = np.clip(x - 0.99 * distance * sign, 0, 1)
+    assert (models.classify(model, less[found]) != 6).all()
+
+
+def test_on_softmax_regression_it_is_the_exact_root(trained, right):
+    """Along the clipped line every logit is piecewise linear: its knots can be listed."""
+    model = trained["softmax"]
+    x, _ = right(model, 30, source=2)
+    eps, _ = smallest_eps(model, x, np.full(30, 6))
+    sign = fgsm.gradient_signs(model, x, np.full(30, 6)).astype(np.float64)
+    weights, bias = (w.astype(np.float64) for w in model.get_weights())
+
+    def leads(image, s, distances):
+        """The logit of the 6 less each other logit: (distances, 9)."""
+        moved = np.clip(image - np.reshape(distances, (-1, 1, 1)) * s, 0, 1)
+        logits = moved.reshape(-1, 784) @ weights + bias
+        return logits[:, [6]] - np.delete(logits, 6, axis=1)
+
+    for image, s, found in zip(x.astype(np.float64), sign, eps, strict=True):
+        knots = np.unique(np.concatenate([image[s > 0], 1 - image[s < 0], [0, 1]]))
+        roots = []
+        for rival in leads(image, s, knots).T:  # in each stretch between two knots it is linear
+            up = np.flatnonzero((rival[:-1] < 0) & (rival[1:] >= 0))
+            share = -rival[up] / (rival[up + 1] - rival[up])
+            roots += list(knots[up] + share * (knots[up + 1] - knots[up]))
+        exact = next(root for root in sorted(roots) if leads(image, s, root).min() > -1e-9)
+        assert exact - 1e-6 <= found <= exact + 1e-4 + 1e-5
+
+
+def one_score(score):
+    """A model whose class 1 has the logit score(mean pixel) and whose other classes have 0."""
+    image = keras.Input((28, 28))
+    mean = keras.ops.mean(image, axis=(1, 2))
+    zeros = keras.ops.zeros_like(keras.ops.repeat(mean[:, None], 10, axis=1))
+    second = keras.ops.one_hot(keras.ops.zeros_like(mean, dtype="int32") + 1, 10)
+    return keras.Model(image, zeros + second * score(mean)[:, None])
+
+
+def test_the_first_crossing_is_found_where_success_comes_and_goes():
+    """The target is reached from 0.2 to 0.21, lost, and reached again from 0.6 on."""
+    relu = keras.ops.relu
+    model = one_score(
+        lambda m: -1 + 5 * m + 100 * (-relu(m - 0.205) + relu(m - 0.22)) + 200 * relu(m - 0.58)
+    )
+    eps, x_adv = smallest_eps(model, np.zeros((2, 28, 28)), np.array([1, 1]))
+    np.testing.assert_allclose(eps, 0.2, atol=1.5e-4)
+    np.testing.assert_allclose(x_adv, 0.2, atol=1.5e-4)
+
+
+def test_an_image_of_the_target_needs_nothing_and_an_unreachable_one_gets_nan():
+    model = one_score(lambda m: m - 0.5)
+    x = np.stack([np.full((28, 28), 0.7), np.zeros((28, 28)), np.zeros((28, 28))])
+    eps, x_adv = smallest_eps(model, x, np.array([1, 1, 1]), max_eps=0.4)
+    np.testing.assert_array_equal(eps, [0, np.nan, np.nan])
+    np.testing.assert_array_equal(x_adv, x.astype(np.float32))
+    eps, _ = smallest_eps(model, x, np.array([1, 1, 1]))
+    np.testing.assert_allclose(eps, [0, 0.5, 0.5], atol=2e-4)
+
+
+def test_more_confidence_needs_more_eps(trained, right):
+    model = trained["softmax"]
+    x, _ = right(model, 20, source=2)
+    target = np.full(20, 6)
+    enough, _ = smallest_eps(model, x, target)
+    more, x_adv = smallest_eps(model, x, target, confidence=0.9)
+    assert (more > enough).all()
+    p = models.softmax(models.predict(model, x_adv))[:, 6]
+    assert (p > 0.9).all()
+    assert (p < 0.91).all()
+
+
+def test_batch_size_and_order_do_not_matter(trained, right):
+    model = trained["mlp"]
+    x, y = right(model, 37)
+    target = (y + 1) % 10
+    eps, _ = smallest_eps(model, x, target)
+    small, _ = smallest_eps(model, x, target, batch_size=5)
+    turned, _ = smallest_eps(model, x[::-1], target[::-1])
+    np.testing.assert_allclose(small, eps, atol=2e-4)
+    np.testing.assert_allclose(turned[::-1], eps, atol=2e-4)
+
+
+def test_no_images_are_no_problem(trained):
+    eps, x_adv = smallest_eps(trained["mlp"], np.zeros((0, 28, 28)), np.zeros(0, np.int64))
+    assert eps.shape == (0,)
+    assert x_adv.shape == (0, 28, 28)
+
+
+def test_a_tolerance_below_the_spacing_of_float32_ends(trained, right):
+    x, _ = right(trained["softmax"], 5, source=2)
+    eps, _ = smallest_eps(trained["softmax"], x, np.full(5, 6), tol=1e-30)
+    assert np.isfinite(eps).all()
+
+
+@pytest.mark.parametrize("name", ["max_eps", "tol", "resolution", "confidence", "batch_size"])
+def test_wrong_settings_are_named(trained, name):
+    with pytest.raises(ValueError, match=name):
+        smallest_eps(trained["softmax"], np.zeros((1, 28, 28)), np.array([1]), **{name: -1})

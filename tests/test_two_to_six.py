@@ -1,0 +1,110 @@
+"""The two studies of one digit seen as another: epsilon.py and two_to_six.py."""
+
+import re
+
+import numpy as np
+import pytest
+from matplotlib.image import imread
+
+from common import files, models
+from common.command import Failure
+from method2_fgsm import epsilon, fgsm, source_to_target, two_to_six
+from method2_fgsm.smallest_eps import smallest_eps
+
+
+@pytest.mark.parametrize("model", models.NAMES)
+def test_epsilon_draws_two_panels_an_image(trained, tmp_path, capsys, model):
+    output = tmp_path / "e.png"
+    assert epsilon.main(["--model", model, "--count", "3", "--output", str(output)]) == [output]
+    np.testing.assert_allclose(imread(output).shape[:2], (640, 1020), atol=1)
+    printed = capsys.readouterr().out
+    assert "correctly classified 2s into a 6" in printed
+    # Only softmax regression is a straight line.
+    bends = [float(row[1]) for row in re.findall(r"^ +\d+ +(0\.\d+|nan) +(\S+)$", printed, re.M)]
+    assert len(bends) == 3
+    assert (max(bends) < 1e-3) == (model == "softmax")
+
+
+def test_softmax_regression_bends_only_where_the_line_is_clipped(trained, right):
+    x, _ = right(trained["softmax"], 4, source=2)
+    sign = fgsm.gradient_signs(trained["softmax"], x, np.full(4, 6))
+    eps = np.linspace(-1, 1, 11, dtype=np.float32)
+    raw, clipped = (
+        epsilon.scores(trained["softmax"], x, sign, eps, clip=clip) for clip in (False, True)
+    )
+    assert np.abs(np.diff(raw, n=2, axis=1)).max() < 1e-3
+    assert np.abs(np.diff(clipped, n=2, axis=1)).max() > 0.1
+    # The loss decreases with epsilon: the score of the 6 is highest at the left end.
+    assert (raw[:, 0, 6] > raw[:, -1, 6]).all()
+
+
+@pytest.mark.parametrize("model", models.NAMES)
+def test_two_to_six_draws_and_reports(trained, tmp_path, capsys, model):
+    output = tmp_path / "t.png"
+    two_to_six.main(["--model", model, "--count", "3", "--output", str(output)])
+    np.testing.assert_allclose(imread(output).shape[:2], (660, 1440), atol=1)
+    rows = re.findall(r"^ +\d+   0\.\d{4} .*?(\d)$", capsys.readouterr().out, re.M)
+    assert rows == ["6"] * 3
+
+
+def test_two_to_six_takes_one_eps_or_a_margin_above_the_smallest(trained, tmp_path, capsys):
+    digits = ["--model", "mlp", "--source", "7", "--target", "3", "--count", "2"]
+
+    def shown(*arguments):
+        two_to_six.main([*digits, *arguments, "--output", str(tmp_path / "t.png")])
+        printed = capsys.readouterr().out
+        return np.array(re.findall(r"^ +\d+   (\d\.\d{4}) ", printed, re.M), float)
+
+    np.testing.assert_array_equal(shown("--eps", "1/8"), 0.125)
+    smallest = source_to_target.choose("mlp", 7, 3, 2).eps
+    np.testing.assert_allclose(shown("--margin", "0.05"), smallest + 0.05, atol=1e-4)
+
+
+def test_the_chosen_images_are_the_first_that_work(trained, digits):
+    """Against the definition, one image after the other."""
+    x, y = digits
+    model = trained["cnn"]
+    choice = source_to_target.choose("cnn", 2, 6, 3)
+    works, tried = [], 0
+    for index in np.flatnonzero(y == 2):
+        if models.classify(model, x[[index]])[0] == 2:
+            tried += 1
+            if np.isfinite(smallest_eps(model, x[[index]], np.array([6]))[0][0]):
+                works.append(index)
+        if len(works) == 3:
+            break
+    assert choice.indices.tolist() == works
+    assert (choice.tried, choice.reachable) == (tried, 3)
+
+
+def test_the_choice_is_made_once_for_the_same_weights(trained, monkeypatch, tmp_path):
+    first = source_to_target.choose("softmax", 2, 6, 1)
+    assert source_to_target.choose("softmax", 2, 6, 1) is first
+    blank = models.build("softmax")
+    blank.set_weights([0 * w for w in blank.get_weights()])  # sees a 0 everywhere
+    monkeypatch.setattr(files, "WEIGHTS", tmp_path)
+    blank.save_weights(models.weights_path("softmax"))
+    with pytest.raises(Failure, match=r"--count 1: .* classifies only 0"):
+        source_to_target.choose("softmax", 2, 6, 1)
+
+
+def test_too_few_images_of_the_digit(trained):
+    with pytest.raises(Failure, match=r"--count 5000: .* classifies only"):
+        epsilon.main(["--count", "5000"])
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments", "name"),
+    [
+        (epsilon, (), "epsilon_softmax.png"),
+        (epsilon, ("--source", "3"), "epsilon_softmax_3_to_6.png"),
+        (two_to_six, ("--source", "3"), "3s_softmax.png"),
+        (two_to_six, ("--target", "8"), "2s_as_8s_softmax.png"),
+    ],
+)
+def test_figures_of_other_digits_get_another_name(
+    trained, tmp_path, monkeypatch, script, arguments, name
+):
+    monkeypatch.setattr(files, "IMG", tmp_path)
+    assert script.main(["--count", "1", *arguments]) == [tmp_path / name]
+    assert [path.name for path in tmp_path.iterdir()] == [name]
