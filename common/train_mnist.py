@@ -23,28 +23,8 @@ import itertools
 from common import command, files, models, training
 
 EPOCHS = {"mlp": 10, "cnn": 3}
-# Adam touches all of the CNN's 3.3 million weights at every step: fewer steps, less time.
-BATCH_SIZE = {"cnn": 200}
-LEARNING_RATE = 2e-3
-EPOCHS_HIDDEN = 20
 # Weights; with Adam's two moments and the gradient, a little over a gigabyte.
 LARGEST = 100_000_000
-
-
-def published_decay(hidden):
-    """The weight decay of each layer in Szegedy et al. (2014), table 1."""
-    return (*(1e-5 for _ in hidden), 1e-6) if hidden else (1e-4,)
-
-
-def cosine_adam(learning_rate):
-    """Makes, for a number of steps, Adam with a rate that falls to zero along a cosine."""
-
-    def optimizer(steps):
-        import keras
-
-        return keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(learning_rate, steps))
-
-    return optimizer
 
 
 def main(argv=None):
@@ -70,7 +50,9 @@ def main(argv=None):
         help="add FACTOR * sum(w**2) / units to the loss; one for all layers, or one for each "
         "(default: the paper's)",
     )
-    training.add_arguments(parser, epochs=None, batch_size=None, learning_rate=LEARNING_RATE)
+    training.add_arguments(
+        parser, epochs=None, batch_size=None, learning_rate=training.LEARNING_RATE
+    )
     args = parser.parse_args(argv)
     names = ("mlp", "cnn") if args.model == "all" else (args.model,)
     decay = ()
@@ -78,7 +60,7 @@ def main(argv=None):
         if args.model != "all":
             parser.error("--hidden and --model exclude each other")
         names = (models.fully_connected(args.hidden, args.activation),)
-        decay = args.weight_decay or published_decay(args.hidden)
+        decay = args.weight_decay or training.published_decay(args.hidden)
         units = [784, *args.hidden, 10]
         if sum(a * b for a, b in itertools.pairwise(units)) > LARGEST:
             sizes = " ".join(map(str, args.hidden))
@@ -98,9 +80,9 @@ def main(argv=None):
     for name in names:
         model = training.fit(
             name,
-            cosine_adam(args.learning_rate),
-            epochs=args.epochs or EPOCHS.get(name, EPOCHS_HIDDEN),
-            batch_size=args.batch_size or BATCH_SIZE.get(name, 100),
+            training.cosine_adam(args.learning_rate),
+            epochs=args.epochs or EPOCHS.get(name, training.EPOCHS_HIDDEN),
+            batch_size=args.batch_size or training.BATCH_SIZE.get(name, 100),
             seed=args.seed,
             weight_decay=decay,
         )

@@ -8,6 +8,14 @@ import numpy as np
 from common import command, data, files, models, plots
 from common.command import Failure
 
+# Of Adam, for networks with hidden layers.
+LEARNING_RATE = 2e-3
+# Of models that are not trained in batches of 100.  Adam touches all of the CNN's 3.3 million
+# weights at every step: fewer steps, less time.
+BATCH_SIZE = {"cnn": 200}
+# Of the fully connected networks of Szegedy et al. (2014).
+EPOCHS_HIDDEN = 20
+
 
 def predictions_path(name):
     """Where the predictions over the test set lie, as CSV."""
@@ -22,6 +30,22 @@ def confusion_path(name):
 def outputs(name):
     """The three files that training a model writes."""
     return [models.weights_path(name), predictions_path(name), confusion_path(name)]
+
+
+def cosine_adam(learning_rate):
+    """Makes, for a number of steps, Adam with a rate that falls to zero along a cosine."""
+
+    def optimizer(steps):
+        import keras
+
+        return keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(learning_rate, steps))
+
+    return optimizer
+
+
+def published_decay(hidden):
+    """The weight decay of each layer in Szegedy et al. (2014), table 1."""
+    return (*(1e-5 for _ in hidden), 1e-6) if hidden else (1e-4,)
 
 
 def fit(name, optimizer, *, epochs, batch_size, seed, rows=None, weight_decay=(), trainer=None):

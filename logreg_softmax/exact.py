@@ -189,7 +189,7 @@ def main(argv=None):
     from method1_noise_optimization.attack_mnist import random_targets
     from method1_noise_optimization.measures import sizes
     from method2_fgsm import fgsm
-    from method2_fgsm.smallest_eps import smallest_eps
+    from method2_fgsm.smallest_eps import smallest_eps as smallest_eps_of_fgsm
 
     weights, bias = (array.astype(np.float64) for array in model.get_weights())
     y_target = random_targets(y, args.seed)
@@ -213,7 +213,7 @@ def main(argv=None):
 
     sign = fgsm.gradient_signs(model, x, y_target)
     exact = smallest_eps(weights, bias, x, y_target, sign)
-    eps, _ = smallest_eps(model, x, y_target)
+    eps, _ = smallest_eps_of_fgsm(model, x, y_target)
     can, hit = np.isfinite(exact), np.isfinite(eps) & np.isfinite(exact)
     print("\nsmallest epsilon    reached      mean  above optimum   worst image")
     print(f"exact first root    {can.mean():7.1%}{exact[can].mean():10.4f}")

@@ -28,7 +28,7 @@ from pathlib import Path
 
 import numpy as np
 
-from common import command, data, files, models, plots, train_mnist, training
+from common import command, data, files, models, plots, training
 from common.command import Failure
 from method1_noise_optimization.attack_mnist import random_targets
 
@@ -166,12 +166,12 @@ def train_halves(seed):
     return [
         training.fit(
             models.fully_connected(hidden, "sigmoid"),
-            train_mnist.cosine_adam(train_mnist.LEARNING_RATE),
-            epochs=train_mnist.EPOCHS_HIDDEN,
+            training.cosine_adam(training.LEARNING_RATE),
+            epochs=training.EPOCHS_HIDDEN,
             batch_size=100,
             seed=seed + number,
             rows=order[half::2],
-            weight_decay=train_mnist.published_decay(hidden),
+            weight_decay=training.published_decay(hidden),
         )
         for number, (hidden, half) in enumerate(HALVES.values())
     ]

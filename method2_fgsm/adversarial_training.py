@@ -15,30 +15,30 @@ The table says more than the paper's, on purpose: a network trained on single si
 withstand single sign steps.  Projected gradient descent, many small steps within the same
 epsilon (method2_fgsm/pgd.py), shows what is left of that against an attack that looks twice.
 
---strategy mirrored trains on all GPUs of this machine, multiworker on several machines with the
-same command; --batch-size counts the digits of all replicas together.  Both run a loop of their
-own (method2_fgsm/distributed_training.py) with another order of the digits than Keras's, keep
-checkpoints, and go on from the last complete epoch when they are started again.  The first
-worker alone looks at the network and writes.
-
 Afterwards every script with --model knows the network as {model}_adversarial.
 
 reads   common/mnist.npz, common/weights/{model}.weights.h5 (the plain network)
 writes  common/weights/{model}_adversarial.weights.h5, {model}_adversarial_predictions.csv beside
         it, img/confusion_{model}_adversarial.png, img/adversarial_training.png (for other models
         than the CNN: img/adversarial_training_{model}.png)
-        with --strategy, while it runs, common/weights/{model}_adversarial_checkpoints
 """
 
+import argparse
+import functools
 import time
-from pathlib import Path
 
 import numpy as np
 
-from common import command, data, distribution, files, models, plots, train_mnist, training
-from method2_fgsm.accuracy_vs_epsilon import along_eps
+from common import command, data, files, models, plots, training
 
 EPOCHS = {"softmax": 10, "mlp": 10, "cnn": 4}
+# Attacked network, and whose gradient the examples are made with, in the order of the legend.
+PAIRS = (
+    ("plain", "plain"),
+    ("adversarial", "adversarial"),
+    ("adversarial", "plain"),
+    ("plain", "adversarial"),
+)
 CURVE = np.round(np.arange(0, 0.301, 0.05), 3)
 PGD_STEPS = 40
 FILTERS = 32
@@ -51,20 +51,19 @@ PUBLISHED = {
 }
 
 
-def compare(plain, adversarial, x, y, eps):
-    """Error rates and confidences of two models along eps, on own and on the other's examples.
+def compare(networks, x, y, eps):
+    """Error rates and confidences of two networks along eps, on own and on the other's examples.
 
-    Returns a dict of (2, k) arrays (error, confidence when wrong) for eps (k,), with keys
-    (attacked model, source of the gradient), both among "plain" and "adversarial".
+    networks: a dict of the two by name.  Returns a dict with the keys `PAIRS` of (2, k) arrays
+    (error, confidence when wrong) for eps (k,).
     """
     from tqdm import tqdm
 
-    both = {"plain": plain, "adversarial": adversarial}
-    pairs = [(attacked, source) for source in both for attacked in both]
-    pairs.sort(key=lambda pair: pair[0] != pair[1])  # in the legend, own examples come first
+    from method2_fgsm.error_rates import error_rates
+
     return {
-        (attacked, source): along_eps(both[attacked], x, y, eps, source=both[source])
-        for attacked, source in tqdm(pairs, disable=None, unit="curve")
+        (attacked, source): error_rates(networks[attacked], x, y, eps, source=networks[source])
+        for attacked, source in tqdm(PAIRS, disable=None, unit="curve")
     }
 
 
@@ -109,6 +108,31 @@ def draw(curves, eps, filters, title):
     return fig
 
 
+def share(text):
+    """An argument from 0 to 1."""
+    try:
+        return command.pixel_size(text)
+    except argparse.ArgumentTypeError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not between 0 and 1") from error
+
+
+def print_table(curves, at, pgd_errors):
+    """Errors of both networks at the epsilon number `at` of the curves, beside the paper's."""
+    own = ("plain", "plain"), ("adversarial", "adversarial")
+    transferred = ("plain", "adversarial"), ("adversarial", "plain")
+    table = {
+        "clean error": [curves[pair][0, 0] for pair in own],
+        "error, fast gradient sign": [curves[pair][0, at] for pair in own],
+        "  confidence when wrong": [curves[pair][1, at] for pair in own],
+        "error, transferred": [curves[pair][0, at] for pair in transferred],
+        f"error, {PGD_STEPS} projected steps": pgd_errors,
+    }
+    print(f"{'':28}{'plain':>10}{'adversarial':>14}    published (maxout, eps 0.25)")
+    for row, (plain, adversarial) in table.items():
+        published = "".join(f"{number:14.2%}" for number in PUBLISHED.get(row, ()))
+        print(f"{row:28}{plain:10.2%}{adversarial:14.2%}    {published}")
+
+
 def main(argv=None):
     parser = command.Parser(__doc__)
     parser.add_argument("--model", choices=models.NAMES, default="cnn", help="which classifier")
@@ -119,112 +143,62 @@ def main(argv=None):
         "--alpha", type=share, default=0.5, help="weight of the unchanged images, from 0 to 1"
     )
     training.add_arguments(
-        parser, epochs=None, batch_size=None, learning_rate=train_mnist.LEARNING_RATE
+        parser, epochs=None, batch_size=None, learning_rate=training.LEARNING_RATE
     )
-    distribution.add_argument(parser)
-    parser.add_argument(
-        "--output",
-        type=Path,
-        help="the figure to write (default: img/adversarial_training.png, for other models than "
+    command.add_output(
+        parser,
+        "the figure to write (default: img/adversarial_training.png, for other models than "
         "the CNN with the model's name added)",
     )
     args = parser.parse_args(argv)
+    epochs = args.epochs or EPOCHS[args.model]
     suffix = "" if args.model == "cnn" else f"_{args.model}"
-    worker = distribution.worker(args.strategy)
     output = args.output or files.IMG / f"adversarial_training{suffix}.png"
     name = f"{args.model}{models.ADVERSARIAL}"
-    for path in () if worker.rank else (output, *training.outputs(name)):
+    for path in (output, *training.outputs(name)):
         files.check_output(path)
-    settings = {
-        "optimizer": train_mnist.cosine_adam(args.learning_rate),
-        "epochs": args.epochs or EPOCHS[args.model],
-        "batch_size": args.batch_size or train_mnist.BATCH_SIZE.get(args.model, 100),
-        "seed": args.seed,
-    }
-    if args.strategy == "none":
-        plain = models.load(args.model)
 
-        from method2_fgsm.adversarial_loss import AdversarialModel
+    plain = models.load(args.model)
 
-        start = time.perf_counter()
-        adversarial = training.fit(
-            name, trainer=lambda model: AdversarialModel(model, args.eps, args.alpha), **settings
-        )
-        epochs = settings["epochs"]
-    else:
-        if not (worker.rank or models.weights_path(args.model).exists()):
-            models.load(args.model)  # says so, before the others are waited for
-        # Before anything else of TensorFlow is used.
-        strategy = distribution.strategy(args.strategy)
+    from method2_fgsm.adversarial_loss import AdversarialModel
+    from method2_fgsm.pgd import pgd
 
-        from method2_fgsm import distributed_training
-
-        start = time.perf_counter()
-        adversarial, epochs = distributed_training.fit(
-            name, strategy, worker, eps=args.eps, alpha=args.alpha, **settings
-        )
-        if worker.rank:
-            print(f"{worker} is done; worker 1 writes weights and figures")
-            return []
-        plain = models.load(args.model)
+    start = time.perf_counter()
+    adversarial = training.fit(
+        name,
+        training.cosine_adam(args.learning_rate),
+        epochs=epochs,
+        batch_size=args.batch_size or training.BATCH_SIZE.get(args.model, 100),
+        seed=args.seed,
+        trainer=functools.partial(AdversarialModel, eps=args.eps, alpha=args.alpha),
+    )
     seconds = time.perf_counter() - start
     written = training.report(name, adversarial)
-    if args.strategy != "none":
-        distributed_training.remove_checkpoints(name)
-
-    from method2_fgsm import pgd
 
     x, y = data.load("test")
+    networks = {"plain": plain, "adversarial": adversarial}
     eps = np.unique(np.append(CURVE, args.eps))
-    curves = compare(plain, adversarial, x, y, eps)
-    filters = {"plain": first_layer(plain), "adversarial": first_layer(adversarial)}
+    curves = compare(networks, x, y, eps)
+    pgd_errors = []
+    for model in networks.values():
+        x_pgd = pgd(model, x, y, args.eps, steps=PGD_STEPS, seed=args.seed)
+        pgd_errors.append((models.classify(model, x_pgd) != y).mean())
+
     title = (
         f"{models.TITLES[args.model]}, trained plainly and on α J(x) + (1 − α) J(x + ε sign), "
         f"ε = {args.eps:g}, α = {args.alpha:g}:\naccuracy under the fast gradient sign, "
         "10,000 test digits"
     )
+    filters = {kind: first_layer(model) for kind, model in networks.items()}
     plots.save(draw(curves, eps, filters, title), output)
-
-    at = int(np.flatnonzero(eps == args.eps)[0])
-    table = {"clean error": [], "error, fast gradient sign": [], "  confidence when wrong": []}
-    table |= {"error, transferred": [], f"error, {PGD_STEPS} projected steps": []}
-    for model, attacked, other in (
-        (plain, "plain", "adversarial"),
-        (adversarial, "adversarial", "plain"),
-    ):
-        x_pgd = pgd.pgd(model, x, y, args.eps, steps=PGD_STEPS, seed=args.seed)
-        own = curves[attacked, attacked]
-        numbers = (
-            own[0, 0],
-            own[0, at],
-            own[1, at],
-            curves[attacked, other][0, at],
-            (models.classify(model, x_pgd) != y).mean(),
-        )
-        for row, number in zip(table.values(), numbers, strict=True):
-            row.append(number)
 
     print(
         f"{models.TITLES[args.model]}, eps {args.eps:g}, alpha {args.alpha:g}: 10,000 test digits"
     )
-    print(f"{'':28}{'plain':>10}{'adversarial':>14}    published (maxout, eps 0.25)")
-    for row, (before, after) in table.items():
-        published = PUBLISHED.get(row)
-        beside = "".join(f"{number:14.2%}" for number in published) if published else ""
-        print(f"{row:28}{before:10.2%}{after:14.2%}    {beside}")
-    print(f"seconds an epoch {seconds / max(epochs, 1):.1f}")
+    print_table(curves, int(np.flatnonzero(eps == args.eps)[0]), pgd_errors)
+    print(f"seconds an epoch {seconds / epochs:.1f}")
     print(f"wrote {files.show(output)}")
     return [*written, output]
-
-
-def share(text):
-    """An argument from 0 to 1."""
-    import argparse
-
-    try:
-        return command.pixel_size(text)
-    except argparse.ArgumentTypeError as error:
-        raise argparse.ArgumentTypeError(f"{text!r} is not between 0 and 1") from error
 
 
 if __name__ == "__main__":

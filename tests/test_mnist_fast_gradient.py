@@ -10,7 +10,13 @@ from matplotlib.image import imread
 
 from common import data, files, generate_5k, models, results
 from common.command import Failure
-from method2_fgsm import accuracy_vs_epsilon, fgsm, mnist_fast_gradient, visualize_mnist
+from method2_fgsm import (
+    accuracy_vs_epsilon,
+    error_rates,
+    fgsm,
+    mnist_fast_gradient,
+    visualize_mnist,
+)
 
 
 @pytest.fixture(scope="module")
@@ -141,7 +147,7 @@ def test_the_visualiser_needs_no_tensorflow(attacked, tmp_path):
 @pytest.mark.parametrize("name", models.NAMES)
 def test_accuracy_along_epsilon_is_that_of_the_attack(trained, digits, name):
     x, y = digits[0][:300], digits[1][:300]
-    errors, confidences = accuracy_vs_epsilon.along_eps(trained[name], x, y, [0, 0.1, 0.25])
+    errors, confidences = error_rates.error_rates(trained[name], x, y, [0, 0.1, 0.25])
     for error, confidence, eps in zip(errors, confidences, (0, 0.1, 0.25), strict=True):
         logits = models.predict(trained[name], fgsm.fgsm(trained[name], x, y, eps))
         expected = models.wrong_label_confidence(logits, y)

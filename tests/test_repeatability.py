@@ -10,7 +10,7 @@ import shutil
 import numpy as np
 import pytest
 
-from common import data, files, models, results, train_mnist, training
+from common import data, files, models, results, training
 
 METHOD1 = "method1_noise_optimization"
 
@@ -92,7 +92,7 @@ def test_training_twice_gives_the_same_weights_predictions_and_figures(
 
 
 def test_another_seed_trains_other_weights():
-    optimizer = train_mnist.cosine_adam(2e-3)
+    optimizer = training.cosine_adam(2e-3)
     options = {"epochs": 1, "batch_size": 500}
     runs = [training.fit("softmax", optimizer, seed=seed, **options) for seed in (0, 1)]
     for one, other in zip(*(model.get_weights() for model in runs), strict=True):

@@ -172,5 +172,5 @@ def test_weight_decay_is_the_sum_of_squares_over_the_units():
 
 
 def test_the_papers_weight_decay_is_the_default():
-    assert train_mnist.published_decay([]) == (1e-4,)
-    assert train_mnist.published_decay([100, 100]) == (1e-5, 1e-5, 1e-6)
+    assert training.published_decay([]) == (1e-4,)
+    assert training.published_decay([100, 100]) == (1e-5, 1e-5, 1e-6)
