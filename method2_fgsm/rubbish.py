@@ -1,11 +1,12 @@
-"""Rubbish-class examples: how often noise that shows nothing is taken for a digit.
+"""Rubbish class examples: how often noise that shows nothing is taken for a digit.
 
     python method2_fgsm/rubbish.py
 
 10,000 images of Gaussian noise, which no model should be sure about.  An image counts as an error
-when the model gives some digit a probability above 50 %; the mean confidence is over those
-(Goodfellow et al. 2015, on rubbish class examples: noise from N(0, 1) in each pixel, which leaves
-[0, 1]).  Beside it, noise that is a valid image: N(0.5, 0.25), clipped to [0, 1].
+when the model gives some digit a probability above 50 %; the column "sure" is the mean confidence
+over those.  Goodfellow et al. (2015, appendix on rubbish class examples) draw each pixel from
+N(0, 1), which leaves [0, 1].  Beside it stands noise that is a valid image: N(0.5, 0.25), clipped
+to [0, 1].
 
 Every model with weights is tried, plain and adversarially trained
 (method2_fgsm/adversarial_training.py).
@@ -19,7 +20,7 @@ import numpy as np
 from common import command, files, models
 from common.command import Failure
 
-SURE = 0.5
+THRESHOLD = 0.5  # of the confidence
 # Goodfellow et al. (2015), appendix on rubbish class examples.
 PUBLISHED = (
     ("softmax regression", 0.598, 0.708),
@@ -37,8 +38,8 @@ def noise_images(count, seed):
 def taken_for_a_digit(logits):
     """The share of images with a confidence above 50 %, and the mean confidence of those."""
     confidence = models.softmax(logits.astype(np.float64)).max(axis=1)
-    sure = confidence > SURE
-    return sure.mean(), confidence[sure].mean() if sure.any() else np.nan
+    error = confidence > THRESHOLD
+    return error.mean(), confidence[error].mean() if error.any() else np.nan
 
 
 def main(argv=None):
@@ -46,7 +47,7 @@ def main(argv=None):
     parser.add_argument(
         "--count", type=command.positive_int, default=10000, help="how many images of noise"
     )
-    parser.add_argument("--seed", type=command.seed, default=0, help="of the noise")
+    command.add_seed(parser, "of the noise")
     args = parser.parse_args(argv)
 
     names = [f"{name}{kind}" for name in models.NAMES for kind in ("", models.ADVERSARIAL)]
@@ -64,11 +65,11 @@ def main(argv=None):
         model = models.load(name)
         line = f"{models.title(name):42}"
         for images, width in ((raw, 9), (valid, 15)):
-            error, sure = taken_for_a_digit(models.predict(model, images))
-            line += f"{error:{width}.1%}" + (f"{sure:8.1%}" if error else f"{'-':>8}")
+            error, confidence = taken_for_a_digit(models.predict(model, images))
+            line += f"{error:{width}.1%}" + (f"{confidence:8.1%}" if error else f"{'-':>8}")
         print(line, flush=True)
-    for name, error, sure in PUBLISHED:
-        print(f"{'published: ' + name:42}{error:9.1%}{sure:8.1%}")
+    for name, error, confidence in PUBLISHED:
+        print(f"{'published: ' + name:42}{error:9.1%}{confidence:8.1%}")
     return []
 
 
