@@ -9,14 +9,14 @@ reads   a result file of mnist_fast_gradient.py (default: the MLP's)
 writes  img/fgsm_mnist_{model}.png
 """
 
-from pathlib import Path
-
 import numpy as np
 
 from common import command, files, models, plots, results
 
+REMEDY = "run `python method2_fgsm/mnist_fast_gradient.py`"
 
-def draw(found, chosen, rows, columns, title):
+
+def draw(saved, chosen, rows, columns, title):
     """The figure: `rows` by `columns` pairs (original | adversarial) of the chosen images."""
     columns, rows = plots.grid(len(chosen), columns, rows)
     fig = plots.figure(2.9 * columns, 1.75 * rows + 0.9, title)
@@ -28,9 +28,9 @@ def draw(found, chosen, rows, columns, title):
         pair = axes[row, 2 * column : 2 * column + 2]
         for ax in pair:
             ax.set_visible(True)
-        plots.digit(pair[0], found["xs"][image], "original")
-        label, seen = found["y_trues"][image], found["y_preds_adversarial"][image]
-        plots.digit(pair[1], found["xs"][image] + found["noises"][image], f"{label} → {seen}")
+        label, prediction = saved["y_trues"][image], saved["y_preds_adversarial"][image]
+        plots.digit(pair[0], saved["xs"][image], "original")
+        plots.digit(pair[1], saved["xs"][image] + saved["noises"][image], f"{label} → {prediction}")
     return fig
 
 
@@ -39,46 +39,43 @@ def main(argv=None):
     parser.add_argument(
         "results",
         nargs="?",
-        type=Path,
+        type=command.path,
         default=files.ROOT / "method2_fgsm" / "results_mnist_mlp.npz",
         help="the result file",
     )
     parser.add_argument("--rows", type=command.positive_int, default=5, help="pairs down")
     parser.add_argument("--columns", type=command.positive_int, default=4, help="pairs across")
-    parser.add_argument("--seed", type=command.seed, default=0, help="which images")
-    parser.add_argument(
-        "--output", type=Path, help="the figure to write (default: img/fgsm_mnist_{model}.png)"
-    )
+    command.add_seed(parser, "which images")
+    command.add_output(parser, "the figure to write (default: img/fgsm_mnist_{model}.png)")
     args = parser.parse_args(argv)
 
-    found = results.load(args.results, remedy="run `python method2_fgsm/mnist_fast_gradient.py`")
-    config, noises = found["config"], found["noises"]
-    model = config.get("model")
-    if not (isinstance(model, str) and models.known(model)) or not isinstance(
-        config.get("eps"), float | int
-    ):
+    saved = results.load(args.results, remedy=REMEDY)
+    model, eps, target = (saved["config"].get(name) for name in ("model", "eps", "target"))
+    known = isinstance(model, str) and models.known(model)
+    if not known or not isinstance(eps, float | int):
         raise command.Failure(
-            f"{files.show(args.results)} does not say which model and eps it is of: "
-            "run `python method2_fgsm/mnist_fast_gradient.py`"
+            f"{files.show(args.results)} does not say which model and eps it is of: {REMEDY}"
         )
     output = files.check_output(args.output or files.IMG / f"fgsm_mnist_{model}.png")
 
-    turned = found["y_preds_adversarial"] != found["y_trues"]
-    reached = found["y_preds_adversarial"] == found["y_targets"] if "y_targets" in found else turned
+    turned = saved["y_preds_adversarial"] != saved["y_trues"]
+    targeted = "y_targets" in saved
+    reached = saved["y_preds_adversarial"] == saved["y_targets"] if targeted else turned
     if not reached.any():
         raise command.Failure(
             f"{files.show(args.results)}: the attack turned no image: try a larger --eps"
         )
     chosen = np.random.default_rng(args.seed).permutation(np.flatnonzero(reached))
     chosen = chosen[: args.rows * args.columns]
-    title = f"{models.title(model)}, fast gradient sign, ε = {config['eps']:g}"
-    if config.get("target") is not None:
-        title += f", target {config['target']}"
-    plots.save(draw(found, chosen, args.rows, args.columns, title), output)
+    title = f"{models.title(model)}, fast gradient sign, ε = {eps:g}"
+    if target is not None:
+        title += f", target {target}"
+    plots.save(draw(saved, chosen, args.rows, args.columns, title), output)
 
+    noises = saved["noises"]
     print(f"images attacked   {len(noises):8d}")
     print(f"turned            {turned.sum():8d}   {turned.mean():.2%}")
-    if "y_targets" in found:
+    if targeted:
         print(f"into the target   {reached.sum():8d}   {reached.mean():.2%}")
     print(f"noise mean |r|    {np.abs(noises).mean():8.4f}")
     print(f"noise max         {noises.max():8.4f}")

@@ -74,35 +74,11 @@ def test_the_sign_does_not_vanish_where_the_model_is_certain(trained, right):
     assert (np.abs(sign).mean(axis=(1, 2)) > 0.9).all()
 
 
-@pytest.mark.parametrize("name", models.NAMES)
-def test_untargeted_increases_the_loss_and_targeted_decreases_it(trained, right, name):
-    model = trained[name]
-    x, y = right(model, 100)
-    target = (y + 3) % 10
-    away = fgsm.fgsm(model, x, y, 0.01)
-    towards = fgsm.fgsm(model, x, target, 0.01, targeted=True)
-
-    def change(x_adv, labels):
-        after, before = (cross_entropy(models.predict(model, part), labels) for part in (x_adv, x))
-        return after - before
-
-    assert (change(away, y) > 0).mean() > 0.97
-    assert (change(towards, target) < 0).mean() > 0.97
-
-
-def test_no_images_are_no_problem(trained):
-    x_adv = fgsm.fgsm(trained["mlp"], np.zeros((0, 28, 28)), np.zeros(0, np.int64), 0.1)
-    assert x_adv.shape == (0, 28, 28)
-
-
-@pytest.mark.parametrize("setting", [{"eps": -0.1}, {"eps": np.nan}, {"eps": 1.01}])
-def test_an_eps_that_is_no_pixel_size_is_refused(trained, setting):
-    with pytest.raises(ValueError, match="eps"):
-        fgsm.fgsm(trained["softmax"], np.zeros((1, 28, 28)), np.array([1]), **setting)
-
-
-@pytest.mark.parametrize("attack", [fgsm.gradient_signs, lambda *p, **k: fgsm.fgsm(*p, 0.1, **k)])
-@pytest.mark.parametrize("batch_size", [0, -5, 2.5])
-def test_a_batch_of_no_whole_number_of_images_is_refused(trained, attack, batch_size):
-    with pytest.raises(ValueError, match="batch_size"):
-        attack(trained["softmax"], np.zeros((1, 28, 28)), np.array([1]), batch_size=batch_size)
+@pytest.mark.parametrize(
+    "setting", [{"eps": -0.1}, {"eps": np.nan}, {"eps": 1.01}, {"batch_size": 0}]
+)
+def test_wrong_settings_are_named(trained, setting):
+    (name,) = setting
+    x, y = np.zeros((1, 28, 28)), np.array([1])
+    with pytest.raises(ValueError, match=name):
+        fgsm.fgsm(trained["softmax"], x, y, **{"eps": 0.1, **setting})

@@ -1,4 +1,7 @@
-"""The smallest epsilon is the first one along the sign step that reaches the target."""
+"""The smallest epsilon is the first one along the sign step that reaches the target.
+
+(tests/test_exact.py sets it beside the exact root on softmax regression.)
+"""
 
 import keras
 import numpy as np
@@ -24,31 +27,6 @@ def test_the_smallest_eps_flips_and_one_percent_less_does_not(trained, right, na
     np.testing.assert_array_equal(x_adv, np.clip(x - distance * sign, 0, 1))
     less = np.clip(x - 0.99 * distance * sign, 0, 1)
     assert (models.classify(model, less[found]) != 6).all()
-
-
-def test_on_softmax_regression_it_is_the_exact_root(trained, right):
-    """Along the clipped line every logit is piecewise linear: its knots can be listed."""
-    model = trained["softmax"]
-    x, _ = right(model, 30, source=2)
-    eps, _ = smallest_eps(model, x, np.full(30, 6))
-    sign = fgsm.gradient_signs(model, x, np.full(30, 6)).astype(np.float64)
-    weights, bias = (w.astype(np.float64) for w in model.get_weights())
-
-    def leads(image, s, distances):
-        """The logit of the 6 less each other logit: (distances, 9)."""
-        moved = np.clip(image - np.reshape(distances, (-1, 1, 1)) * s, 0, 1)
-        logits = moved.reshape(-1, 784) @ weights + bias
-        return logits[:, [6]] - np.delete(logits, 6, axis=1)
-
-    for image, s, found in zip(x.astype(np.float64), sign, eps, strict=True):
-        knots = np.unique(np.concatenate([image[s > 0], 1 - image[s < 0], [0, 1]]))
-        roots = []
-        for rival in leads(image, s, knots).T:  # in each stretch between two knots it is linear
-            up = np.flatnonzero((rival[:-1] < 0) & (rival[1:] >= 0))
-            share = -rival[up] / (rival[up + 1] - rival[up])
-            roots += list(knots[up] + share * (knots[up + 1] - knots[up]))
-        exact = next(root for root in sorted(roots) if leads(image, s, root).min() > -1e-9)
-        assert exact - 1e-6 <= found <= exact + 1e-4 + 1e-5
 
 
 def one_score(score):
@@ -91,23 +69,6 @@ def test_more_confidence_needs_more_eps(trained, right):
     p = models.softmax(models.predict(model, x_adv))[:, 6]
     assert (p > 0.9).all()
     assert (p < 0.91).all()
-
-
-def test_batch_size_and_order_do_not_matter(trained, right):
-    model = trained["mlp"]
-    x, y = right(model, 37)
-    target = (y + 1) % 10
-    eps, _ = smallest_eps(model, x, target)
-    small, _ = smallest_eps(model, x, target, batch_size=5)
-    turned, _ = smallest_eps(model, x[::-1], target[::-1])
-    np.testing.assert_allclose(small, eps, atol=2e-4)
-    np.testing.assert_allclose(turned[::-1], eps, atol=2e-4)
-
-
-def test_no_images_are_no_problem(trained):
-    eps, x_adv = smallest_eps(trained["mlp"], np.zeros((0, 28, 28)), np.zeros(0, np.int64))
-    assert eps.shape == (0,)
-    assert x_adv.shape == (0, 28, 28)
 
 
 def test_a_tolerance_below_the_spacing_of_float32_ends(trained, right):
