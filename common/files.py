@@ -67,8 +67,8 @@ def check_output(path):
         if folder in (IMG, WEIGHTS) and not folder.exists():
             folder.mkdir()
         if not folder.is_dir():
-            flaw = "is not a folder" if folder.exists() else "does not exist"
-            raise Failure(f"cannot write {show(path)}: the folder {show(folder)} {flaw}")
+            problem = "is not a folder" if folder.exists() else "does not exist"
+            raise Failure(f"cannot write {show(path)}: the folder {show(folder)} {problem}")
         if path.is_dir():
             raise Failure(f"cannot write {show(path)}: it is a folder; name a file")
         # Not even root should have its /dev/null replaced by a picture.
