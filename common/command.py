@@ -152,46 +152,52 @@ def run(main):
     What `main` puts into a KeyboardInterrupt (how to go on, say) is printed with it.
     """
     _prepare_streams()
-    prog = one_line(Path(sys.argv[0]).name)
+    before = signal.getsignal(signal.SIGINT)
     interrupts = []
 
     def interrupt(number, frame):
         interrupts.append(number)
         raise KeyboardInterrupt
 
-    before = signal.getsignal(signal.SIGINT)
     # A shell starts what runs in the background deaf to interrupts: so it should stay.
     replaced = before is signal.default_int_handler
     replaced = replaced and threading.current_thread() is threading.main_thread()
     if replaced:
         signal.signal(signal.SIGINT, interrupt)
     try:
+        code, message = _outcome(main, interrupts)
+    finally:
+        if replaced:
+            signal.signal(signal.SIGINT, before)
+    if message:
+        print(f"{one_line(Path(sys.argv[0]).name)}: {one_line(message)}", file=sys.stderr)
+    if code:
+        sys.exit(code)
+
+
+def _outcome(main, interrupts):
+    """Run `main`; returns the exit code and the line for stderr."""
+    try:
         _check_installation()
         main()
         sys.stdout.flush()
+    except Failure as failure:
+        return 1, f"error: {failure}"
+    except MemoryError:
+        return 1, "error: out of memory: ask for fewer or smaller things"
     except BrokenPipeError:
         # Whoever read our output has gone, as in `script | head`: nobody is left to tell.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        sys.exit(1)
-    except (Failure, MemoryError) as error:
-        # What is closed on the way out (a file of HDF5 on a full disk) has no more to say.
-        sys.unraisablehook = lambda unraisable: None
-        if isinstance(error, MemoryError):
-            error = "out of memory: ask for fewer or smaller things"
-        print(f"{prog}: error: {one_line(error)}", file=sys.stderr)
-        sys.exit(1)
+        return 1, None
     except BaseException as error:
         # In the middle of an import an interrupt can surface as any other error.
         if not (interrupts or isinstance(error, KeyboardInterrupt)):
             raise
-        hint = one_line(error) if isinstance(error, KeyboardInterrupt) else ""
-        # Below a progress bar, and the terminal's ^C.
-        start = "\n" if on_terminal(sys.stderr) else ""
-        print(f"{start}{prog}: interrupted{hint and ': ' + hint}", file=sys.stderr)
-        sys.exit(130)
-    finally:
-        if replaced:
-            signal.signal(signal.SIGINT, before)
+        if on_terminal(sys.stderr):
+            print(file=sys.stderr)  # below a progress bar, and the terminal's ^C
+        hint = str(error) if isinstance(error, KeyboardInterrupt) else ""
+        return 130, "interrupted" + (hint and f": {hint}")
+    return 0, None
 
 
 def _prepare_streams():
