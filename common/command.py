@@ -18,6 +18,10 @@ class Failure(Exception):
     """Something the user can mend: the message names the file or value and the way out."""
 
 
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C in a run that can be taken up again: the message says how to go on."""
+
+
 class Parser(argparse.ArgumentParser):
     """An argument parser whose manual is the script's docstring and whose errors are one line.
 
@@ -149,7 +153,7 @@ def on_terminal(stream):
 def run(main):
     """Run a script's `main` and exit: 0 done, 1 failed, 2 wrong arguments, 130 interrupted.
 
-    What `main` puts into a KeyboardInterrupt (how to go on, say) is printed with it.
+    The message of an `Interrupted` (how to go on) is printed with it.
     """
     _prepare_streams()
     before = signal.getsignal(signal.SIGINT)
@@ -195,8 +199,7 @@ def _outcome(main, interrupts):
             raise
         if on_terminal(sys.stderr):
             print(file=sys.stderr)  # below a progress bar, and the terminal's ^C
-        hint = str(error) if isinstance(error, KeyboardInterrupt) else ""
-        return 130, "interrupted" + (hint and f": {hint}")
+        return 130, f"interrupted: {error}" if isinstance(error, Interrupted) else "interrupted"
     return 0, None
 
 

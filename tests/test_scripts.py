@@ -6,13 +6,10 @@ import subprocess
 import sys
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
-from matplotlib.image import imread
 
 from common import files, models, plots, reproduce
 from common.command import Failure
-from method2_fgsm import epsilon, source_to_target, two_to_six
 
 SCRIPTS = sorted(
     path.relative_to(files.ROOT).as_posix()
@@ -72,74 +69,8 @@ def test_a_script_runs_from_anywhere(script, tmp_path):
     assert (tmp_path / "here.npz").exists()
 
 
-@pytest.mark.parametrize("model", models.NAMES)
-def test_epsilon_draws_two_panels_an_image(trained, tmp_path, capsys, model):
-    output = tmp_path / "e.png"
-    epsilon.main(["--model", model, "--count", "3", "--output", str(output)])
-    np.testing.assert_allclose(imread(output).shape[:2], (640, 1020), atol=1)
-    printed = capsys.readouterr().out
-    assert printed.splitlines()[-1] == f"wrote {output}"
-    assert "correctly classified 2s into a 6" in printed
-
-
-def test_softmax_regression_is_a_straight_line_in_epsilon(trained, right):
-    from method2_fgsm import fgsm
-
-    x, _ = right(trained["softmax"], 4, source=2)
-    sign = fgsm.gradient_sign(trained["softmax"], x, np.full(4, 6)).numpy()
-    eps = np.linspace(-1, 1, 11, dtype=np.float32)
-    raw = epsilon.scores(trained["softmax"], x, sign, eps, clip=False)
-    assert np.abs(np.diff(raw, n=2, axis=1)).max() < 1e-3
-    clipped = epsilon.scores(trained["softmax"], x, sign, eps, clip=True)
-    assert np.abs(np.diff(clipped, n=2, axis=1)).max() > 0.1
-    # The loss falls as epsilon does: the score of the 6 is highest at the left end.
-    assert (raw[:, 0, 6] > raw[:, -1, 6]).all()
-
-
-@pytest.mark.parametrize("model", models.NAMES)
-def test_two_to_six_draws_and_reports(trained, tmp_path, capsys, model):
-    output = tmp_path / "t.png"
-    two_to_six.main(["--model", model, "--count", "4", "--output", str(output)])
-    np.testing.assert_allclose(imread(output).shape[:2], (660, 1440), atol=1)
-    rows = re.findall(r"^ +\d+   0\.\d{4} .*?(\d)$", capsys.readouterr().out, re.M)
-    assert rows == ["6"] * 4
-
-
-def test_two_to_six_with_a_fixed_eps_and_other_digits(trained, tmp_path, capsys):
-    output = tmp_path / "t.png"
-    digits = ["--model", "mlp", "--source", "7", "--target", "3"]
-    two_to_six.main([*digits, "--count", "1", "--eps", "0.125", "--output", str(output)])
-    printed = capsys.readouterr().out
-    assert "0.1250" in printed
-    assert "P(7) before" in printed
-    assert output.stat().st_size > 0
-
-
-def test_the_chosen_images_are_the_first_that_work(trained, digits):
-    """Against the definition, one image after the other."""
-    from method2_fgsm import fgsm
-
-    x, y = digits
-    model = trained["cnn"]
-    choice = source_to_target.choose(model, 2, 6, 3)
-    works, tried = [], 0
-    for index in np.flatnonzero(y == 2):
-        if models.classify(model, x[[index]])[0] == 2:
-            tried += 1
-            if np.isfinite(fgsm.smallest_eps(model, x[[index]], np.array([6]))[0][0]):
-                works.append(index)
-        if len(works) == 3:
-            break
-    assert choice.indices.tolist() == works
-    assert (choice.tried, choice.reachable) == (tried, 3)
-
-
-def test_too_few_images_of_the_digit(trained):
-    with pytest.raises(Failure, match=r"--count 5000: .* classifies only"):
-        epsilon.main(["--count", "5000"])
-
-
-def test_reproduce_names_its_steps_and_skips_training_that_is_done(trained, capsys):
+def test_reproduce_names_its_steps_and_skips_training_that_is_done(place, capsys):
+    models.build("mlp").save_weights(models.weights_path("mlp"))
     assert reproduce.main(["--only", "train_mlp"]) == []
     assert "not trained again" in capsys.readouterr().out
     names = [step[0] for step in (*reproduce.STEPS, *reproduce.FULL_STEPS, reproduce.CHECK)]
@@ -176,23 +107,6 @@ def test_methods_import_from_common_and_themselves_only():
             names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             used = {name.split(".")[0] for name in names} & folders
             assert used <= {here, "common"}, path
-
-
-@pytest.mark.parametrize(
-    ("main", "arguments", "name"),
-    [
-        (epsilon.main, ("--count", "1"), "epsilon_softmax.png"),
-        (epsilon.main, ("--count", "1", "--source", "3"), "epsilon_softmax_3_to_6.png"),
-        (two_to_six.main, ("--count", "1", "--source", "3"), "3s_softmax.png"),
-        (two_to_six.main, ("--count", "1", "--target", "8"), "2s_as_8s_softmax.png"),
-    ],
-)
-def test_figures_of_other_digits_get_another_name(
-    trained, tmp_path, monkeypatch, main, arguments, name
-):
-    monkeypatch.setattr(files, "IMG", tmp_path)
-    assert main(list(arguments)) == [tmp_path / name]
-    assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
 def test_a_title_fits_its_figure_and_a_grid_its_images():
