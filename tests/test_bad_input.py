@@ -14,7 +14,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from common import data, files, models, results
+from common import data, files, models, results, training
 from common.command import Failure
 
 
@@ -72,81 +72,55 @@ def altered(path, **changes):
     np.savez_compressed(path, **arrays)
 
 
-def with_pixel(value):
+def images(change):
+    """A way to break a file: its images are what `change` makes of them."""
+
     def alter(path, name):
         with np.load(path) as stored:
-            images = stored[name]
-        images[0, 3, 3] = value
-        altered(path, **{name: images})
+            array = stored[name]
+        altered(path, **{name: change(array)})
 
     return alter
 
 
-def as_type(dtype):
-    def alter(path, name):
-        with np.load(path) as stored:
-            altered(path, **{name: stored[name].astype(dtype)})
+def pixel(value):
+    return images(lambda x: np.concatenate([np.full_like(x[:1], value), x[1:]]))
 
-    return alter
+
+def content(change):
+    """A way to break a file: its bytes are what `change` makes of them."""
+    return lambda path, name=None: path.write_bytes(change(path.read_bytes()))
 
 
 def flip_a_byte(path, name):
     """In the middle of the images; what lies between the arrays nobody reads."""
     with zipfile.ZipFile(path) as archive:
         member = archive.getinfo(f"{name}.npy")
-    content = bytearray(path.read_bytes())
-    content[member.header_offset + 60 + member.compress_size // 2] ^= 0xFF
-    path.write_bytes(content)
+    at = member.header_offset + 60 + member.compress_size // 2
+    content(lambda old: old[:at] + bytes([old[at] ^ 0xFF]) + old[at + 1 :])(path)
 
 
-def object_array(path, name):
-    array = np.empty(3, object)
-    array[:] = Executed()
-    altered(path, **{name: array})
+def encrypted(old):
+    at = old.index(b"PK\1\2") + 8  # the flag in the directory at the end
+    return old[:at] + bytes([old[at] | 1]) + old[at + 1 :]
 
 
-def with_member(path, name, content):
-    """Put `content` in the place of the array's bytes."""
-    altered(path, **{name: None})
-    with zipfile.ZipFile(path, "a") as archive:
-        archive.writestr(f"{name}.npy", content)
+def member(new):
+    """A way to break a file: `new` in the place of the bytes of the images."""
+
+    def alter(path, name):
+        altered(path, **{name: None})
+        with zipfile.ZipFile(path, "a") as archive:
+            archive.writestr(f"{name}.npy", new)
+
+    return alter
 
 
-def no_array(path, name):
-    with_member(path, name, "no array")
-
-
-def encrypted(path, name):
-    content = bytearray(path.read_bytes())
-    content[content.index(b"PK\1\2") + 8] |= 1  # the flag in the directory at the end
-    path.write_bytes(content)
-
-
-def huge_shape(path, name):
-    header = io.BytesIO()
-    np.lib.format.write_array_header_1_0(
-        header, {"descr": "<f4", "fortran_order": False, "shape": (10**14, 28, 28)}
-    )
-    with_member(path, name, header.getvalue())
-
-
-def folder_instead(path, name=None):
-    path.unlink()
-    path.mkdir()
-
-
-def link_to_itself(path, name=None):
-    path.unlink()
-    path.symlink_to(path)
-
-
-def pipe_instead(path, name=None):
-    path.unlink()
-    os.mkfifo(path)
-
-
-def pickled(path, name=None):
-    path.write_bytes(pickle.dumps(Executed()))
+def header(shape):
+    file = io.BytesIO()
+    description = {"descr": "<f4", "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, description)
+    return file.getvalue()
 
 
 def bare_array(path, name):
@@ -154,32 +128,41 @@ def bare_array(path, name):
         np.save(file, np.zeros((3, 28, 28), np.float32))
 
 
-BROKEN_FILES = {
-    "missing": lambda path, name: path.unlink(),
-    "empty": lambda path, name: path.write_bytes(b""),
-    "truncated": lambda path, name: path.write_bytes(path.read_bytes()[:-30]),
-    "cut in the middle": lambda path, name: path.write_bytes(path.read_bytes()[:400]),
+def instead(make):
+    """A way to break a file: something else in its place."""
+    return lambda path, name=None: (path.unlink(), make(path))
+
+
+# Ways in which any file may be broken, and a file of arrays.
+BROKEN = {
+    "missing": instead(lambda path: None),
+    "empty": content(lambda old: b""),
+    "one byte": content(lambda old: old[:1]),
+    "cut early": content(lambda old: old[:400]),
+    "cut late": content(lambda old: old[:-30]),
+    "a text": content(lambda old: b"index,label\n0,7\n"),
+    "a folder": instead(lambda path: path.mkdir()),
+    "a link to itself": instead(lambda path: path.symlink_to(path)),
+    "a pipe": instead(os.mkfifo),
+    "a pickle": content(lambda old: pickle.dumps(Executed())),
+}
+BROKEN_FILES = BROKEN | {
     "a byte flipped": flip_a_byte,
-    "a text": lambda path, name: path.write_text("index,label\n0,7\n"),
-    "a folder": folder_instead,
-    "a link to itself": link_to_itself,
-    "a pipe": pipe_instead,
-    "a pickle": pickled,
-    "an array of objects": object_array,
+    "an array of objects": images(lambda x: np.array([Executed()] * 3, object)),
     "a bare array": bare_array,
-    "something that is no array": no_array,
-    "encrypted": encrypted,
-    "a shape beyond memory": huge_shape,
-    "images missing": lambda path, name: altered(path, **{name: None}),
-    "no dimensions": lambda path, name: altered(path, **{name: np.float32(1)}),
-    "wrong shape": lambda path, name: altered(path, **{name: np.zeros((3, 5), np.float32)}),
-    "wrong size": lambda path, name: altered(path, **{name: np.zeros((9, 9, 9, 3), np.float32)}),
-    "float64": as_type(np.float64),
-    "integers": as_type(np.int64),
-    "NaN": with_pixel(np.nan),
-    "infinity": with_pixel(np.inf),
-    "a pixel of 1.5": with_pixel(1.5),
-    "a pixel below 0": with_pixel(-0.5),
+    "something that is no array": member("no array"),
+    "encrypted": content(encrypted),
+    "a shape beyond memory": member(header((10**14, 28, 28))),
+    "images missing": images(lambda x: None),
+    "no dimensions": images(lambda x: np.float32(1)),
+    "wrong shape": images(lambda x: np.zeros((3, 5), np.float32)),
+    "wrong size": images(lambda x: np.zeros((9, 9, 9, 3), np.float32)),
+    "float64": images(lambda x: x.astype(np.float64)),
+    "integers": images(lambda x: x.astype(np.int64)),
+    "NaN": pixel(np.nan),
+    "infinity": pixel(np.inf),
+    "a pixel above 1": pixel(1.5),
+    "a pixel below 0": pixel(-0.5),
 }
 # The writer of a valid file, what reads it, and the name of its images.
 READERS = {
@@ -218,18 +201,16 @@ def test_a_file_that_unpacks_to_more_than_memory(tmp_path, monkeypatch):
         files.read_npz(path, remedy="")
 
 
+VISUALIZE = "method1_noise_optimization/visualize_adv_examples"
+
+
 @pytest.mark.parametrize(
     ("write", "script", "config", "culprit"),
     [
         (digits_results, "method2_fgsm/visualize_mnist", {"model": "../../up"}, "which model"),
         (digits_results, "method2_fgsm/visualize_mnist", {"model": ["mlp"]}, "which model"),
         (digits_results, "method2_fgsm/visualize_mnist", {"eps": "a lot"}, "eps"),
-        (
-            digits_results,
-            "method1_noise_optimization/visualize_adv_examples",
-            {"method": 1},
-            "method 1",
-        ),
+        (digits_results, VISUALIZE, {"method": 1}, "method 1"),
         (photo_results, "method2_fgsm/visualize_imnet", {"model": "../mlp"}, "photographs"),
         (photo_results, "method2_fgsm/visualize_imnet", {"target": 4000}, "photographs"),
         (photo_results, "method2_fgsm/visualize_imnet", {"target": "cat"}, "photographs"),
@@ -260,22 +241,18 @@ def torch_file(path):
         archive.writestr("archive/data.pkl", pickle.dumps(Executed()))
 
 
-BROKEN_WEIGHTS = {
-    "missing": lambda path: path.unlink(),
-    "empty": lambda path: path.write_bytes(b""),
-    "one byte": lambda path: path.write_bytes(b"\x89"),
-    "truncated": lambda path: path.write_bytes(path.read_bytes()[:50_000]),
-    "a header and nothing": lambda path: path.write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(99)),
-    "a text": lambda path: path.write_text("weights"),
-    "a folder": folder_instead,
-    "a link to itself": link_to_itself,
-    "a pipe": pipe_instead,
-    "a pickle": pickled,
-    "a .pth": torch_file,
-    "another model's": lambda path: models.build("softmax").save_weights(path),
-    "a larger model's": lambda path: models.build("cnn").save_weights(path),
-    "another size's": lambda path: models.build("fc50-10_relu").save_weights(path),
-    "NaN": not_finite,
+def saved(name):
+    return instead(lambda path: models.build(name).save_weights(path))
+
+
+BROKEN_WEIGHTS = BROKEN | {
+    "cut late": content(lambda old: old[:50_000]),
+    "a header and nothing": content(lambda old: b"\x89HDF\r\n\x1a\n" + bytes(99)),
+    "a .pth": instead(torch_file),
+    "a smaller model's": saved("softmax"),
+    "a larger model's": saved("cnn"),
+    "another size's": saved("fc50-10_relu"),
+    "NaN": instead(not_finite),
 }
 
 
@@ -353,13 +330,11 @@ def test_a_disk_that_runs_full(refuses, place, full_disk, script, arguments):
     refuses(script, *arguments, "--output", place / "out.npz", culprit="cannot write")
 
 
-def test_a_disk_that_runs_full_under_weights(place, full_disk):
-    """Keras writes these through HDF5, which has errors of its own."""
-    path = models.weights_path("mlp")
-    before = path.read_bytes()
-    with pytest.raises(Failure, match="cannot write"), files.replacing(path) as temporary:
-        models.build("mlp").save_weights(temporary)
-    assert path.read_bytes() == before
+def test_a_disk_that_runs_full_under_weights(full_disk, capsys):
+    before = models.weights_path("mlp").read_bytes()
+    with pytest.raises(Failure, match=r"cannot write .*mlp\.weights\.h5: File too large"):
+        training.report("mlp", models.build("mlp"))
+    assert models.weights_path("mlp").read_bytes() == before
     assert sorted(os.listdir(files.WEIGHTS)) == ["mlp.weights.h5", "precious"]
 
 

@@ -95,21 +95,19 @@ def repeat_an_image(found):
 
 # What is done to the file, and what the checker has to say about it.
 TAMPERED = {
-    "an array is gone": (lambda found: {"noises": None}, "noises is missing"),
-    "a row is gone": (lambda found: {"y_preds": found["y_preds"][1:]}, "y_preds has shape"),
+    "an array is gone": (lambda f: {"noises": None}, "noises is missing"),
+    "a row is gone": (lambda f: {"y_preds": f["y_preds"][1:]}, "y_preds has shape"),
     "an original outside the box": (
-        lambda found: {"xs": found["xs"] - 0.01, "noises": found["noises"] + 0.01},
-        "xs has pixels outside",
+        lambda f: {"xs": f["xs"] - 0.01, "noises": f["noises"] + 0.01}, "xs has pixels outside"
     ),
     "a smaller epsilon is claimed": (config(eps=0.05), "noise larger than eps 0.05"),
     "an impossible epsilon is claimed": (config(eps=-1), "eps is -1"),
     "noise beyond epsilon": (
-        lambda found: {"noises": changed(found["noises"], 5, 0.3 - 0.5 * found["xs"][5])},
+        lambda f: {"noises": changed(f["noises"], 5, 0.3 - 0.5 * f["xs"][5])},
         r"noise larger than eps 0.1 in 1 of \d+ rows, first in row 5",
     ),
     "noise that is not the attack's": (
-        lambda found: {"noises": np.zeros_like(found["noises"])},
-        "does not say y_preds_adversarial",
+        lambda f: {"noises": 0 * f["noises"]}, "does not say y_preds_adversarial"
     ),
     "an invented success": (
         other("y_preds_adversarial", 6, lambda label: (label + 5) % 10),
@@ -117,15 +115,11 @@ TAMPERED = {
     ),
     "another label": (relabel, "y_trues is not MNIST's label"),
     "a misclassified image kept": (
-        other("y_preds", 8, lambda label: (label + 1) % 10),
-        "misclassified before the attack",
+        other("y_preds", 8, lambda label: (label + 1) % 10), "misclassified before the attack"
     ),
-    "a label that is none": (
-        other("y_preds_adversarial", 9, 10),
-        "y_preds_adversarial beyond class 9",
-    ),
+    "a label that is none": (other("y_preds_adversarial", 9, 10), "adversarial beyond class 9"),
     "a target that is the label": (
-        lambda found: {"y_targets": changed(found["y_targets"], 10, found["y_trues"][10])},
+        lambda f: {"y_targets": changed(f["y_targets"], 10, f["y_trues"][10])},
         "the target is the label",
     ),
     "another target than stated": (config(target=3), "y_targets is not 3"),
@@ -137,7 +131,7 @@ TAMPERED = {
     "no model named": (config(model=None), "does not say which model"),
     "no versions": (config(versions=None), "lacks the package versions"),
     "failures hidden": (config(full_test_set=True, left_out=0), "not the 10,000"),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", TAMPERED)
