@@ -47,116 +47,113 @@ def check(found, model=None):
     found: what `results.load` returns.  model: the Keras model that is said to have made the
     predictions, or None.
     """
-    digits = found["xs"].shape[1:] == (data.SIDE, data.SIDE)
-    return {
-        "settings": list(_settings(found["config"], len(found["xs"]), digits)),
-        "epsilon": list(_epsilon(found)) if _eps(found) is not None else NOT_CHECKED,
-        "labels": list(_labels(found, data.CLASSES if digits else IMAGENET_CLASSES)),
-        "dataset": list(_dataset(found)) if digits and "indices" in found else NOT_CHECKED,
-        "sign step": list(_sign_step(found)) if "signs" in found else NOT_CHECKED,
-        "confidences": list(_confidences(found)),
-        "predictions": list(_predictions(found, model)) if model is not None else NOT_CHECKED,
-    }
-
-
-def _eps(found):
+    digits = is_digits(found)
     eps = found["config"].get("eps")
-    return eps if isinstance(eps, float | int) and not isinstance(eps, bool) else None
+    sized = is_pixel_size(eps)
+    checks = {
+        "settings": settings(found["config"], len(found["xs"]), digits),
+        "epsilon": size_of_noise(found, eps) if sized else NOT_CHECKED,
+        "labels": labels(found, data.CLASSES if digits else IMAGENET_CLASSES),
+        "dataset": dataset(found) if digits and "indices" in found else NOT_CHECKED,
+        "sign step": sign_step(found, eps) if sized and "signs" in found else NOT_CHECKED,
+        "confidences": confidences(found),
+        "predictions": predictions(found, model) if model is not None else NOT_CHECKED,
+    }
+    return {name: lines and list(lines) for name, lines in checks.items()}
 
 
-def _rows(bad, what):
+def is_digits(found):
+    return found["xs"].shape[1:] == (data.SIDE, data.SIDE)
+
+
+def is_pixel_size(eps):
+    return isinstance(eps, float | int) and 0 <= eps <= 1
+
+
+def rows(bad, what):
     """One violation, with how many rows it concerns and the first of them, or none."""
     bad = bad.reshape(len(bad), -1).any(axis=1)
     if bad.any():
         yield f"{what} in {bad.sum()} of {len(bad)} rows, first in row {bad.argmax()}"
 
 
-def _settings(config, count, digits):
+def settings(config, count, digits):
     if not isinstance(config.get("model"), str):
         yield "the config does not say which model"
     elif digits and not models.known(config["model"]):
         yield f"the config names an unknown model, {config['model']!r}"
     if not isinstance(config.get("versions"), dict):
         yield "the config lacks the package versions"
-    eps = config.get("eps")
-    if eps is not None and not (isinstance(eps, float | int) and 0 <= eps <= 1):
+    eps, left_out, paths = (config.get(name) for name in ("eps", "left_out", "paths"))
+    if eps is not None and not is_pixel_size(eps):
         yield f"the config's eps is {eps!r}, not a size from 0 to 1"
-    left_out = config.get("left_out")
     if left_out is not None and not (isinstance(left_out, int) and left_out >= 0):
         yield f"the config's left_out is {left_out!r}, not a count"
     elif left_out is not None and config.get("full_test_set") and count + left_out != 10000:
         yield f"{count} images and {left_out} left out are not the 10,000 of the test set"
-    paths = config.get("paths")
     if paths is not None and not (isinstance(paths, list) and len(paths) == count):
         yield f"the config does not name {count} paths, one for each image"
 
 
-def _epsilon(found):
-    eps = _eps(found)
-    too_far = np.abs(found["noises"]) > eps + results.ROUNDING
-    yield from _rows(too_far, f"noise larger than eps {eps:g}")
+def size_of_noise(found, eps):
+    too_large = np.abs(found["noises"]) > eps + results.ROUNDING
+    yield from rows(too_large, f"noise larger than eps {eps:g}")
 
 
-def _labels(found, classes):
+def labels(found, classes):
     for name in (*results.LABELS, "y_targets"):
         if name in found:
-            yield from _rows(found[name] >= classes, f"{name} beyond class {classes - 1}")
-    yield from _rows(
-        found["y_preds"] != found["y_trues"], "an image misclassified before the attack (y_preds)"
-    )
+            yield from rows(found[name] >= classes, f"{name} beyond class {classes - 1}")
+    wrong = found["y_preds"] != found["y_trues"]
+    yield from rows(wrong, "an image misclassified before the attack (y_preds)")
     if "y_targets" in found:
-        yield from _rows(found["y_targets"] == found["y_trues"], "the target is the label")
+        yield from rows(found["y_targets"] == found["y_trues"], "the target is the label")
         target = found["config"].get("target")
         if isinstance(target, int):
-            yield from _rows(found["y_targets"] != target, f"y_targets is not {target}")
+            yield from rows(found["y_targets"] != target, f"y_targets is not {target}")
 
 
-def _dataset(found):
+def dataset(found):
     x, y = data.load("test")
     indices = found["indices"]
     outside = indices >= len(x)
-    yield from _rows(outside, f"indices beyond the {len(x)} test digits")
-    first = np.zeros(len(indices), bool)
-    first[np.unique(indices, return_index=True)[1]] = True
-    yield from _rows(~first, "an image that was there before (indices)")
-    inside = np.where(outside, 0, indices)
-    yield from _rows((found["y_trues"] != y[inside]) & ~outside, "y_trues is not MNIST's label")
-    differs = (found["xs"] != x[inside]).any(axis=(1, 2)) & ~outside
-    yield from _rows(differs, "xs is not the test image that indices names")
+    yield from rows(outside, f"indices beyond the {len(x)} test digits")
+    repeated = np.ones(len(indices), bool)
+    repeated[np.unique(indices, return_index=True)[1]] = False
+    yield from rows(repeated, "an image that was there before (indices)")
+    indices = np.where(outside, 0, indices)
+    yield from rows((found["y_trues"] != y[indices]) & ~outside, "y_trues is not MNIST's label")
+    differs = (found["xs"] != x[indices]).any(axis=(1, 2)) & ~outside
+    yield from rows(differs, "xs is not the test image that indices names")
 
 
-def _sign_step(found):
-    signs, eps = found["signs"], _eps(found)
+def sign_step(found, eps):
+    signs = found["signs"]
     if signs.shape != found["xs"].shape:
         yield f"signs have shape {signs.shape}, not {found['xs'].shape}"
         return
-    yield from _rows(~np.isin(signs, (-1, 0, 1)), "signs other than -1, 0 and 1")
-    if eps is not None:
-        step = -eps if found["config"].get("target") is not None else eps
-        expected = np.clip(found["xs"] + np.float32(step) * signs, 0, 1) - found["xs"]
-        apart = (np.abs(found["noises"] - expected) > results.ROUNDING).reshape(len(signs), -1)
-        many = apart.mean(axis=1) > ROUNDED_SIGNS
-        yield from _rows(many, f"noises are not the sign step of eps {eps:g}")
+    yield from rows(~np.isin(signs, (-1, 0, 1)), "signs other than -1, 0 and 1")
+    step = np.float32(eps if found["config"].get("target") is None else -eps)
+    expected = np.clip(found["xs"] + step * signs, 0, 1) - found["xs"]
+    differs = (np.abs(found["noises"] - expected) > results.ROUNDING).reshape(len(signs), -1)
+    many = differs.mean(axis=1) > ROUNDED_SIGNS
+    yield from rows(many, f"noises are not the sign step of eps {eps:g}")
 
 
-def _confidences(found):
+def confidences(found):
     for name, array in found.items():
         if name.startswith("confidences"):
-            yield from _rows((array < 0) | (array > 1), f"{name} outside [0, 1]")
+            yield from rows((array < 0) | (array > 1), f"{name} outside [0, 1]")
 
 
-def _predictions(found, model):
-    classes = model.output_shape[-1]
-    for name, x in (
-        ("y_preds", found["xs"]),
-        ("y_preds_adversarial", found["xs"] + found["noises"]),
-    ):
-        logits = models.predict(model, x.astype(np.float32))
-        said = np.minimum(found[name], classes - 1)
-        behind = logits.max(axis=1) - logits[np.arange(len(said)), said]
-        yield from _rows(
-            (behind > TIE) | (found[name] >= classes), f"the model does not say {name}"
-        )
+def predictions(found, model):
+    images = {"y_preds": found["xs"], "y_preds_adversarial": found["xs"] + found["noises"]}
+    for name, x in images.items():
+        logits = models.predict(model, x)
+        known = found[name] < logits.shape[1]
+        claimed = logits[np.arange(len(x)), np.where(known, found[name], 0)]
+        behind = logits.max(axis=1) - claimed
+        yield from rows((behind > TIE) | ~known, f"the model does not say {name}")
 
 
 def report(path, name=None, weights=None):
@@ -164,24 +161,24 @@ def report(path, name=None, weights=None):
 
     name, weights: the model and the file of its weights, where they are not what the file says.
     """
-    shown = files.show(path)
     arrays = files.read_npz(path, remedy="name a file that an attack script wrote")
-    outcome = {"format": list(results.flaws(arrays))}
+    outcome = {"format": results.problems(arrays)}
     if outcome["format"]:
-        print(f"{shown}: not a result file")
+        print(f"{files.show(path)}: not a result file")
     else:
         found, model = results.load(path), None
         name = name or found["config"].get("model")
-        if found["xs"].shape[1:] != (data.SIDE, data.SIDE):
-            print(f"{shown}: {len(found['xs'])} photographs, whose predictions are not recomputed")
+        count = f"{files.show(path)}: {len(found['xs'])}"
+        if not is_digits(found):
+            print(f"{count} photographs, whose predictions are not recomputed")
         else:
-            print(f"{shown}: {len(found['xs'])} digits, attacks on {name}")
+            print(f"{count} digits, attacks on {name}")
             if isinstance(name, str) and models.known(name):
                 model = models.load(name, weights)
         outcome |= check(found, model)
 
-    for check_name, violations in outcome.items():
-        state = "not checked" if violations is NOT_CHECKED else "wrong" if violations else "ok"
+    for check_name, lines in outcome.items():
+        state = "not checked" if lines is NOT_CHECKED else "wrong" if lines else "ok"
         print(f"  {check_name:12}  {state}")
     violations = [line for lines in outcome.values() for line in lines or ()]
     for line in violations:

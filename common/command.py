@@ -11,12 +11,15 @@ import os
 import signal
 import sys
 import threading
-from contextlib import contextmanager
 from pathlib import Path
 
 
 class Failure(Exception):
     """Something the user can mend: the message names the file or value and the way out."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C in a run that can be taken up again: the message says how to go on."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -150,36 +153,54 @@ def on_terminal(stream):
 def run(main):
     """Run a script's `main` and exit: 0 done, 1 failed, 2 wrong arguments, 130 interrupted.
 
-    What `main` puts into a KeyboardInterrupt (how to go on, say) is printed with it.
+    The message of an `Interrupted` (how to go on) is printed with it.
     """
     _prepare_streams()
-    prog = one_line(Path(sys.argv[0]).name)
-    with _interrupts() as interrupts:
-        try:
-            _check_installation()
-            main()
-            sys.stdout.flush()
-        except Failure as failure:
-            # What is closed on the way out (a file of HDF5 on a full disk) has no more to say.
-            sys.unraisablehook = lambda unraisable: None
-            print(f"{prog}: error: {one_line(failure)}", file=sys.stderr)
-            sys.exit(1)
-        except BrokenPipeError:
-            # Whoever read our output has gone, as in `script | head`: nobody is left to tell.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-            sys.exit(1)
-        except MemoryError:
-            print(f"{prog}: error: out of memory: ask for fewer or smaller things", file=sys.stderr)
-            sys.exit(1)
-        except BaseException as error:
-            # In the middle of an import an interrupt can surface as any other error.
-            if not interrupts:
-                raise
-            hint = f": {one_line(error)}" if isinstance(error, KeyboardInterrupt) else ""
-            # Below a progress bar, and the terminal's ^C.
-            start = "\n" if on_terminal(sys.stderr) else ""
-            print(f"{start}{prog}: interrupted{hint.rstrip(': ')}", file=sys.stderr)
-            sys.exit(130)
+    before = signal.getsignal(signal.SIGINT)
+    interrupts = []
+
+    def interrupt(number, frame):
+        interrupts.append(number)
+        raise KeyboardInterrupt
+
+    # A shell starts what runs in the background deaf to interrupts: so it should stay.
+    replaced = before is signal.default_int_handler
+    replaced = replaced and threading.current_thread() is threading.main_thread()
+    if replaced:
+        signal.signal(signal.SIGINT, interrupt)
+    try:
+        code, message = _outcome(main, interrupts)
+    finally:
+        if replaced:
+            signal.signal(signal.SIGINT, before)
+    if message:
+        print(f"{one_line(Path(sys.argv[0]).name)}: {one_line(message)}", file=sys.stderr)
+    if code:
+        sys.exit(code)
+
+
+def _outcome(main, interrupts):
+    """Run `main`; returns the exit code and the line for stderr."""
+    try:
+        _check_installation()
+        main()
+        sys.stdout.flush()
+    except Failure as failure:
+        return 1, f"error: {failure}"
+    except MemoryError:
+        return 1, "error: out of memory: ask for fewer or smaller things"
+    except BrokenPipeError:
+        # Whoever read our output has gone, as in `script | head`: nobody is left to tell.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 1, None
+    except BaseException as error:
+        # In the middle of an import an interrupt can surface as any other error.
+        if not (interrupts or isinstance(error, KeyboardInterrupt)):
+            raise
+        if on_terminal(sys.stderr):
+            print(file=sys.stderr)  # below a progress bar, and the terminal's ^C
+        return 130, f"interrupted: {error}" if isinstance(error, Interrupted) else "interrupted"
+    return 0, None
 
 
 def _prepare_streams():
@@ -208,25 +229,3 @@ def _check_installation():
             f"{installed} holds a copy of the code alone, without data and figures: run "
             "`pip install -e .` in the checkout, and its scripts there"
         )
-
-
-@contextmanager
-def _interrupts():
-    """Yields a list that grows with each SIGINT, which raises KeyboardInterrupt as usual."""
-    interrupts = []
-
-    def interrupt(number, frame):
-        interrupts.append(number)
-        raise KeyboardInterrupt
-
-    before = signal.getsignal(signal.SIGINT)
-    # A shell starts what runs in the background deaf to it: so it should stay.
-    ours = before is signal.default_int_handler
-    ours = ours and threading.current_thread() is threading.main_thread()
-    if ours:
-        signal.signal(signal.SIGINT, interrupt)
-    try:
-        yield interrupts
-    finally:
-        if ours:
-            signal.signal(signal.SIGINT, before)

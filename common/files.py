@@ -67,8 +67,8 @@ def check_output(path):
         if folder in (IMG, WEIGHTS) and not folder.exists():
             folder.mkdir()
         if not folder.is_dir():
-            flaw = "is not a folder" if folder.exists() else "does not exist"
-            raise Failure(f"cannot write {show(path)}: the folder {show(folder)} {flaw}")
+            problem = "is not a folder" if folder.exists() else "does not exist"
+            raise Failure(f"cannot write {show(path)}: the folder {show(folder)} {problem}")
         if path.is_dir():
             raise Failure(f"cannot write {show(path)}: it is a folder; name a file")
         # Not even root should have its /dev/null replaced by a picture.
@@ -118,24 +118,23 @@ def read_npz(path, names=None, *, holds="a result file", remedy):
     remedy: the way out.  Raises `Failure` when the file is missing, no regular file, truncated,
     pickled, too large, no `.npz`, or lacks one of the names.
     """
-    shown = show(path)
     check_input(path, remedy=remedy)
     try:
         with zipfile.ZipFile(path) as archive:
             size = sum(member.file_size for member in archive.infolist())
         if size > MAX_BYTES:
             raise Failure(
-                f"{shown} unpacks to {size:,} bytes, more than {MAX_BYTES:,} and than any file "
-                f"of this collection: {remedy}"
+                f"{show(path)} unpacks to {size:,} bytes, more than {MAX_BYTES:,} and than any "
+                f"file of this collection: {remedy}"
             )
         with np.load(path, allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in (stored.files if names is None else names)}
     except Failure:
         raise
     except OSError as error:
-        raise Failure(f"cannot read {shown}: {reason(error)}; {remedy}") from error
+        raise Failure(f"cannot read {show(path)}: {reason(error)}; {remedy}") from error
     except Exception as error:  # a hostile file can make a decoder raise anything
-        raise Failure(f"{shown} is truncated or not {holds}: {remedy}") from error
+        raise Failure(f"{show(path)} is truncated or not {holds}: {remedy}") from error
     if not all(isinstance(array, np.ndarray) for array in arrays.values()):
-        raise Failure(f"{shown} is not {holds}: it holds something that is no array; {remedy}")
+        raise Failure(f"{show(path)} is not {holds}: it holds something that is no array; {remedy}")
     return arrays

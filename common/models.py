@@ -201,7 +201,7 @@ def fill_weights(model, path, *, title, remedy):
     that are not finite.
     """
     check_weights(path, remedy=remedy)
-    shown = files.show(path)
+    name = files.show(path)
     # Keras may pass over layers that the file lacks, with no more than a warning: what it does
     # not fill is still NaN afterwards.
     for variable in model.weights:
@@ -211,10 +211,10 @@ def fill_weights(model, path, *, title, remedy):
             warnings.simplefilter("ignore")
             model.load_weights(path)
     except OSError as error:
-        raise Failure(f"{shown} is truncated or not a weights file: {remedy}") from error
+        raise Failure(f"{name} is truncated or not a weights file: {remedy}") from error
     except Exception as error:  # Keras raises many types for shapes and layers that differ
-        raise Failure(f"{shown} does not hold the weights of {title}: {remedy}") from error
+        raise Failure(f"{name} does not hold the weights of {title}: {remedy}") from error
     if not all(np.isfinite(weights).all() for weights in model.get_weights()):
         raise Failure(
-            f"{shown} lacks weights of {title}, or holds some that are not finite numbers: {remedy}"
+            f"{name} lacks weights of {title}, or holds some that are not finite numbers: {remedy}"
         )

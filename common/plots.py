@@ -30,7 +30,7 @@ LINE_STYLES = ("-", "-", "-", "-", "-", "--", "--", "--", "--", "--")
 # Of a title, an inch.
 LETTERS = 9.5
 # Inches; at 100 dots an inch, half of what Matplotlib can draw.
-LARGEST = 300
+LONGEST_SIDE = 300
 
 METADATA = {".png": {"Software": None}, ".pdf": {"CreationDate": None}, ".svg": {"Date": None}}
 STYLE = {
@@ -56,9 +56,9 @@ def figure(width, height, title):
 
     Raises `Failure` for one that is too large to be drawn, or looked at.
     """
-    if max(width, height) > LARGEST:
+    if max(width, height) > LONGEST_SIDE:
         raise Failure(
-            f"the figure would be {width:.0f} by {height:.0f} inches, more than {LARGEST}: "
+            f"the figure would be {width:.0f} by {height:.0f} inches, more than {LONGEST_SIDE}: "
             "ask for fewer rows, columns or images"
         )
     matplotlib.rcParams.update(STYLE)

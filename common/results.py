@@ -28,6 +28,7 @@ from common.command import Failure
 IMAGES = ("xs", "noises")
 LABELS = ("y_trues", "y_preds", "y_preds_adversarial")
 OPTIONAL_LABELS = ("y_targets", "indices")
+DTYPES = dict.fromkeys(IMAGES, "float32") | dict.fromkeys((*LABELS, *OPTIONAL_LABELS), "int64")
 MEASURED = ("float32", "float64", "int64")
 ROUNDING = 1e-6  # of x + (x_adv - x) in float32
 PACKAGES = ("tensorflow", "keras", "numpy", "matplotlib")
@@ -44,40 +45,24 @@ def versions():
     return found
 
 
-def save(
-    path,
-    *,
-    xs,
-    noises,
-    y_trues,
-    y_preds,
-    y_preds_adversarial,
-    config,
-    y_targets=None,
-    indices=None,
-    **measured,
-):
+def save(path, *, config, **arrays):
     """Write a result file; the same arguments give the same bytes.
 
     `config` is a dict of settings that JSON can hold; the package versions are added to it under
-    "versions".  `measured` holds further arrays with a row for each image.  Raises `ValueError`
-    for arrays that `load` would turn down, `Failure` when the file cannot be written.
+    "versions".  `arrays` are those above, None where an optional one is not there, and further
+    ones with a row for each image.  Raises `ValueError` for arrays that `load` would turn down,
+    `Failure` when the file cannot be written.
     """
+    names = dict.fromkeys((*DTYPES, *arrays))  # always in the same order
     arrays = {
-        "xs": np.asarray(xs, np.float32),
-        "noises": np.asarray(noises, np.float32),
-        "y_trues": np.asarray(y_trues, np.int64),
-        "y_preds": np.asarray(y_preds, np.int64),
-        "y_preds_adversarial": np.asarray(y_preds_adversarial, np.int64),
+        name: np.asarray(arrays[name], DTYPES.get(name))
+        for name in names
+        if arrays.get(name) is not None
     }
-    for name, labels in (("y_targets", y_targets), ("indices", indices)):
-        if labels is not None:
-            arrays[name] = np.asarray(labels, np.int64)
-    arrays |= {name: np.asarray(array) for name, array in measured.items()}
     arrays["config"] = np.array(json.dumps(config | {"versions": versions()}, sort_keys=True))
-    flaw = next(flaws(arrays), None)
-    if flaw:
-        raise ValueError(flaw)
+    wrong = problems(arrays)
+    if wrong:
+        raise ValueError(wrong[0])
     with files.replacing(path) as temporary, open(temporary, "wb") as file:
         np.savez_compressed(file, **arrays)
 
@@ -89,55 +74,46 @@ def load(path, *, remedy="write it again with the attack script"):
     pickled, or holds anything but results.
     """
     arrays = files.read_npz(path, remedy=remedy)
-    flaw = next(flaws(arrays), None)
-    if flaw:
-        raise Failure(f"{files.show(path)} is not a result file ({flaw}): {remedy}")
+    wrong = problems(arrays)
+    if wrong:
+        raise Failure(f"{files.show(path)} is not a result file ({wrong[0]}): {remedy}")
     return arrays | {"config": json.loads(str(arrays["config"]))}
 
 
-def flaws(arrays):
-    """Yield, one line each, what keeps these arrays from being results."""
+def problems(arrays):
+    """What keeps these arrays from being results: a list of lines, empty where they are."""
     missing = [name for name in (*IMAGES, *LABELS, "config") if name not in arrays]
-    yield from (f"{name} is missing" for name in missing)
-    if "xs" in missing:
-        return
-    shape = arrays["xs"].shape
-    if len(shape) < 3:
-        yield f"xs has shape {shape}, not (n, height, width)"
-        return
-    flawed = set(missing)
-    for name, array in arrays.items():
-        flaw = _text_flaw(array) if name == "config" else _array_flaw(name, array, shape)
-        if flaw:
-            flawed.add(name)
-            yield f"{name} {flaw}"
-    for names in IMAGES[:1], IMAGES:
-        if flawed.isdisjoint(names):
-            image = arrays["xs"] if names == IMAGES[:1] else arrays["xs"] + arrays["noises"]
-            if image.size and not -ROUNDING <= image.min() <= image.max() <= 1 + ROUNDING:
-                yield f"{' + '.join(names)} has pixels outside [0, 1]"
+    if missing:
+        return [f"{name} is missing" for name in missing]
+    xs = arrays["xs"]
+    if xs.ndim < 3:
+        return [f"xs has shape {xs.shape}, not (n, height, width)"]
+    found = {name: _problem(name, array, xs.shape) for name, array in arrays.items()}
+    found = [f"{name} {problem}" for name, problem in found.items() if problem]
+    if found:
+        return found
+    images = {"xs": xs, "xs + noises": xs + arrays["noises"]}
+    return [
+        f"{name} has pixels outside [0, 1]"
+        for name, x in images.items()
+        if x.size and not -ROUNDING <= x.min() <= x.max() <= 1 + ROUNDING
+    ]
 
 
-def _text_flaw(array):
-    if array.shape != () or array.dtype.kind != "U":
-        return "is not a text"
-    try:
-        settings = json.loads(str(array))
-    except (ValueError, RecursionError):
-        return "is not JSON"
-    return None if isinstance(settings, dict) else "is not a JSON object"
-
-
-def _array_flaw(name, array, shape):
-    label = name in (*LABELS, *OPTIONAL_LABELS)
-    dtypes = ("float32",) if name in IMAGES else ("int64",) if label else MEASURED
+def _problem(name, array, shape):
+    """What is wrong with one array; `shape` is that of the images."""
+    if name == "config":
+        try:
+            return None if isinstance(json.loads(str(array)), dict) else "is not a JSON object"
+        except (ValueError, RecursionError):
+            return "is not JSON"
+    dtypes = (DTYPES[name],) if name in DTYPES else MEASURED
     if array.dtype.name not in dtypes:
         return f"is {array.dtype.name}, not {' or '.join(dtypes)}"
-    expected = shape if name in IMAGES else shape[:1] if label else array.shape
+    label = name in (*LABELS, *OPTIONAL_LABELS)
+    expected = shape if name in IMAGES else shape[:1] if label else shape[:1] + array.shape[1:]
     if array.shape != expected:
         return f"has shape {array.shape}, not {expected}"
-    if array.shape[:1] != shape[:1]:
-        return f"has shape {array.shape}, not {shape[0]} rows"
     if not np.isfinite(array).all():
         return "holds values that are not finite"
     if label and array.size and array.min() < 0:

@@ -24,7 +24,7 @@ from common import command, files, models, training
 
 EPOCHS = {"mlp": 10, "cnn": 3}
 # Weights; with Adam's two moments and the gradient, a little over a gigabyte.
-LARGEST = 100_000_000
+MOST_WEIGHTS = 100_000_000
 
 
 def main(argv=None):
@@ -62,9 +62,9 @@ def main(argv=None):
         names = (models.fully_connected(args.hidden, args.activation),)
         decay = args.weight_decay or training.published_decay(args.hidden)
         units = [784, *args.hidden, 10]
-        if sum(a * b for a, b in itertools.pairwise(units)) > LARGEST:
+        if sum(a * b for a, b in itertools.pairwise(units)) > MOST_WEIGHTS:
             sizes = " ".join(map(str, args.hidden))
-            parser.error(f"--hidden {sizes} makes a network of over {LARGEST:,} weights")
+            parser.error(f"--hidden {sizes} makes a network of over {MOST_WEIGHTS:,} weights")
         layers = len(args.hidden) + 1
         if len(decay) == 1:
             decay = layers * tuple(decay)

@@ -107,6 +107,8 @@ def report(name, model):
     bare = models.build(name)
     bare.set_weights(model.get_weights())
     with files.replacing(weights) as temporary:
+        # HDF5 crashes at exit when a disk runs full: see first whether there is room.
+        temporary.write_bytes(bytes(100_000 + sum(array.nbytes for array in bare.get_weights())))
         bare.save_weights(temporary)
     with files.replacing(predictions) as temporary, open(temporary, "w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")

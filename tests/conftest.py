@@ -1,6 +1,8 @@
 """What the tests share: a place of their own to write to, and three quickly trained models."""
 
+import importlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -8,7 +10,7 @@ import sys
 import numpy as np
 import pytest
 
-from common import data, files, models, train_mnist
+from common import command, data, files, models, train_mnist
 from logreg_softmax import train
 
 # One thread each: two processes run the tests, and most of the arrays are small.  TensorFlow
@@ -90,5 +92,50 @@ def script(checkout):
             text=True,
             timeout=120,
         )
+
+    return run
+
+
+PRECIOUS = b"what was there before"
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """A folder of weights, a folder of figures and a folder for all else, of this test alone."""
+    for name in ("WEIGHTS", "IMG"):
+        folder = tmp_path / name.lower()
+        folder.mkdir()
+        (folder / "precious").write_bytes(PRECIOUS)
+        monkeypatch.setattr(files, name, folder)
+    (tmp_path / "out.npz").write_bytes(PRECIOUS)
+    return tmp_path
+
+
+@pytest.fixture
+def refuses(place, capfd, monkeypatch):
+    """A function: the script ends with one line with `culprit`, an exit code, and no file changed.
+
+    It runs in this process, through `command.run` as from the shell.
+    """
+
+    def contents():
+        return {
+            path: path.read_bytes() if path.is_file() else path.lstat().st_mode
+            for path in place.rglob("*")
+        }
+
+    def run(script, *arguments, culprit, code=(1,)):
+        folder, name = script.split("/")
+        main = importlib.import_module(f"{folder}.{name}").main
+        monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, arguments)])
+        before = contents()
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as end:
+            command.run(main)
+        error = capfd.readouterr().err
+        assert end.value.code in code, error
+        assert re.fullmatch(rf"{name}\.py: error: [^\n]*\n", error), error
+        assert culprit in error
+        assert contents() == before
 
     return run

@@ -1,0 +1,214 @@
+"""The command line that scripts share: arguments, streams, exit codes."""
+
+import argparse
+import io
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from common import command, files, startup
+
+
+@pytest.mark.parametrize(
+    ("read", "text", "value"),
+    [
+        (command.pixel_size, "8/255", 8 / 255),
+        (command.pixel_size, ".03", 0.03),
+        (command.pixel_size, "1", 1),
+        (command.positive_float, "1e-3", 0.001),
+        (command.positive_int, "2147483647", 2**31 - 1),
+        (command.seed, "0", 0),
+        (command.digit, "9", 9),
+        (command.path, "~/a b.png", Path.home() / "a b.png"),
+        (command.path, "a~", Path("a~")),
+    ],
+)
+def test_arguments_are_read(read, text, value):
+    assert read(text) == value
+
+
+@pytest.mark.parametrize(
+    ("read", "texts"),
+    [
+        (command.pixel_size, "8 -0.1 256/255 0,5 1/0 1/ /2 1/2/3 nan eps"),
+        (command.positive_float, "0 -1 inf 1e999 1,5 x"),
+        (command.positive_int, "0 -1 1.5 1e3 2147483648 " + "9" * 5000),
+        (command.seed, "-1 4294967296 one"),
+        (command.digit, "10 -1 ² six"),
+    ],
+)
+def test_other_arguments_are_named(read, texts):
+    for text in ["", *texts.split()]:
+        with pytest.raises(argparse.ArgumentTypeError, match=re.escape(repr(text))):
+            read(text)
+
+
+def outcome(monkeypatch, main):
+    """The exit code of a script with that `main`."""
+    monkeypatch.setattr(sys, "argv", ["script.py"])
+    try:
+        command.run(main)
+    except SystemExit as end:
+        return end.code
+    return 0
+
+
+def raising(error):
+    def main():
+        raise error
+
+    return main
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        (command.Failure("a\nb: mend it"), 1, "script.py: error: a b: mend it\n"),
+        (MemoryError(), 1, "script.py: error: out of memory: ask for fewer or smaller things\n"),
+        (KeyboardInterrupt(), 130, "script.py: interrupted\n"),
+        (command.Interrupted("go on\nso"), 130, "script.py: interrupted: go on so\n"),
+    ],
+)
+def test_what_ends_a_script_is_one_line(monkeypatch, capsys, error, code, line):
+    assert outcome(monkeypatch, raising(error)) == code
+    assert capsys.readouterr().err == line
+
+
+def test_the_reader_of_a_pipe_may_go():
+    """As in `script | head`: no traceback."""
+    code = "from common import command; command.run(lambda: [print(i) for i in range(10**5)])"
+    process = subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={"PYTHONPATH": str(files.ROOT)},
+    )
+    process.stdout.readline()
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    process.stderr.close()
+    assert process.wait(60) == 1
+
+
+class NotebookStream:
+    """All that a stream needs to be printed to."""
+
+    def __init__(self):
+        self.text = ""
+
+    def write(self, text):
+        self.text += text
+
+    def flush(self):
+        pass
+
+
+@pytest.mark.parametrize("kind", [NotebookStream, io.StringIO, lambda: None])
+def test_any_stream_will_do(monkeypatch, kind):
+    streams = kind(), kind()
+    monkeypatch.setattr(sys, "stdout", streams[0])
+    monkeypatch.setattr(sys, "stderr", streams[1])
+
+    def main():
+        print("done")
+        with startup.without_log_lines():
+            raise command.Failure("name another")
+
+    assert outcome(monkeypatch, main) == 1
+    if kind is NotebookStream:
+        assert [stream.text for stream in streams] == [
+            "done\n", "script.py: error: name another\n"
+        ]  # fmt: skip
+
+
+def test_a_script_runs_with_its_streams_closed(script, checkout, tmp_path):
+    command = [sys.executable, checkout / "common" / "generate_5k.py", "--count", "3"]
+    shell = ["sh", "-c", '"$@" <&- >&- 2>&-', "sh", *command, "--output", tmp_path / "s.npz"]
+    done = subprocess.run(shell, env={"PYTHONPATH": str(checkout)}, timeout=60)
+    assert done.returncode == 0
+    assert (tmp_path / "s.npz").read_bytes()[:2] == b"PK"
+
+
+def test_interrupts_are_left_as_they_were_found(monkeypatch):
+    """What a shell starts in the background stays deaf to them; a thread cannot change them."""
+    handlers = []
+
+    def main():
+        handlers.append(signal.getsignal(signal.SIGINT))
+
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        command.run(main)
+        assert handlers == [signal.SIG_IGN] == [signal.getsignal(signal.SIGINT)]
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        command.run(main)
+        assert callable(handlers[-1])
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        thread = threading.Thread(target=command.run, args=(main,))
+        thread.start()
+        thread.join()
+        assert handlers[-1] is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_a_script_with_the_packages_of_another_checkout_is_refused(checkout):
+    """As when two checkouts were installed, one after the other, into one environment."""
+    done = subprocess.run(
+        [sys.executable, checkout / "common" / "generate_5k.py"],
+        env={"PYTHONPATH": str(files.ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert re.fullmatch(r"generate_5k\.py: error: .* not the one of this script: .*\n", done.stderr)
+    assert str(checkout) in done.stderr
+    assert not (checkout / "common" / "5k_samples.npz").exists()
+
+
+def test_an_installation_of_the_code_alone_is_refused(monkeypatch, tmp_path, capsys):
+    """As `pip install .` makes one, without -e: its data would be missing."""
+    monkeypatch.setattr(command, "__file__", str(tmp_path / "common" / "command.py"))
+    assert outcome(monkeypatch, lambda: None) == 1
+    assert re.fullmatch(r"script\.py: error: .*`pip install -e \.`.*\n", capsys.readouterr().err)
+
+
+def test_keras_settings_of_the_user_change_nothing(tmp_path):
+    """Another backend, number and image format in ~/.keras/keras.json: the same bytes."""
+    (tmp_path / ".keras").mkdir()
+    (tmp_path / ".keras" / "keras.json").write_text(
+        '{"floatx": "float16", "image_data_format": "channels_first", "backend": "jax"}'
+    )
+    code = (
+        "import sys\n"
+        "from common import data, models, training\n"
+        "assert not {'tensorflow', 'keras'} & sys.modules.keys()\n"
+        "options = {'epochs': 1, 'batch_size': 50, 'seed': 0, 'rows': slice(100)}\n"
+        "import keras\n"
+        "model = training.fit('cnn', lambda steps: keras.optimizers.Adam(), **options)\n"
+        "logits = models.predict(model, data.load('test')[0][:9]).tobytes().hex()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code + "print(logits)\n"],
+        env={**os.environ, "PYTHONPATH": str(files.ROOT), "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.stderr == ""
+    here = {}
+    exec(code.replace("assert", "#"), here)
+    assert done.stdout.splitlines()[-1] == here["logits"]
+
+
+def test_keras_on_another_backend_is_one_line(monkeypatch):
+    keras = SimpleNamespace(config=SimpleNamespace(backend=lambda: "jax"))
+    monkeypatch.setitem(sys.modules, "keras", keras)
+    with pytest.raises(ImportError, match="runs on jax: import `common` before it"):
+        startup.set_keras()
