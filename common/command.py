@@ -19,6 +19,10 @@ class Failure(Exception):
     """Something the user can mend: the message names the file or value and the way out."""
 
 
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C in a run that can be taken up again: the message says how to go on."""
+
+
 class Parser(argparse.ArgumentParser):
     """An argument parser whose manual is the script's docstring and whose errors are one line.
 
@@ -150,7 +154,7 @@ def on_terminal(stream):
 def run(main):
     """Run a script's `main` and exit: 0 done, 1 failed, 2 wrong arguments, 130 interrupted.
 
-    What `main` puts into a KeyboardInterrupt (how to go on, say) is printed with it.
+    The message of an `Interrupted` (how to go on) is printed with it.
     """
     _prepare_streams()
     prog = one_line(Path(sys.argv[0]).name)
@@ -175,7 +179,7 @@ def run(main):
             # In the middle of an import an interrupt can surface as any other error.
             if not interrupts:
                 raise
-            hint = f": {one_line(error)}" if isinstance(error, KeyboardInterrupt) else ""
+            hint = f": {one_line(error)}" if isinstance(error, Interrupted) else ""
             # Below a progress bar, and the terminal's ^C.
             start = "\n" if on_terminal(sys.stderr) else ""
             print(f"{start}{prog}: interrupted{hint.rstrip(': ')}", file=sys.stderr)

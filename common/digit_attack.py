@@ -1,0 +1,47 @@
+"""Attack digits batch by batch, in this process or on workers (engine.py)."""
+
+import functools
+import platform
+
+import numpy as np
+from tqdm import tqdm
+
+from common import files, models
+from common.command import Failure
+
+
+def attack_digits(run, attack, network, x, y, *, batch_size, progress=True):
+    """What attack(model, x, y) returns for all digits: an array or a tuple of them, a row each.
+
+    run: from `engine.start`.  attack: a function of a module, or `functools.partial` of one.
+    network: the model's name.  x: float32 (n, 28, 28), n at least 1.  y: int64 (n,).
+    batch_size: so many go to a worker at a time.  progress: show a bar (on a terminal).
+    Raises `Failure` where a worker has other weights than this process.
+    """
+    weights = files.sha256(models.weights_path(network))
+    starts = range(0, len(x), batch_size)
+    results = run(
+        functools.partial(attack_batch, attack, network, weights),
+        ((x[i : i + batch_size], y[i : i + batch_size]) for i in starts),
+        name=lambda batch: f"a batch of {len(batch[0])} digits",
+    )
+    bar = tqdm(results, total=len(starts), unit="batch", disable=None if progress else True)
+    found = list(bar)
+    if isinstance(found[0], tuple):
+        return tuple(np.concatenate(parts) for parts in zip(*found, strict=True))
+    return np.concatenate(found)
+
+
+def attack_batch(attack, network, weights, batch):
+    """What a worker does.  weights: the SHA-256 of the file that the model has to come from."""
+    return attack(load(network, weights), *batch)
+
+
+@functools.lru_cache(maxsize=1)
+def load(network, weights):
+    """The trained model, loaded once a process.  Raises `Failure` as `models.load` does."""
+    model = models.load(network)
+    path = models.weights_path(network)
+    if files.sha256(path) != weights:
+        raise Failure(f"{path} is another file on {platform.node()}: copy it there from here")
+    return model
