@@ -16,7 +16,6 @@ writes  method1_noise_optimization/results_{model}_{method}.npz, for sgd
 
 import functools
 import time
-from pathlib import Path
 
 import numpy as np
 
@@ -41,7 +40,7 @@ def random_targets(y, seed):
 
 def main(argv=None):
     parser = command.Parser(__doc__)
-    parser.add_argument("--model", type=models.argument, default="mlp", help="which classifier")
+    command.add_model(parser, "mlp")
     parser.add_argument("--method", choices=settings.METHODS, default="sgd", help="which method")
     parser.add_argument(
         "--regularization",
@@ -65,12 +64,10 @@ def main(argv=None):
     parser.add_argument(
         "--target", type=target, default="random", help="the digit to be seen, or random"
     )
-    parser.add_argument(
-        "--samples", type=Path, default=data.SAMPLES, help="the digits, from generate_5k.py"
-    )
+    command.add_samples(parser)
     parser.add_argument("--limit", type=command.positive_int, help="attack the first LIMIT digits")
-    parser.add_argument("--seed", type=command.seed, default=0, help="of the random targets")
-    parser.add_argument("--output", type=Path, help="the .npz file to write (default: see above)")
+    command.add_seed(parser, "of the random targets")
+    command.add_output(parser, "the .npz file to write (default: see above)")
     engine.add_arguments(parser)
     args = parser.parse_args(argv)
     output = args.output or results_path(args.model, args.method, args.regularization)

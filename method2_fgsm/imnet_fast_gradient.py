@@ -28,7 +28,6 @@ writes  OUTPUT.csv, a row for each photograph (columns: common/imagenet/rows.py)
 
 import functools
 import os
-from pathlib import Path
 
 from common import command, engine, files, models
 from common.command import Failure
@@ -111,23 +110,23 @@ def parse(argv):
         "--model", choices=networks.NAMES, default="efficientnet_lite0", help="the network"
     )
     parser.add_argument(
-        "--images", type=Path, default=files.COMMON / "images", help="folder of photographs"
+        "--images", type=command.path, default=files.COMMON / "images", help="folder of photographs"
     )
     parser.add_argument(
         "--eps", type=command.pixel_size, default=EPS, help="size of the step, in pixels of [0, 1]"
     )
     parser.add_argument("--target", help="class to reach: index from 0 to 999, synset or name")
-    parser.add_argument("--weights", type=Path, help="the network's weights, a Keras .h5 file")
-    parser.add_argument("--save-images", type=Path, help="folder for the adversarial PNGs")
+    parser.add_argument(
+        "--weights", type=command.path, help="the network's weights, a Keras .h5 file"
+    )
+    parser.add_argument("--save-images", type=command.path, help="folder for the adversarial PNGs")
     parser.add_argument(
         "--batch-size", type=command.positive_int, default=32, help="photographs at a time"
     )
     parser.add_argument(
         "--resume", action="store_true", help="continue an interrupted run with the same settings"
     )
-    parser.add_argument(
-        "--output", type=Path, help="CSV file (default: method2_fgsm/results_imnet_{model}.csv)"
-    )
+    command.add_output(parser, "CSV file (default: method2_fgsm/results_imnet_{model}.csv)")
     engine.add_arguments(parser)
     args = parser.parse_args(argv)
     if args.output is None:

@@ -13,7 +13,6 @@ writes  method2_fgsm/results_mnist_{model}.npz (its format: common/results.py)
 
 import functools
 import time
-from pathlib import Path
 
 import numpy as np
 
@@ -24,7 +23,7 @@ BATCH = 1000  # digits at a time
 
 def main(argv=None):
     parser = command.Parser(__doc__)
-    parser.add_argument("--model", type=models.argument, default="mlp", help="which classifier")
+    command.add_model(parser, "mlp")
     parser.add_argument(
         "--eps", type=command.pixel_size, default=0.1, help="size of the step in pixel units"
     )
@@ -32,16 +31,12 @@ def main(argv=None):
         "--target", type=command.digit, help="the digit to be seen (default: any wrong one)"
     )
     which = parser.add_mutually_exclusive_group()
-    which.add_argument(
-        "--samples", type=Path, default=data.SAMPLES, help="the digits, from generate_5k.py"
-    )
+    command.add_samples(which)
     which.add_argument(
         "--full-test-set", action="store_true", help="all 10,000 test digits instead"
     )
-    parser.add_argument(
-        "--output",
-        type=Path,
-        help="the .npz file to write (default: method2_fgsm/results_mnist_{model}.npz)",
+    command.add_output(
+        parser, "the .npz file to write (default: method2_fgsm/results_mnist_{model}.npz)"
     )
     engine.add_arguments(parser)
     args = parser.parse_args(argv)
@@ -72,7 +67,7 @@ def main(argv=None):
         find = functools.partial(digit_attack.attack_digits, run, attack, args.model)
         # Compiled untimed: for whole batches, and for what is left.
         for rows in {min(len(x), BATCH), len(x) % BATCH} - {0}:
-            find(x[:rows], y_attacked[:rows], batch_size=BATCH)
+            find(x[:rows], y_attacked[:rows], batch_size=BATCH, progress=False)
         start = time.perf_counter()
         x_adv = find(x, y_attacked, batch_size=BATCH)
         seconds = time.perf_counter() - start
@@ -100,17 +95,7 @@ def main(argv=None):
         indices=indices,
         config=config,
     )
-<<<<<<< HEAD
-    if merged is None:
-        return []
-    found, seconds = merged
-    logits, noises, y_adv = (found[key] for key in ("logits", "noises", "y_preds_adversarial"))
-    results.save(output, **digits, noises=noises, y_preds_adversarial=y_adv, config=config)
-    shards.remove(output, worker)
     error, confidence = models.wrong_label_confidence(logits, y)
-=======
-    error, confidence = wrong_label_confidence(logits, y)
->>>>>>> a5ce434 (An engine for batches, a room for photographs: Dask in place of shards and polling)
     print(f"{models.title(args.model)}, eps {args.eps:g} in pixel units")
     print(f"digits                       {count:10d}")
     print(f"left out: misclassified      {(~right).sum():10d}")
