@@ -18,7 +18,9 @@ def attack_digits(run, attack, network, x, y, *, batch_size, progress=True):
     batch_size: so many go to a worker at a time.  progress: show a bar (on a terminal).
     Raises `Failure` where a worker has other weights than this process.
     """
-    weights = files.sha256(models.weights_path(network))
+    # From the root, since a checkout may lie elsewhere on another machine.
+    path = models.weights_path(network)
+    weights = files.from_root(path), files.sha256(path)
     starts = range(0, len(x), batch_size)
     results = run(
         functools.partial(attack_batch, attack, network, weights),
@@ -33,15 +35,14 @@ def attack_digits(run, attack, network, x, y, *, batch_size, progress=True):
 
 
 def attack_batch(attack, network, weights, batch):
-    """What a worker does.  weights: the SHA-256 of the file that the model has to come from."""
-    return attack(load(network, weights), *batch)
+    """What a worker does.  weights: path from the root and SHA-256 of the model's file."""
+    return attack(_load(network, *weights), *batch)
 
 
 @functools.lru_cache(maxsize=1)
-def load(network, weights):
-    """The trained model, loaded once a process.  Raises `Failure` as `models.load` does."""
-    model = models.load(network)
-    path = models.weights_path(network)
-    if files.sha256(path) != weights:
+def _load(network, path, sha256):
+    path = files.ROOT / path
+    model = models.load(network, path)
+    if files.sha256(path) != sha256:
         raise Failure(f"{path} is another file on {platform.node()}: copy it there from here")
     return model

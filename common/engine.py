@@ -35,6 +35,7 @@ from common.command import Failure
 AHEAD = 2  # batches for each worker: one in work, one waiting
 CONNECT = 10  # seconds to reach a scheduler
 PATIENCE = 60  # seconds without any worker after which a run is given up
+LOST = "the connection to the scheduler was lost: start it again"
 CODE = ("common", "logreg_softmax", "method1_noise_optimization", "method2_fgsm")
 
 
@@ -237,7 +238,7 @@ def _run_there(client, function, batches, prepare=None, name=str):
     batches = iter(batches)
     under_way = deque()
     while True:
-        room = AHEAD * max(1, len(client.nthreads())) - len(under_way)
+        room = AHEAD * max(1, _count_workers(client)) - len(under_way)
         for batch in itertools.islice(batches, max(0, room)):
             under_way.append((batch, submit(batch)))
         if not under_way:
@@ -270,12 +271,19 @@ def _result(client, future):
         try:
             distributed.wait(future, timeout=PATIENCE)
         except TimeoutError as error:
-            if not client.nthreads():
+            if not _count_workers(client):
                 raise Failure(f"no worker has been left for {PATIENCE} seconds") from error
     try:
         return future.result()
     except CancelledError as error:
-        raise Failure("the connection to the scheduler was lost") from error
+        raise Failure(LOST) from error
+
+
+def _count_workers(client):
+    try:
+        return len(client.nthreads())
+    except Exception as error:  # whatever Dask raises for a connection that is gone
+        raise Failure(LOST) from error
 
 
 _one_at_a_time = threading.Lock()
