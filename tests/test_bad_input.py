@@ -20,8 +20,7 @@ import pytest
 from PIL import Image
 
 from common import command, data, files, models, results
-from common.imagenet import efficientnet_lite0, labels, networks
-from method2_fgsm import imnet_fast_gradient
+from common.imagenet import attack_batch, efficientnet_lite0, labels, networks, rows
 
 PRECIOUS = b"what was there before"
 TRACES = []
@@ -445,6 +444,7 @@ def network():
 @pytest.fixture
 def attack_refuses(refuses, place, network, monkeypatch):
     """A function: imnet_fast_gradient.py refuses, with its network loaded once for all."""
+    attack_batch.load_network.cache_clear()
     monkeypatch.setattr(networks, "load", lambda name, weights=None: network)
 
     def run(*arguments, culprit):
@@ -559,10 +559,9 @@ def test_the_list_of_classes(refuses, place, monkeypatch, make, culprit):
 
 def tampered_row(column, value):
     def tamper(folder):
-        row = dict.fromkeys(imnet_fast_gradient.streamed_results.COLUMNS[1:], "1") | {column: value}
+        row = dict.fromkeys(rows.COLUMNS[1:], "1") | {column: value}
         (folder / "out.partial.csv").write_text(
-            ",".join(imnet_fast_gradient.streamed_results.COLUMNS)
-            + f"\ngrey.png,{','.join(row.values())}\n"
+            ",".join(rows.COLUMNS) + f"\ngrey.png,{','.join(row.values())}\n"
         )
 
     return tamper

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from common import data, files, models, results
-from common.imagenet import streamed_results
+from common.imagenet import rows
 
 OLD = b"what an earlier run left"
 MOMENTS = 4  # kills of each kind of script: a dozen in all
@@ -172,7 +172,7 @@ def test_a_photo_run_that_is_killed_again_and_again_ends_as_an_uninterrupted_one
             break
         assert done == -signal.SIGKILL
         assert output.read_bytes() == OLD
-        if streamed_results.partial(output.with_suffix(".npz")).exists():
+        if rows.partial(output.with_suffix(".npz")).exists():
             options = [*arguments, output, "--resume"]
     if done:
         process = start(module, options, tmp_path)

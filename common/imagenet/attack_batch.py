@@ -38,7 +38,8 @@ class Batch(NamedTuple):
 
 
 @functools.lru_cache(maxsize=1)
-def _network(name, weights, sha256):
+def load_network(name, weights, sha256):
+    """The network, loaded once a process; `weights` has to have that SHA-256 on every machine."""
     if weights and files.sha256(weights) != sha256:
         raise Failure(f"{weights} is another file on {platform.node()}: copy it there from here")
     return networks.load(name, weights and Path(weights))
@@ -62,7 +63,7 @@ def attack_batch(job, prepared):
     (paths, y_true, keep), pixels, skipped = prepared
     if not paths:
         return [], skipped, None
-    model = _network(job.network, job.weights, job.weights_sha256)
+    model = load_network(job.network, job.weights, job.weights_sha256)
     x = _floats(pixels)
     logits = model.predict_on_batch(x)
     y_pred = logits.argmax(axis=1)
