@@ -18,12 +18,9 @@ def attack_digits(run, attack, network, x, y, *, batch_size, progress=True):
     batch_size: so many go to a worker at a time.  progress: show a bar (on a terminal).
     Raises `Failure` where a worker has other weights than this process.
     """
-    # From the root, since a checkout may lie elsewhere on another machine.
-    path = models.weights_path(network)
-    weights = files.from_root(path), files.sha256(path)
     starts = range(0, len(x), batch_size)
     results = run(
-        functools.partial(attack_batch, attack, network, weights),
+        functools.partial(attack_batch, attack, network, _weights(network)),
         ((x[i : i + batch_size], y[i : i + batch_size]) for i in starts),
         name=lambda batch: f"a batch of {len(batch[0])} digits",
     )
@@ -37,6 +34,17 @@ def attack_digits(run, attack, network, x, y, *, batch_size, progress=True):
 def attack_batch(attack, network, weights, batch):
     """What a worker does.  weights: path from the root and SHA-256 of the model's file."""
     return attack(_load(network, *weights), *batch)
+
+
+def load(network):
+    """The trained model that `attack_digits` uses in this process: `models.load`, once."""
+    return _load(network, *_weights(network))
+
+
+def _weights(network):
+    path = models.weights_path(network)
+    # From the root, since a checkout may lie elsewhere on another machine.
+    return files.from_root(path), files.sha256(path) if path.is_file() else None
 
 
 @functools.lru_cache(maxsize=1)

@@ -13,30 +13,19 @@ batch runs again.  common/README.md says how to start a cluster.
 """
 
 import functools
-import hashlib
 import itertools
-import json
-import logging
 import os
 import pickle
-import platform
-import signal
-import threading
-import warnings
 from collections import deque
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import contextmanager
-from importlib import metadata
-from multiprocessing import resource_tracker
 
-from common import command, files, results
+from common import command
 from common.command import Failure
 
 AHEAD = 2  # batches for each worker: one in work, one waiting
-CONNECT = 10  # seconds to reach a scheduler
 PATIENCE = 60  # seconds without any worker after which a run is given up
 LOST = "the connection to the scheduler was lost: start it again"
-CODE = ("common", "logreg_softmax", "method1_noise_optimization", "method2_fgsm")
 
 
 def add_arguments(parser):
@@ -67,52 +56,16 @@ def start(workers=None, cluster=None):
     have ended when the block ends.
     """
     if workers is None and cluster is None:
-        yield _run_here
+        yield _run_in_this_process
         return
     try:
-        import distributed  # noqa: F401
+        from common import cluster as dask_cluster
     except ImportError as error:
         raise Failure(
             '--workers and --cluster need Dask: run `pip install "dask[distributed]"`'
         ) from error
-    logging.getLogger("distributed").setLevel(logging.CRITICAL + 1)
-    client = None
-    try:
-        with _interrupts_held_back() as interrupts:
-            client = _connect(cluster) if workers is None else _start_workers(workers)
-        if interrupts:
-            signal.raise_signal(signal.SIGINT)
-        _check(client)
-        yield functools.partial(_run_there, client)
-    finally:
-        with _interrupts_held_back():
-            if client is not None:
-                client.close()
-                if workers is not None:
-                    client.cluster.close()
-
-
-@contextmanager
-def _interrupts_held_back():
-    """Yield a list that grows with each Ctrl-C, which does nothing else during the block.
-
-    Threads started meanwhile, and the processes that they start, stay deaf to it: the terminal
-    sends Ctrl-C to the workers too, but it is this process that ends them.
-    """
-    interrupts = []
-    if threading.current_thread() is not threading.main_thread():
-        yield interrupts
-        return
-    # multiprocessing's own helper lifts the block when it is started, so it is started before.
-    resource_tracker.ensure_running()
-    handler = signal.signal(signal.SIGINT, lambda *_: interrupts.append(True))
-    mask = getattr(signal, "pthread_sigmask", lambda *_: None)  # Windows has none
-    mask(signal.SIG_BLOCK, [signal.SIGINT])
-    try:
-        yield interrupts
-    finally:
-        mask(signal.SIG_UNBLOCK, [signal.SIGINT])
-        signal.signal(signal.SIGINT, handler)
+    with dask_cluster.start(workers) if workers else dask_cluster.connect(cluster) as client:
+        yield functools.partial(_run_on_cluster, client)
 
 
 def cores():
@@ -121,100 +74,7 @@ def cores():
     return len(available(0)) if available else os.cpu_count() or 1
 
 
-def _start_workers(count):
-    from distributed import Client, LocalCluster
-
-    # Together the workers use as many threads as there are cores.
-    threads = str(max(1, cores() // count))
-    cluster = LocalCluster(
-        n_workers=count,
-        threads_per_worker=1,
-        host="127.0.0.1",
-        dashboard_address=None,
-        silence_logs=logging.CRITICAL + 1,
-        memory_limit=0,  # Dask's share for each worker is less than TensorFlow may need
-        scheduler_kwargs={"allowed_failures": 1},
-        env={
-            name: os.environ.get(name, threads)
-            for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")
-        },
-    )
-    return Client(cluster)
-
-
-def _connect(cluster):
-    from distributed import Client
-
-    address = cluster if "://" in cluster else _read_scheduler_file(cluster)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Dask's on versions: `_check` says it in one line
-            client = Client(address, timeout=CONNECT)
-    except Exception as error:  # whatever Dask raises for an address, a network or another server
-        raise Failure(
-            f"no Dask scheduler answers at {address}: start `dask scheduler`, or mend --cluster"
-        ) from error
-    try:
-        client.wait_for_workers(1, timeout=CONNECT)
-    except TimeoutError as error:
-        client.close()
-        raise Failure(
-            f"the scheduler at {address} has no workers: start `dask worker {address}`"
-        ) from error
-    return client
-
-
-def _read_scheduler_file(path):
-    remedy = "give --cluster as tcp://HOST:PORT, or the --scheduler-file of `dask scheduler`"
-    files.check_input(path, remedy=remedy)
-    try:
-        with open(path, encoding="utf-8") as file:
-            return str(json.load(file)["address"])
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        raise Failure(f"{files.show(path)} is not a scheduler file: {remedy}") from error
-
-
-def _check(client):
-    """Raise `Failure` unless scheduler and workers have this project in the same versions."""
-    expected = environment()
-    try:
-        found = client.run(environment) | {
-            client.scheduler.address: client.run_on_scheduler(environment)
-        }
-    except Exception as error:  # what is missing there can show in many ways
-        raise Failure(
-            f"the cluster at {client.scheduler.address} cannot import this project "
-            f"({files.reason(error)}): install this checkout there with its requirements"
-        ) from error
-    for address, versions in found.items():
-        _compare(versions, expected, address)
-
-
-def _compare(found, expected, address):
-    different = [
-        f"{name} {found.get(name)} and not {version}"
-        for name, version in expected.items()
-        if found.get(name) != version
-    ]
-    if different:
-        raise Failure(
-            f"{address} has {', '.join(different)}: install the same versions there as here"
-        )
-
-
-@functools.cache
-def environment():
-    """What results depend on, by name: package versions, and a digest of the project's code."""
-    code = hashlib.sha256()
-    for path in sorted(path for folder in CODE for path in (files.ROOT / folder).rglob("*.py")):
-        code.update(path.read_text(encoding="utf-8").encode())
-    return results.versions() | {
-        "pillow": metadata.version("pillow"),
-        "code": code.hexdigest()[:12],
-    }
-
-
-def _run_here(function, batches, prepare=None, name=str):
+def _run_in_this_process(function, batches, prepare=None, name=str):
     if prepare is None:
         yield from map(function, batches)
         return
@@ -227,13 +87,15 @@ def _run_here(function, batches, prepare=None, name=str):
             yield function(prepared)
 
 
-def _run_there(client, function, batches, prepare=None, name=str):
+def _run_on_cluster(client, function, batches, prepare=None, name=str):
     from distributed import KilledWorker
+
+    from common import cluster
 
     def submit(batch):
         # Pickled here, so that the scheduler need not import what the workers run.
         work = pickle.dumps((function, prepare, batch))
-        return client.submit(_work, work, environment(), pure=False)
+        return client.submit(cluster.work, work, cluster.environment(), pure=False)
 
     batches = iter(batches)
     under_way = deque()
@@ -284,35 +146,3 @@ def _count_workers(client):
         return len(client.nthreads())
     except Exception as error:  # whatever Dask raises for a connection that is gone
         raise Failure(LOST) from error
-
-
-_one_at_a_time = threading.Lock()
-
-
-def _work(work, expected):
-    """One batch, in a worker.  With several threads, one computes while the others read."""
-    _compare(environment(), expected, f"the worker on {platform.node()}")
-    function, prepare, batch = pickle.loads(work)
-    _choose_gpu()
-    prepared = batch if prepare is None else prepare(batch)
-    with _one_at_a_time:
-        return function(prepared)
-
-
-@functools.cache
-def _choose_gpu():
-    """Of this machine's GPUs, a process of `--workers` sees one: its number's."""
-    from distributed import get_worker
-
-    number = get_worker().name
-    if not isinstance(number, int):  # of a cluster: its starter has dealt out the GPUs
-        return
-
-    import tensorflow as tf
-
-    gpus = tf.config.list_physical_devices("GPU")
-    if gpus:
-        own = gpus[number % len(gpus)]
-        tf.config.set_visible_devices(own, "GPU")
-        # Two workers on one GPU have to share its memory.
-        tf.config.experimental.set_memory_growth(own, True)

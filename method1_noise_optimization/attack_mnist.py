@@ -73,7 +73,7 @@ def main(argv=None):
     output = args.output or results_path(args.model, args.method, args.regularization)
     files.check_output(output)
     x, y, indices = (array[: args.limit] for array in data.load_samples(args.samples))
-    model = models.load(args.model)
+    model = digit_attack.load(args.model)
 
     from method1_noise_optimization import attack
 
@@ -128,12 +128,12 @@ def main(argv=None):
         output,
         xs=x,
         noises=noises,
+        steps=steps,
         y_trues=y,
         y_preds=y,  # only digits classified correctly are here
-        y_preds_adversarial=y_adv,
         y_targets=y_target,
+        y_preds_adversarial=y_adv,
         indices=indices,
-        steps=steps,
         config=config,
     )
     title = f"{models.title(args.model)}, {args.method}"

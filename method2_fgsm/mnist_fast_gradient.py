@@ -48,7 +48,7 @@ def main(argv=None):
         indices = np.arange(len(x))
     else:
         x, y, indices = data.load_samples(args.samples)
-    model = models.load(args.model)
+    model = digit_attack.load(args.model)
 
     from method2_fgsm import fgsm
 
@@ -63,13 +63,12 @@ def main(argv=None):
     y_attacked = np.full_like(y, args.target) if targeted else y
 
     attack = functools.partial(fgsm.fgsm, eps=args.eps, targeted=targeted, batch_size=BATCH)
+    # Compiled untimed: for whole batches, and for what is left.
+    for rows in {min(len(x), BATCH), len(x) % BATCH} - {0}:
+        attack(model, x[:rows], y_attacked[:rows])
     with engine.start(args.workers, args.cluster) as run:
-        find = functools.partial(digit_attack.attack_digits, run, attack, args.model)
-        # Compiled untimed: for whole batches, and for what is left.
-        for rows in {min(len(x), BATCH), len(x) % BATCH} - {0}:
-            find(x[:rows], y_attacked[:rows], batch_size=BATCH, progress=False)
         start = time.perf_counter()
-        x_adv = find(x, y_attacked, batch_size=BATCH)
+        x_adv = digit_attack.attack_digits(run, attack, args.model, x, y_attacked, batch_size=BATCH)
         seconds = time.perf_counter() - start
     noises = x_adv - x
     logits = models.predict(model, x_adv)

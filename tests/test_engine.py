@@ -12,7 +12,8 @@ import distributed
 import numpy as np
 import pytest
 
-from common import command, data, engine, files, results
+import common
+from common import cluster, command, data, engine, files, results
 from common.command import Failure
 from method1_noise_optimization import attack_mnist
 from method2_fgsm import imnet_fast_gradient, mnist_fast_gradient
@@ -97,12 +98,14 @@ def test_workers_and_cluster_exclude_each_other(capsys):
 
 
 def test_without_dask_one_line_says_how_to_install_it(monkeypatch):
+    monkeypatch.delitem(sys.modules, "common.cluster")
+    monkeypatch.delattr(common, "cluster")
     monkeypatch.setitem(sys.modules, "distributed", None)
     refused(r'pip install "dask\[distributed\]"', workers=2)
 
 
 def test_an_address_without_a_scheduler_is_one_line(monkeypatch, tmp_path):
-    monkeypatch.setattr(engine, "CONNECT", 0.5)
+    monkeypatch.setattr(cluster, "CONNECT", 0.5)
     for address in ("tcp://127.0.0.1:1", "udp://127.0.0.1:1"):
         refused(f"no Dask scheduler answers at {address}", cluster=address)
     refused("none.json not found", cluster=str(tmp_path / "none.json"))
@@ -114,16 +117,16 @@ def test_an_address_without_a_scheduler_is_one_line(monkeypatch, tmp_path):
 
 
 def test_a_scheduler_without_workers_or_that_goes_away_is_one_line(monkeypatch):
-    monkeypatch.setattr(engine, "CONNECT", 0.5)
+    monkeypatch.setattr(cluster, "CONNECT", 0.5)
     options = {"processes": False, "dashboard_address": None, "protocol": "tcp"}
-    with distributed.LocalCluster(n_workers=0, host="127.0.0.1", **options) as cluster:
-        refused("has no workers", cluster=cluster.scheduler_address)
-        cluster.scale(1)
-        cluster.wait_for_workers(1)
-        with engine.start(cluster=cluster.scheduler_address) as run:
+    with distributed.LocalCluster(n_workers=0, host="127.0.0.1", **options) as local:
+        refused("has no workers", cluster=local.scheduler_address)
+        local.scale(1)
+        local.wait_for_workers(1)
+        with engine.start(cluster=local.scheduler_address) as run:
             found = run(square, range(100))
             assert next(found) == 0
-            cluster.close()
+            local.close()
             with pytest.raises(Failure, match="connection to the scheduler was lost"):
                 list(found)
 
@@ -134,10 +137,8 @@ def test_a_scheduler_without_workers_or_that_goes_away_is_one_line(monkeypatch):
 @pytest.fixture(scope="module")
 def workers():
     """A client of two workers on this machine."""
-    client = engine._start_workers(2)
-    yield client
-    client.close()
-    client.cluster.close()
+    with cluster.start(2) as client:
+        yield client
 
 
 @pytest.fixture
@@ -169,11 +170,11 @@ def test_what_a_worker_raises_arrives_as_itself(address):
 def test_other_versions_on_the_workers_are_one_line(address, monkeypatch):
     here = results.versions()
     monkeypatch.setattr(results, "versions", lambda: here | {"numpy": "1.0"})
-    engine.environment.cache_clear()
+    cluster.environment.cache_clear()
     try:
         refused(f"has numpy {np.__version__} and not 1.0", cluster=address)
     finally:
-        engine.environment.cache_clear()
+        cluster.environment.cache_clear()
 
 
 @pytest.mark.slow
