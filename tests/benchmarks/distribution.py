@@ -127,7 +127,9 @@ def main(argv=None):
         print()
         print("as called, on two cores   photographs a second   in all, s")
         for name, options in (("in one process", ()), ("--workers 2", ("--workers", "2"))):
-            found, seconds = as_called(cores, images, folder / f"called{len(options)}.csv", *options)
+            found, seconds = as_called(
+                cores, images, folder / f"called{len(options)}.csv", *options
+            )
             print(f"{name:25} {found:20.1f} {seconds:11.1f}", flush=True)
         contents = [
             (folder / f"{name}.csv").read_bytes() for name in ("1", "2", "called0", "called2")
