@@ -10,6 +10,7 @@ import time
 
 import distributed
 import numpy as np
+import psutil  # Dask needs it
 import pytest
 
 import common
@@ -146,6 +147,13 @@ def address(workers):
     """Of their scheduler, once both are there."""
     workers.wait_for_workers(2)
     return workers.scheduler.address
+
+
+@pytest.mark.slow
+def test_nothing_listens_beyond_this_machine(workers):
+    for process in (os.getpid(), *workers.run(os.getpid).values()):
+        for connection in psutil.Process(process).net_connections("inet"):
+            assert connection.status != "LISTEN" or connection.laddr.ip == "127.0.0.1"
 
 
 @pytest.mark.slow

@@ -60,11 +60,10 @@ def attack_folder(
 ):
     """Attack all photographs, and write the rows to `output` and the first ones to an .npz.
 
-    run: from `engine.start`.  job: an
-    `attack_batch.Job`.  paths: all files, in order.  y_true: their labels,
-    None where unknown.  output: a path ending in .csv; the .npz lies beside it.  settings: what
-    the rows depend on, for JSON; `resume` goes on with a run of the same settings.  skipped:
-    (path, reason) of what could not even be opened.
+    run: from `engine.start`.  job: an `attack_batch.Job`.  paths: all files, in order.  y_true:
+    their labels, None where unknown.  output: a path ending in .csv; the .npz lies beside it.
+    settings: what the rows depend on, for JSON; `resume` goes on with a run of the same settings.
+    skipped: (path, reason) of what could not even be opened.
 
     Files that cannot be read are named on stderr.  Returns an `Outcome`.  Raises `Failure` when
     none can be read, `command.Interrupted` on Ctrl-C.
@@ -106,10 +105,10 @@ def attack_folder(
                     if not resume:
                         rows.start(output, npz)
                     first.save()
+                attacked += len(batch_rows)
                 if batch_rows:
                     first.add(for_figure)
                     rows.append(output, batch_rows)
-                attacked += len(batch_rows)
                 skipped += len(unreadable)
                 waiting += unreadable
                 # Where nothing can be read the run ends with one line, not one for every file.
