@@ -42,10 +42,10 @@ def start(count):
                 n_workers=count,
                 threads_per_worker=1,
                 host="127.0.0.1",
-                dashboard_address=None,
+                dashboard_address="127.0.0.1:0",
                 silence_logs=SILENT,
                 memory_limit=0,  # Dask's share for each worker is less than TensorFlow may need
-                scheduler_kwargs={"allowed_failures": 1},
+                scheduler_kwargs={"allowed_failures": 1, "dashboard": False},
                 env={
                     name: os.environ.get(name, threads)
                     for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")

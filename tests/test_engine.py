@@ -206,9 +206,9 @@ def test_digits_come_out_the_same_on_workers(trained, address, tmp_path):
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """What one process writes about the nine photographs, in batches of two: a CSV path."""
+    """What one process writes about the nine photographs, in batches of one: a CSV path."""
     output = tmp_path_factory.mktemp("whole") / "out.csv"
-    imnet_fast_gradient.main(["--batch-size", "2", "--output", str(output)])
+    imnet_fast_gradient.main(["--batch-size", "1", "--output", str(output)])
     return output
 
 
@@ -233,7 +233,7 @@ def test_a_worker_killed_in_mid_run_costs_nothing(workers, address, whole, tmp_p
     output = tmp_path / "out.csv"
     victim = next(iter(workers.run(os.getpid).values()))
     strike((tmp_path / "out.partial.csv").exists, lambda: os.kill(victim, signal.SIGKILL))
-    imnet_fast_gradient.main(["--batch-size", "2", "--cluster", address, "--output", str(output)])
+    imnet_fast_gradient.main(["--batch-size", "1", "--cluster", address, "--output", str(output)])
     assert victim not in workers.run(os.getpid).values()
     same(output, whole)
 
@@ -247,21 +247,12 @@ def test_a_batch_that_always_kills_ends_the_run_and_is_named(address):
             next(found)
 
 
-def start(output, *options):
-    """The script in a process group of its own, with one worker; ends once it has written rows."""
+def start(output, *options, rows):
+    """The script in a session of its own, with one worker; returns once it has so many rows."""
     script = files.ROOT / "method2_fgsm" / "imnet_fast_gradient.py"
+    options = ("--batch-size", "1", "--workers", "1", "--output", output, *options)
     process = subprocess.Popen(
-        [
-            sys.executable,
-            script,
-            "--batch-size",
-            "2",
-            "--output",
-            output,
-            "--workers",
-            "1",
-            *options,
-        ],
+        [sys.executable, script, *options],
         env={**os.environ, "PYTHONPATH": str(files.ROOT)},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
@@ -269,7 +260,9 @@ def start(output, *options):
         start_new_session=True,
     )
     partial = output.with_name("out.partial.csv")
-    while process.poll() is None and not (partial.exists() and len(partial.read_bytes()) > 999):
+    while process.poll() is None:
+        if partial.exists() and partial.read_bytes().count(b"\n") > rows:
+            break
         time.sleep(0.01)
     return process
 
@@ -289,7 +282,7 @@ def left(process):
 @pytest.mark.slow
 def test_ctrl_c_and_a_kill_leave_no_process_and_lose_nothing(whole, tmp_path):
     output = tmp_path / "out.csv"
-    process = start(output)
+    process = start(output, rows=1)
     os.killpg(process.pid, signal.SIGINT)
     time.sleep(0.2)
     os.killpg(process.pid, signal.SIGINT)  # of an impatient user
@@ -299,8 +292,8 @@ def test_ctrl_c_and_a_kill_leave_no_process_and_lose_nothing(whole, tmp_path):
     assert "go on with --resume" in error
     assert not left(process)
 
-    process = start(output, "--resume")
+    process = start(output, "--resume", rows=6)
     process.kill()
     assert not left(process)
-    imnet_fast_gradient.main(["--batch-size", "2", "--output", str(output), "--resume"])
+    imnet_fast_gradient.main(["--batch-size", "1", "--output", str(output), "--resume"])
     same(output, whole)
