@@ -1,5 +1,6 @@
 """Where files live, and how they are written so that nothing is ever half there."""
 
+import hashlib
 import os
 import stat
 import zipfile
@@ -79,6 +80,18 @@ def check_output(path):
     with replacing(path):
         pass
     return path
+
+
+def sha256(path):
+    """The SHA-256 of a file, in hexadecimal; raises `Failure` when it cannot be read."""
+    digest = hashlib.sha256()
+    try:
+        with open(path, "rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    except OSError as error:
+        raise Failure(f"cannot read {show(path)}: {reason(error)}") from error
+    return digest.hexdigest()
 
 
 @contextmanager

@@ -8,24 +8,23 @@ formulation of Szegedy et al. (2014); minimal, the smallest L2 noise.  Each digi
 target other than its label, or all get the one of --target.  Digits that the model gets wrong
 before the attack are left out and counted; so are, with --target, those that show it already.
 
---strategy mirrored splits the digits over all GPUs of this machine, multiworker over several
-machines with the same command (common/distribution.py, common/shards.py).
-
 reads   common/mnist.npz, common/weights/{model}.weights.h5, common/5k_samples.npz
 writes  method1_noise_optimization/results_{model}_{method}.npz, for sgd
         results_{model}_sgd_{regularization}.npz (the format: common/results.py; `steps` holds
-        how many steps each image took); with several workers, until all are done,
-        results_*.worker-*-of-*.npz
+        how many steps each image took)
 """
 
+import functools
 import time
-from pathlib import Path
 
 import numpy as np
 
-from common import command, data, distribution, files, models, results, shards
+from common import command, data, digit_attack, engine, files, models, results
 from method1_noise_optimization import settings
 from method1_noise_optimization.measures import summary
+
+# sgd refills its batch as digits finish, so that a worker gets several batches' worth at a time.
+SGD_BATCHES = 5
 
 
 def results_path(model, method, regularization):
@@ -41,7 +40,7 @@ def random_targets(y, seed):
 
 def main(argv=None):
     parser = command.Parser(__doc__)
-    parser.add_argument("--model", type=models.argument, default="mlp", help="which classifier")
+    command.add_model(parser, "mlp")
     parser.add_argument("--method", choices=settings.METHODS, default="sgd", help="which method")
     parser.add_argument(
         "--regularization",
@@ -65,20 +64,16 @@ def main(argv=None):
     parser.add_argument(
         "--target", type=target, default="random", help="the digit to be seen, or random"
     )
-    parser.add_argument(
-        "--samples", type=Path, default=data.SAMPLES, help="the digits, from generate_5k.py"
-    )
+    command.add_samples(parser)
     parser.add_argument("--limit", type=command.positive_int, help="attack the first LIMIT digits")
-    parser.add_argument("--seed", type=command.seed, default=0, help="of the random targets")
-    parser.add_argument("--output", type=Path, help="the .npz file to write (default: see above)")
-    distribution.add_argument(parser)
-    shards.add_arguments(parser)
-    args = shards.parse(parser, argv)
+    command.add_seed(parser, "of the random targets")
+    command.add_output(parser, "the .npz file to write (default: see above)")
+    engine.add_arguments(parser)
+    args = parser.parse_args(argv)
     output = args.output or results_path(args.model, args.method, args.regularization)
-    worker = distribution.worker(args.strategy)
-    shards.check_output(output, worker)
+    files.check_output(output)
     x, y, indices = (array[: args.limit] for array in data.load_samples(args.samples))
-    model = models.load(args.model)
+    model = digit_attack.load(args.model)
 
     from method1_noise_optimization import attack
 
@@ -87,8 +82,8 @@ def main(argv=None):
     if args.target != "random":
         y_target = np.full(count, args.target)
     right = models.classify(model, x) == y
-    there = right & (y == y_target)
-    kept = right & ~there
+    is_target = right & (y == y_target)
+    kept = right & ~is_target
     if not kept.any():
         raise command.Failure(f"none of the {count} digits is left to attack: choose other ones")
     x, y, y_target, indices = x[kept], y[kept], y_target[kept], indices[kept]
@@ -99,26 +94,22 @@ def main(argv=None):
         "learning_rate": args.learning_rate,
         "max_steps": args.max_steps or settings.MAX_STEPS[args.method],
     }
-    digits = {
-        "xs": x,
-        "y_trues": y,
-        "y_preds": y,  # only digits classified correctly are here
-        "y_targets": y_target,
-        "indices": indices,
-    }
-    share = distribution.sharing(model, args.strategy)
-
-    def find(digits):
-        x, y_target = digits["xs"], digits["y_targets"]
+    piece = settings.BATCH_SIZE[args.method] * (SGD_BATCHES if args.method == "sgd" else 1)
+    # A single piece shows its own progress, unless it is another process that works on it.
+    own_bar = len(x) <= piece and args.workers is None and args.cluster is None
+    with engine.start(args.workers, args.cluster) as run:
         start = time.perf_counter()
-        noises, steps = share(
-            lambda model, x, y_target: attack.search(model, x, y_target, **how, progress=True),
+        noises, steps = digit_attack.attack_digits(
+            run,
+            functools.partial(attack.search, **how, progress=own_bar),
+            args.model,
             x,
             y_target,
+            batch_size=piece,
+            progress=not own_bar,
         )
         seconds = time.perf_counter() - start
-        y_adv = attack.classify(model, x, noises)
-        return {"noises": noises, "steps": steps, "y_preds_adversarial": y_adv}, seconds
+    y_adv = attack.classify(model, x, noises)
 
     config = {
         "script": "method1_noise_optimization/attack_mnist.py",
@@ -133,19 +124,18 @@ def main(argv=None):
         "seed": args.seed,
         "left_out": int(count - len(x)),
     }
-    # A worker's batches are those of a single process, so that its results are too.  Not so for
-    # sgd, whose batch refills: there each digit goes its own way, whatever the batch.
-    batch = settings.BATCH_SIZE[args.method]
-    block = 1 if args.method == "sgd" else batch
-    merged = shards.attack(
-        worker, output, digits, config, find, model=args.model, block=block, piece=batch, args=args
+    results.save(
+        output,
+        xs=x,
+        noises=noises,
+        steps=steps,
+        y_trues=y,
+        y_preds=y,  # only digits classified correctly are here
+        y_targets=y_target,
+        y_preds_adversarial=y_adv,
+        indices=indices,
+        config=config,
     )
-    if merged is None:
-        return []
-    found, seconds = merged
-    results.save(output, **digits, **found, config=config)
-    shards.remove(output, worker)
-    noises, steps, y_adv = (found[key] for key in ("noises", "steps", "y_preds_adversarial"))
     title = f"{models.title(args.model)}, {args.method}"
     if args.method == "sgd":
         title += f", regularisation {args.regularization}"
@@ -153,7 +143,7 @@ def main(argv=None):
     print(f"digits                       {count:10d}")
     print(f"left out: misclassified      {(~right).sum():10d}")
     if args.target != "random":
-        print(f"left out: are a {args.target} already   {there.sum():10d}")
+        print(f"left out: are a {args.target} already   {is_target.sum():10d}")
     print(summary(noises, y_adv == y_target))
     print(f"steps, mean                  {steps.mean():10.1f}")
     print(f"steps, most                  {steps.max():10d}")

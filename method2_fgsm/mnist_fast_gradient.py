@@ -7,27 +7,23 @@ Untargeted, away from the true label (Goodfellow et al. 2015, section 4); with -
 that digit.  Digits that the model gets wrong before the attack are left out and counted; so
 are, with --target, those that show the target already.
 
---strategy mirrored splits the digits over all GPUs of this machine, multiworker over several
-machines with the same command (common/distribution.py, common/shards.py).
-
 reads   common/mnist.npz, common/weights/{model}.weights.h5, common/5k_samples.npz
 writes  method2_fgsm/results_mnist_{model}.npz (its format: common/results.py)
-        with several workers, until all are done, results_mnist_{model}.worker-*-of-*.npz
 """
 
+import functools
 import time
-from pathlib import Path
 
 import numpy as np
 
-from common import command, data, distribution, files, models, results, shards
+from common import command, data, digit_attack, engine, files, models, results
 
 BATCH = 1000  # digits at a time
 
 
 def main(argv=None):
     parser = command.Parser(__doc__)
-    parser.add_argument("--model", type=models.argument, default="mlp", help="which classifier")
+    command.add_model(parser, "mlp")
     parser.add_argument(
         "--eps", type=command.pixel_size, default=0.1, help="size of the step in pixel units"
     )
@@ -35,66 +31,48 @@ def main(argv=None):
         "--target", type=command.digit, help="the digit to be seen (default: any wrong one)"
     )
     which = parser.add_mutually_exclusive_group()
-    which.add_argument(
-        "--samples", type=Path, default=data.SAMPLES, help="the digits, from generate_5k.py"
-    )
+    command.add_samples(which)
     which.add_argument(
         "--full-test-set", action="store_true", help="all 10,000 test digits instead"
     )
-    parser.add_argument(
-        "--output",
-        type=Path,
-        help="the .npz file to write (default: method2_fgsm/results_mnist_{model}.npz)",
+    command.add_output(
+        parser, "the .npz file to write (default: method2_fgsm/results_mnist_{model}.npz)"
     )
-    distribution.add_argument(parser)
-    shards.add_arguments(parser)
-    args = shards.parse(parser, argv)
+    engine.add_arguments(parser)
+    args = parser.parse_args(argv)
     output = args.output or files.ROOT / "method2_fgsm" / f"results_mnist_{args.model}.npz"
-    worker = distribution.worker(args.strategy)
-    shards.check_output(output, worker)
+    files.check_output(output)
 
     if args.full_test_set:
         x, y = data.load("test")
         indices = np.arange(len(x))
     else:
         x, y, indices = data.load_samples(args.samples)
-    model = models.load(args.model)
+    model = digit_attack.load(args.model)
 
     from method2_fgsm import fgsm
 
     count = len(x)
     right = models.classify(model, x) == y
-    there = (y == args.target) & right
-    kept = right & ~there
+    is_target = right & (y == args.target)
+    kept = right & ~is_target
     if not kept.any():
         raise command.Failure(f"none of the {count} digits is left to attack: choose other ones")
     x, y, indices = x[kept], y[kept], indices[kept]
-
     targeted = args.target is not None
-    digits = {
-        "xs": x,
-        "y_trues": y,
-        "y_preds": y,  # only digits classified correctly are here
-        "indices": indices,
-    }
-    if targeted:
-        digits["y_targets"] = np.full(len(x), args.target)
-    share = distribution.sharing(model, args.strategy)
+    y_attacked = np.full_like(y, args.target) if targeted else y
 
-    def step(model, x, labels):
-        return fgsm.fgsm(model, x, labels, args.eps, targeted=targeted, batch_size=BATCH)
-
-    def find(digits):
-        x, labels = digits["xs"], digits["y_targets" if targeted else "y_trues"]
-        # Compiled untimed: for whole batches, and for what is left.
-        for rows in {min(len(x), BATCH), len(x) % BATCH} - {0}:
-            share(step, x[:rows], labels[:rows])
+    attack = functools.partial(fgsm.fgsm, eps=args.eps, targeted=targeted, batch_size=BATCH)
+    # Compiled untimed: for whole batches, and for what is left.
+    for rows in {min(len(x), BATCH), len(x) % BATCH} - {0}:
+        attack(model, x[:rows], y_attacked[:rows])
+    with engine.start(args.workers, args.cluster) as run:
         start = time.perf_counter()
-        x_adv = share(step, x, labels)
+        x_adv = digit_attack.attack_digits(run, attack, args.model, x, y_attacked, batch_size=BATCH)
         seconds = time.perf_counter() - start
-        logits = models.predict(model, x_adv)
-        found = {"noises": x_adv - x, "logits": logits}
-        return found | {"y_preds_adversarial": logits.argmax(axis=1)}, seconds
+    noises = x_adv - x
+    logits = models.predict(model, x_adv)
+    y_adv = logits.argmax(axis=1)
 
     config = {
         "script": "method2_fgsm/mnist_fast_gradient.py",
@@ -105,21 +83,23 @@ def main(argv=None):
         "full_test_set": args.full_test_set,
         "left_out": int(count - len(x)),
     }
-    merged = shards.attack(
-        worker, output, digits, config, find, model=args.model, block=BATCH, piece=BATCH, args=args
+    results.save(
+        output,
+        xs=x,
+        noises=noises,
+        y_trues=y,
+        y_preds=y,  # only digits classified correctly are here
+        y_preds_adversarial=y_adv,
+        y_targets=y_attacked if targeted else None,
+        indices=indices,
+        config=config,
     )
-    if merged is None:
-        return []
-    found, seconds = merged
-    logits, noises, y_adv = (found[key] for key in ("logits", "noises", "y_preds_adversarial"))
-    results.save(output, **digits, noises=noises, y_preds_adversarial=y_adv, config=config)
-    shards.remove(output, worker)
     error, confidence = models.wrong_label_confidence(logits, y)
     print(f"{models.title(args.model)}, eps {args.eps:g} in pixel units")
     print(f"digits                       {count:10d}")
     print(f"left out: misclassified      {(~right).sum():10d}")
     if targeted:
-        print(f"left out: are a {args.target} already   {there.sum():10d}")
+        print(f"left out: are a {args.target} already   {is_target.sum():10d}")
     print(f"attacked                     {len(x):10d}")
     print(f"error rate                   {error:10.2%}")
     if targeted:

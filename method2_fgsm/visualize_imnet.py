@@ -10,8 +10,6 @@ writes  img/fgsm_imnet_{model}.png: pairs of original and adversarial photograph
         confidence under each, after figure 1 of Goodfellow et al. 2015
 """
 
-from pathlib import Path
-
 import numpy as np
 
 from common import command, files, plots, results
@@ -28,8 +26,9 @@ def main(argv=None):
     parser.add_argument(
         "results",
         nargs="?",
-        type=Path,
-        help="the .npz file (default: method2_fgsm/results_imnet_efficientnet_lite0.npz)",
+        type=command.path,
+        default=RESULTS,
+        help="the .npz file",
     )
     parser.add_argument("--rows", type=command.positive_int, default=3, help="rows of pairs")
     parser.add_argument("--columns", type=command.positive_int, default=3, help="pairs in a row")
@@ -39,30 +38,28 @@ def main(argv=None):
         help="which photograph the second figure shows, from 0 "
         "(default: the one called by a wrong name with the most confidence)",
     )
-    parser.add_argument(
-        "--output", type=Path, default=files.IMG, help="the folder to write both figures to"
-    )
+    command.add_output(parser, "the folder to write both figures to", files.IMG)
     args = parser.parse_args(argv)
 
-    path = args.results or RESULTS
-    shown = load(path)
-    n, model = len(shown["xs"]), shown["config"]["model"]
-    index = most_confident(shown) if args.index is None else args.index
+    path = args.results
+    attacked = load(path)
+    n, model = len(attacked["xs"]), attacked["config"]["model"]
+    index = most_confident(attacked) if args.index is None else args.index
     if not 0 <= index < n:
         raise Failure(f"--index {index}: {files.show(path)} holds photographs 0 to {n - 1}")
     pairs, panda = (args.output / f"{name}_{model}.png" for name in ("fgsm_imnet", "panda_style"))
     for output in (pairs, panda):
         files.check_output(output)
 
-    plots.save(draw_pairs(shown, args.rows, args.columns), pairs)
-    plots.save(draw_sum(shown, index), panda)
+    plots.save(draw_pairs(attacked, args.rows, args.columns), pairs)
+    plots.save(draw_sum(attacked, index), panda)
     names = labels.names()
     print("    photograph, called with confidence           adversarial, called with confidence")
     for i in range(n):
-        before, after = shown["y_preds"][i], shown["y_preds_adversarial"][i]
+        before, after = attacked["y_preds"][i], attacked["y_preds_adversarial"][i]
         print(
-            f"{i:2d}  {names[before]:36} {shown['confidences'][i]:6.1%}"
-            f"  {names[after]:36} {shown['confidences_adversarial'][i]:6.1%}"
+            f"{i:2d}  {names[before]:36} {attacked['confidences'][i]:6.1%}"
+            f"  {names[after]:36} {attacked['confidences_adversarial'][i]:6.1%}"
         )
     for output in (pairs, panda):
         print(f"wrote {files.show(output)}")
@@ -71,18 +68,18 @@ def main(argv=None):
 
 def load(path):
     """The results of imnet_fast_gradient.py; raises `Failure` for any other file."""
-    shown = results.load(path, remedy=REMEDY)
-    if not len(shown["xs"]):
+    attacked = results.load(path, remedy=REMEDY)
+    if not len(attacked["xs"]):
         raise Failure(f"{files.show(path)} holds no photograph: {REMEDY} on other photographs")
-    config = shown["config"]
-    photographs = shown["xs"].ndim == 4 and shown["xs"].shape[-1] == 3
+    config = attacked["config"]
+    photographs = attacked["xs"].ndim == 4 and attacked["xs"].shape[-1] == 3
     if (
         not photographs
-        or any(key not in shown for key in MEASURED)
-        or shown["signs"].shape != shown["xs"].shape
-        or any(shown[key].shape != shown["y_preds"].shape for key in MEASURED[1:])
+        or any(key not in attacked for key in MEASURED)
+        or attacked["signs"].shape != attacked["xs"].shape
+        or any(attacked[key].shape != attacked["y_preds"].shape for key in MEASURED[1:])
         or any(
-            shown[key].max() >= labels.CLASSES
+            attacked[key].max() >= labels.CLASSES
             for key in ("y_preds", "y_preds_adversarial", "y_preds_sign")
         )
         or config.get("model") not in networks.NAMES
@@ -90,35 +87,35 @@ def load(path):
         or config.get("target") not in (None, *range(labels.CLASSES))
     ):
         raise Failure(f"{files.show(path)} does not hold attacked photographs: {REMEDY}")
-    return shown
+    return attacked
 
 
-def most_confident(shown):
+def most_confident(attacked):
     """The index of the photograph that was called by a wrong name with the most confidence."""
-    wrong = shown["y_preds"] != shown["y_preds_adversarial"]
-    return int(np.where(wrong, shown["confidences_adversarial"], -1).argmax())
+    wrong = attacked["y_preds"] != attacked["y_preds_adversarial"]
+    return int(np.where(wrong, attacked["confidences_adversarial"], -1).argmax())
 
 
-def _heading(shown):
-    config = shown["config"]
+def _heading(attacked):
+    config = attacked["config"]
     title = f"{networks.TITLES[config['model']]}, fast gradient sign, ε = {config['eps']:g}"
     target = config.get("target")
     return title if target is None else f"{title}, target {labels.names()[target]}"
 
 
-def draw_pairs(shown, rows, columns):
+def draw_pairs(attacked, rows, columns):
     """A figure of pairs (original | adversarial), the first `rows` x `columns` of them."""
-    columns, rows = plots.grid(len(shown["xs"]), columns, rows)
-    n = min(rows * columns, len(shown["xs"]))
+    columns, rows = plots.grid(len(attacked["xs"]), columns, rows)
+    n = min(rows * columns, len(attacked["xs"]))
     names = labels.names()
-    target = shown["config"].get("target")
-    title = f"{_heading(shown)}\nbefore / after (in grey: not fooled)"
+    target = attacked["config"].get("target")
+    title = f"{_heading(attacked)}\nbefore / after (in grey: not fooled)"
     fig = plots.figure(3.7 * columns, 2.25 * rows + 0.7, title)
     for cell, i in zip(fig.subfigures(rows, columns, squeeze=False).flat, range(n), strict=False):
         left, right = cell.subplots(1, 2)
-        plots.photo(left, shown["xs"][i])
-        plots.photo(right, shown["xs"][i] + shown["noises"][i])
-        before, after = shown["y_preds"][i], shown["y_preds_adversarial"][i]
+        plots.photo(left, attacked["xs"][i])
+        plots.photo(right, attacked["xs"][i] + attacked["noises"][i])
+        before, after = attacked["y_preds"][i], attacked["y_preds_adversarial"][i]
         fooled = before != after if target is None else after == target
         cell.suptitle(
             f"{names[before]} / {names[after]}",
@@ -128,38 +125,38 @@ def draw_pairs(shown, rows, columns):
     return fig
 
 
-def draw_sum(shown, index):
+def draw_sum(attacked, index):
     """The figure x + eps * sign(gradient) = adversarial for one photograph."""
     names = labels.names()
     # With a target the step goes down the gradient.
-    sign = "+" if shown["config"].get("target") is None else "−"
+    sign = "+" if attacked["config"].get("target") is None else "−"
     j = "J(x, y)" if sign == "+" else "J(x, target)"
     panels = (
-        (shown["xs"], "y_preds", "confidences", "x"),
-        ((shown["signs"] + 1) / 2, "y_preds_sign", "confidences_sign", f"sign(∇ₓ {j})"),
+        (attacked["xs"], "y_preds", "confidences", "x"),
+        ((attacked["signs"] + 1) / 2, "y_preds_sign", "confidences_sign", f"sign(∇ₓ {j})"),
         (
-            shown["xs"] + shown["noises"],
+            attacked["xs"] + attacked["noises"],
             "y_preds_adversarial",
             "confidences_adversarial",
             f"x {sign} ε sign(∇ₓ {j})",
         ),
     )
-    fig = plots.figure(11, 4.7, _heading(shown))
+    fig = plots.figure(11, 4.7, _heading(attacked))
     axes = fig.subplots(1, 5, width_ratios=(6, 1.6, 6, 0.7, 6))
     for ax, (images, y, confidence, formula) in zip(axes[::2], panels, strict=True):
         plots.photo(ax, images[index])
-        label = f"“{names[shown[y][index]]}”"
+        label = f"“{names[attacked[y][index]]}”"
         ax.text(
             0.5,
             -0.03,
-            f"{formula}\n{label}\n{shown[confidence][index]:.1%} confidence",
+            f"{formula}\n{label}\n{attacked[confidence][index]:.1%} confidence",
             transform=ax.transAxes,
             ha="center",
             va="top",
             fontsize=13,
             linespacing=1.4,
         )
-    for ax, text in zip(axes[1::2], (f"{sign} {shown['config']['eps']:g} ×", "="), strict=True):
+    for ax, text in zip(axes[1::2], (f"{sign} {attacked['config']['eps']:g} ×", "="), strict=True):
         ax.axis("off")
         ax.text(0.5, 0.5, text, transform=ax.transAxes, ha="center", va="center", fontsize=18)
     return fig

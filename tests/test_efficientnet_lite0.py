@@ -13,7 +13,7 @@ import pytest
 from common import files
 from common.command import Failure
 from common.imagenet import efficientnet_lite0 as lite0
-from common.imagenet import labels, photos
+from common.imagenet import labels, photos, torch_checkpoint
 
 PHOTOGRAPHS = {
     "camera.jpg": "tripod",
@@ -160,7 +160,7 @@ def legacy_checkpoint(described, storages):
     data = b"".join(struct.pack("<q", array.size) + array.tobytes() for array in storages.values())
     head = b"".join(
         pickle.dumps(part, protocol=2)
-        for part in (lite0.MAGIC, lite0.PROTOCOL, {"little_endian": True})
+        for part in (torch_checkpoint.MAGIC, torch_checkpoint.PROTOCOL, {"little_endian": True})
     )
     return head + described + pickle.dumps(list(storages), protocol=2) + data
 
@@ -227,9 +227,9 @@ def one_tensor(offset, shape, strides, elements=12, rebuild=REBUILD):
 
 
 def test_strides_and_offset_are_honoured():
-    transposed = lite0.read_checkpoint(one_tensor(0, (4, 3), (1, 4)))["a"]
+    transposed = torch_checkpoint.read_checkpoint(one_tensor(0, (4, 3), (1, 4)))["a"]
     np.testing.assert_array_equal(transposed, np.arange(12, dtype=np.float32).reshape(3, 4).T)
-    part = lite0.read_checkpoint(one_tensor(5, (3,), (2,)))["a"]
+    part = torch_checkpoint.read_checkpoint(one_tensor(5, (3,), (2,)))["a"]
     np.testing.assert_array_equal(part, [5, 7, 9])
 
 
@@ -239,12 +239,12 @@ def test_strides_and_offset_are_honoured():
 )
 def test_a_tensor_cannot_reach_outside_its_storage(offset, shape, strides):
     with pytest.raises(pickle.UnpicklingError, match="outside"):
-        lite0.read_checkpoint(one_tensor(offset, shape, strides))
+        torch_checkpoint.read_checkpoint(one_tensor(offset, shape, strides))
 
 
 def test_a_storage_of_another_size_is_refused():
     with pytest.raises(pickle.UnpicklingError, match="size"):
-        lite0.read_checkpoint(one_tensor(0, (2,), (1,), elements=5))
+        torch_checkpoint.read_checkpoint(one_tensor(0, (2,), (1,), elements=5))
 
 
 class Malicious:
@@ -268,7 +268,7 @@ class Malicious:
 def test_nothing_but_tensors_can_be_built(value):
     content = legacy_checkpoint(pickle.dumps(OrderedDict(a=value), protocol=2), {})
     with pytest.raises(pickle.UnpicklingError, match="not part of a tensor"):
-        lite0.read_checkpoint(content)
+        torch_checkpoint.read_checkpoint(content)
 
 
 def test_an_altered_file_is_refused_before_it_is_opened(tmp_path, monkeypatch):

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from common import command, data, files, models, results
-from common.imagenet import streamed_results
+from common.imagenet import rows
 
 pytestmark = pytest.mark.slow
 
@@ -160,7 +160,7 @@ def test_a_photo_run_that_is_killed_again_and_again_ends_as_an_uninterrupted_one
             break
         assert done == -signal.SIGKILL
         assert output.read_bytes() == OLD
-        if streamed_results.partial(output.with_suffix(".npz")).exists():
+        if rows.partial(output.with_suffix(".npz")).exists():
             options = [*arguments, output, "--resume"]
     if done:
         process = start(module, options, tmp_path)

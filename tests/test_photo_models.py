@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from common import files
 from common.command import Failure
-from common.imagenet import efficientnet_lite0, networks, photos, streamed_results
+from common.imagenet import efficientnet_lite0, networks, photos, rows
 from method2_fgsm import fgsm, imnet_fast_gradient
 
 PREPROCESS_INPUT = {
@@ -102,7 +102,7 @@ def vgg16(tmp_path_factory):
         arguments = ("--model", "vgg16", "--weights", weights, "--eps", 0.02)
         paths = ("--images", photographs, "--output", output)
         imnet_fast_gradient.main([str(argument) for argument in (*arguments, *paths)])
-    (row,) = streamed_results.read(output)
+    (row,) = rows.read(output)
     yield loaded[0], weights, row
     weights.unlink()
 

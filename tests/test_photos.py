@@ -201,7 +201,7 @@ def test_a_very_deep_folder_is_walked(tmp_path):
     assert len(list(photos.walk(tmp_path, pytest.fail))) == 1
 
 
-def test_the_stream_keeps_the_order_and_reports_what_it_leaves_out(tmp_path):
+def test_a_batch_keeps_its_order_and_says_what_it_leaves_out(tmp_path):
     names = [f"{i:02d}.png" for i in range(20)]
     for i, name in enumerate(names):
         Image.new("RGB", (40, 40), (i, 0, 0)).save(tmp_path / name)
@@ -209,20 +209,15 @@ def test_the_stream_keeps_the_order_and_reports_what_it_leaves_out(tmp_path):
     (tmp_path / "17.png").write_bytes(b"no image")
     odd = os.fsdecode(b'\xff\n, "odd".png')
     Image.new("RGB", (40, 40), (99, 0, 0)).save(os.path.join(tmp_path, odd), format="PNG")
-    reported = []
-    batches = list(
-        photos.stream(tmp_path, [*names, odd], SIDE, 8, lambda *problem: reported.append(problem))
-    )
-    assert [len(paths) for paths, _ in batches] == [8, 8, 3]
-    assert [path for paths, _ in batches for path in paths] == [
-        name for name in names if name not in ("03.png", "17.png")
-    ] + [odd]
-    brightness = np.concatenate([images for _, images in batches])[:, 0, 0, 0]
-    assert list(brightness) == [i for i in range(20) if i not in (3, 17)] + [99]
-    assert reported == [
+    paths, images, skipped = photos.read_batch(tmp_path, [*names, odd], SIDE)
+    assert paths == [name for name in names if name not in ("03.png", "17.png")] + [odd]
+    assert list(images[:, 0, 0, 0]) == [i for i in range(20) if i not in (3, 17)] + [99]
+    assert skipped == [
         ("03.png", "empty file"),
         ("17.png", "not a JPEG, PNG, BMP, GIF or WebP image"),
     ]
+    paths, images, skipped = photos.read_batch(tmp_path, ["03.png"], SIDE)
+    assert (paths, images.shape, len(skipped)) == ([], (0, SIDE, SIDE, 3), 1)
 
 
 def test_each_of_our_photographs_has_its_licence_and_a_modest_size():

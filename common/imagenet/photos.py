@@ -1,4 +1,4 @@
-"""Photographs on disk: found, read, cut to the network's square, and streamed in batches.
+"""Photographs on disk: found, read, and cut to the network's square.
 
 A photograph becomes a square of the network's side (224 pixels) in this way: it is turned
 upright as its EXIF orientation says, transparency is laid over white, grey becomes RGB, the
@@ -13,13 +13,18 @@ PNG is read back pixel for pixel.
 import os
 import stat
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from PIL import Image
 
+from common.engine import cores
+
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP")
 # Beyond this a file counts as a decompression bomb: a quarter of a gigabyte as RGB.
 MAX_PIXELS = 90_000_000
+# Pictures decoded at a time: each may hold a quarter of a gigabyte.
+DECODERS = 4
 # The text that goes with a folder of photographs is not reported as a broken photograph.
 NO_PHOTO = "README.md"
 
@@ -138,39 +143,24 @@ def save(path, image):
     Image.fromarray(image).save(path, format="PNG")
 
 
-def stream(folder, paths, side, batch_size, report):
-    """Yield (paths, images) for the readable ones of `paths`, a batch at a time and in order.
+def read_batch(folder, paths, side):
+    """The readable ones of `paths`, and what is wrong with the others.
 
-    `paths` lead from `folder`; images are uint8 (n, side, side, 3).  tf.data reads and decodes
-    ahead on all cores while the caller computes, and holds no more than a few batches.  For
-    each file that cannot be read `report(path, reason)` is called, in order.
+    `paths` lead from `folder`.  Returns (paths, images, skipped): images are uint8
+    (n, side, side, 3), skipped is a list of (path, reason).  Several are decoded at a time, on
+    the cores that this process may use.
     """
-    import tensorflow as tf
 
-    def decode(path):
+    def read_or_reason(path):
         try:
-            return read(os.path.join(os.fsencode(folder), path), side), b""
+            return read(os.path.join(folder, path), side)
         except Unreadable as error:
-            return np.zeros((side, side, 3), np.uint8), str(error).encode()
+            return str(error)
 
-    def readable(path, reason):
-        if reason:
-            report(os.fsdecode(path), reason.decode())
-        return not reason
-
-    def decoded(path):
-        image, reason = tf.numpy_function(decode, [path], (tf.uint8, tf.string))
-        return path, tf.ensure_shape(image, (side, side, 3)), reason
-
-    dataset = (
-        tf.data.Dataset.from_generator(
-            lambda: map(os.fsencode, paths), output_signature=tf.TensorSpec((), tf.string)
-        )
-        .map(decoded, num_parallel_calls=os.cpu_count() or 1, deterministic=True)
-        .filter(lambda path, image, reason: tf.numpy_function(readable, [path, reason], tf.bool))
-        .map(lambda path, image, reason: (path, image))
-        .batch(batch_size)
-        .prefetch(2)
-    )
-    for batch, images in dataset.as_numpy_iterator():
-        yield [os.fsdecode(path) for path in batch], images
+    with ThreadPoolExecutor(min(DECODERS, cores())) as decoders:
+        found = list(zip(paths, decoders.map(read_or_reason, paths), strict=True))
+    images = [image for _, image in found if not isinstance(image, str)]
+    skipped = [(path, reason) for path, reason in found if isinstance(reason, str)]
+    readable = [path for path, image in found if not isinstance(image, str)]
+    square = np.stack(images) if images else np.zeros((0, side, side, 3), np.uint8)
+    return readable, square, skipped

@@ -1,26 +1,25 @@
 """What a second worker brings, measured on this machine, and what many would bring, on paper.
 
     python tests/benchmarks/distribution.py
-    python tests/benchmarks/distribution.py --count 2000 --only photos
+    python tests/benchmarks/distribution.py --count 5000
 
-Photographs: a folder of COUNT (tests/benchmarks/memory.py) is attacked with EfficientNet-
-Lite0 by one worker that is tied to one core, and by two, each tied to a core of its own.  The
-throughput is the one the script prints, that of the attack with reading and compilation; "in
-all" has the start of TensorFlow, the network and the merging in it too.  Training: an epoch of
-the MLP and of the CNN on DIGITS digits, in the same way, with the second epoch's time counted.
-The merged results of two workers are compared with those of one.
+A folder of COUNT photographs (tests/benchmarks/memory.py) is attacked with EfficientNet-Lite0 by
+one Dask worker that is tied to one core, and by two, each tied to a core of its own; client and
+scheduler run wherever they fall.  The workers have attacked a few photographs before, so that
+starting and compiling are not timed.  Then the script as a user calls it, on the same two cores:
+in one process, and with --workers 2, from start to end.  All results have to be the same bytes.
 
-Then the estimate for the 50,000 photographs of the ImageNet validation set on 8 and 64 such
+Last the estimate for the 50,000 photographs of the ImageNet validation set on 8 and 64 such
 workers, with its assumptions.  The machine needs two idle cores.
 
-reads   common/images, the installed weights, common/mnist.npz
+reads   common/images, the installed weights
 writes  nothing that stays
 """
 
-import json
+import contextlib
+import io
 import os
 import re
-import socket
 import subprocess
 import sys
 import tempfile
@@ -29,173 +28,122 @@ from pathlib import Path
 
 from memory import write_photographs
 
-from common import command, files, models
+from common import cluster, command, files
 from common.command import Failure
+from method2_fgsm import imnet_fast_gradient
 
-VALIDATION = 50000
+VALIDATION = 50_000
 BATCH = 32
-# The worker runs on one core, and so do the threads that TensorFlow starts for it.
-CHILD = """
-import os, sys, time
-os.sched_setaffinity(0, {int(sys.argv[1])})
-from common import data, files
-module, folder, digits, *arguments = sys.argv[2:]
-files.WEIGHTS = files.WEIGHTS.__class__(folder, "weights")
-files.IMG = files.WEIGHTS.__class__(folder, "img")
-real = data.load
-data.load = lambda split: [part[:int(digits)] for part in real(split)]
-if module.endswith("distributed_training"):
-    from method2_fgsm import distributed_training as training
-    from common import distribution, train_mnist
-    worker = distribution.worker("multiworker")
-    strategy = distribution.strategy("multiworker")
-    begun, real_order = [], training.order
-    training.order = lambda *args: begun.append(time.perf_counter()) or real_order(*args)
-    training.fit(arguments[0], strategy, worker, optimizer=train_mnist.cosine_adam(2e-3),
-                 epochs=2, batch_size=int(arguments[1]), seed=0, eps=0.25, alpha=0.5)
-    print("second epoch", time.perf_counter() - begun[1])
-else:
-    import importlib
-    importlib.import_module(module).main(arguments)
-"""
+NETWORK = 125e6  # bytes a second that one storage server delivers at 1 Gbit/s
+SCRIPT = Path(imnet_fast_gradient.__file__)
 
 
-def run(workers, folder, module, *arguments, digits=0):
-    """Run a script on `workers` cores, one each; returns (what worker 1 prints, seconds)."""
-    sockets = [socket.socket() for _ in range(workers)]
-    for one in sockets:
-        one.bind(("127.0.0.1", 0))
-    cluster = {"worker": [f"127.0.0.1:{one.getsockname()[1]}" for one in sockets]}
-    for one in sockets:
-        one.close()
-    cores = sorted(os.sched_getaffinity(0))[:workers]
+def rate(printed):
+    return float(re.search(r"photographs a second +([\d.]+)", printed)[1])
+
+
+def attack(images, output, *options):
+    """Run the script in this process; returns photographs a second, as it prints them."""
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        imnet_fast_gradient.main(
+            [f"--images={images}", f"--output={output}", f"--batch-size={BATCH}", *options]
+        )
+    return rate(printed.getvalue())
+
+
+def pinned(count, images, few, output):
+    """Photographs a second of workers with a core each, and this process's seconds a batch."""
+    with cluster.start(count) as client:
+        where = f"--cluster={client.scheduler.address}"
+        client.wait_for_workers(count)
+        workers = sorted(client.nthreads())
+        for worker, core in zip(workers, sorted(os.sched_getaffinity(0)), strict=False):
+            client.run(os.sched_setaffinity, 0, {core}, workers=[worker])
+        attack(few, output.with_name("few.csv"), where)
+        busy = time.process_time()
+        found = attack(images, output, where)
+        busy = time.process_time() - busy
+    return found, busy / -(-len(list(images.rglob("*.jpg"))) // BATCH)
+
+
+def as_called(cores, images, output, *options):
+    """The script in a process of its own on `cores`; returns (photographs a second, seconds)."""
     start = time.perf_counter()
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", CHILD, str(core), module, str(folder), str(digits), *arguments],
-            env={
-                **os.environ,
-                "PYTHONPATH": str(files.ROOT),
-                "TF_CONFIG": json.dumps(
-                    {"cluster": cluster, "task": {"type": "worker", "index": rank}}
-                ),
-            },
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for rank, core in enumerate(cores)
-    ]
-    printed = [process.communicate()[0] for process in processes]
-    seconds = time.perf_counter() - start
-    if any(process.returncode for process in processes):
-        raise Failure(f"a worker failed: {' '.join(printed)}")
-    return printed[0], seconds
+    done = subprocess.run(
+        [sys.executable, SCRIPT, "--images", images, "--output", output, *options],
+        env={**os.environ, "PYTHONPATH": str(files.ROOT)},
+        preexec_fn=lambda: os.sched_setaffinity(0, cores),
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode:
+        raise Failure(done.stderr)
+    return rate(done.stdout), time.perf_counter() - start
 
 
-def photographs(count, folder):
-    """Throughput of one and of two workers; returns (photographs a second, seconds besides)."""
-    images = folder / "photographs"
-    images.mkdir()
-    write_photographs(images, count)
-    print(f"{count} photographs, EfficientNet-Lite0, a core for each worker")
-    print("workers   photographs a second   in all, s")
-    rates, besides = [], []
-    for workers in (1, 2):
-        printed, seconds = run(
-            workers,
-            folder,
-            "method2_fgsm.imnet_fast_gradient",
-            *("--images", str(images), "--output", str(folder / f"{workers}.csv")),
-            *("--batch-size", str(BATCH), "--strategy", "multiworker"),
-        )
-        rates.append(float(re.search(r"photographs a second +([\d.]+)", printed)[1]))
-        besides.append(seconds - count / rates[-1])
-        print(f"{workers:7d}   {rates[-1]:20.1f}   {seconds:9.1f}")
-    print(f"two are {rates[1] / rates[0]:.2f} times as fast as one")
-    same = (folder / "1.csv").read_bytes() == (folder / "2.csv").read_bytes()
-    print(f"the two CSV files are {'the same, byte for byte' if same else 'NOT the same'}")
-    print()
-    return rates[0], besides[0], (folder / "1.csv").stat().st_size / count
-
-
-def training(name, digits, batch_size, folder):
-    """Seconds a step of one and of two workers, and the bytes that they exchange."""
-    parameters = models.build(name).count_params()
-    print(f"adversarial training, {name}, batches of {batch_size}, {parameters:,} parameters")
-    print("workers   seconds a step   bytes a worker sends a step")
-    taken = {}
-    for workers in (1, 2):
-        printed, _ = run(
-            workers,
-            folder,
-            "method2_fgsm.distributed_training",
-            *(name, str(batch_size)),
-            digits=digits,
-        )
-        taken[workers] = float(re.search(r"second epoch (.*)", printed)[1]) / (digits / batch_size)
-        print(f"{workers:7d}   {taken[workers]:14.4f}   {sent(parameters, workers):27,.0f}")
-        # Training without the script leaves its checkpoints.
-        for path in sorted(folder.glob("weights/*_checkpoints/*")):
-            path.unlink()
-    print(f"two are {taken[1] / taken[2]:.2f} times as fast as one")
-    for network, rate in (("1 Gbit/s", 125e6), ("10 Gbit/s", 1250e6)):
-        estimates = ", ".join(
-            f"{workers} workers {taken[1] / workers + sent(parameters, workers) / rate:.4f} s"
-            for workers in (2, 8, 64)
-        )
-        print(f"on paper at {network}: a step takes {estimates}")
-    print("(assumed: the computing splits evenly, the network's delay costs nothing)")
-    print()
-
-
-def sent(parameters, workers):
-    """Bytes that each worker sends in a step: a ring's all-reduce of float32 gradients."""
-    return parameters * 4 * 2 * (workers - 1) / workers
-
-
-def estimate(rate, besides, row):
-    """On paper: the validation set on several workers."""
-    print(f"on paper: {VALIDATION:,} photographs, batches of {BATCH}, a core for each worker")
-    print("workers   attack, s   start and merge, s   in all   times as fast")
-    alone = VALIDATION / rate + besides
+def estimate(one, busy, row, photograph):
+    """On paper: the validation set on several workers, and what keeps it from more."""
     batches = -(-VALIDATION // BATCH)
-    for workers in (1, 2, 8, 64):
-        attack = -(-batches // workers) * BATCH / rate
-        in_all = attack + besides
-        print(
-            f"{workers:7d}   {attack:9.0f}   {besides:18.1f}   {in_all / 60:4.1f} min"
-            f"   {alone / in_all:7.1f}"
-        )
+    print(f"on paper: {VALIDATION:,} photographs, batches of {BATCH}, a core for each worker")
+    print("workers   minutes   times as fast")
+    for workers in (1, 8, 64):
+        seconds = max(-(-batches // workers) * BATCH / one, batches * busy)
+        print(f"{workers:7d}   {seconds / 60:7.1f}   {VALIDATION / one / seconds:13.1f}")
+    limits = {
+        f"client and scheduler, {busy * 1000:.1f} ms a batch": BATCH / busy / one,
+        f"a 1 Gbit/s storage, {photograph / 1000:.0f} kB a photograph": NETWORK / photograph / one,
+        f"the client's network, {row:.0f} bytes a row": NETWORK / row / one,
+    }
+    print("saturated by so many workers:")
+    for name, workers in sorted(limits.items(), key=lambda limit: limit[1]):
+        print(f"    {name:50} {workers:10,.0f}")
     print(
-        f"assumed: each worker is as fast as the one measured ({rate:.1f} a second); whole\n"
-        f"batches are dealt out, so of {batches} batches the slowest of 64 workers has "
-        f"{-(-batches // 64)};\n"
-        f"the {besides:.1f} s of start and merging measured for one worker stay as they are; the "
-        f"disk\nkeeps up, at {64 * rate:.0f} photographs a second for 64 workers; between the "
-        f"workers go only\nthe rows, {row:.0f} bytes a photograph."
+        f"assumed: each worker is as fast as the one measured ({one:.1f} photographs a second);\n"
+        f"the slowest of 64 workers has {-(-batches // 64)} of {batches} batches"
     )
 
 
 def main(argv=None):
     parser = command.Parser(__doc__)
     parser.add_argument("--count", type=command.positive_int, default=1280, help="photographs")
-    parser.add_argument("--digits", type=command.positive_int, default=6000, help="an epoch")
-    parser.add_argument("--only", choices=("photos", "training"), help="half of it")
     args = parser.parse_args(argv)
-    if len(os.sched_getaffinity(0)) < 2:
+    cores = sorted(os.sched_getaffinity(0))[:2]
+    if len(cores) < 2:
         raise Failure("two workers need two cores, and this process may use one")
 
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
-        (folder / "weights").mkdir()
-        (folder / "img").mkdir()
-        if args.only != "training":
-            measured = photographs(args.count, folder)
-        if args.only != "photos":
-            for name, batch_size in (("mlp", 100), ("cnn", 200)):
-                training(name, args.digits, batch_size, folder)
-        if args.only != "training":
-            estimate(*measured)
+        images, few = folder / "photographs", folder / "few"
+        write_photographs(images, args.count)
+        # Two batches for each of two workers.
+        write_photographs(few, 4 * BATCH)
+        print(f"{args.count} photographs, EfficientNet-Lite0, a core for each worker")
+        print("workers   photographs a second")
+        measured = {}
+        for count in (1, 2):
+            measured[count] = pinned(count, images, few, folder / f"{count}.csv")
+            print(f"{count:7d}   {measured[count][0]:20.1f}", flush=True)
+        print(f"two are {measured[2][0] / measured[1][0]:.2f} times as fast as one")
+        print()
+        print("as called, on two cores   photographs a second   in all, s")
+        for name, options in (("in one process", ()), ("--workers 2", ("--workers", "2"))):
+            found, seconds = as_called(
+                cores, images, folder / f"called{len(options)}.csv", *options
+            )
+            print(f"{name:25} {found:20.1f} {seconds:11.1f}", flush=True)
+        contents = [
+            (folder / f"{name}.csv").read_bytes() for name in ("1", "2", "called0", "called2")
+        ]
+        same = len(set(contents)) == 1
+        print(f"the CSV files are {'the same, byte for byte' if same else 'NOT the same'}")
+        print()
+        sizes = [path.stat().st_size for path in images.rglob("*.jpg")]
+        estimate(
+            measured[1][0],
+            measured[1][1],
+            len(contents[0]) / args.count,
+            sum(sizes) / len(sizes),
+        )
     return []
 
 

@@ -1,4 +1,4 @@
-"""Results that are written image by image: one CSV row each, so that nothing piles up in memory.
+"""The results of an attack on photographs: one CSV row each, so that nothing piles up in memory.
 
 While a run is going on, its rows are in NAME.partial.csv and the first images, for the figure,
 in NAME.partial.npz.  When it is done both take the place of the previous results.  So a run that
@@ -25,10 +25,10 @@ known, and those it took for the target already.
 """
 
 import csv
+import itertools
 import json
 import os
 import re
-from contextlib import contextmanager
 
 from common import files, results
 from common.command import Failure
@@ -53,6 +53,7 @@ COLUMNS = (
 # What a column other than the path holds, where it is not empty.
 NUMBER = re.compile(r"\d+(\.\d+)?(e[-+]?\d+)?|nan|inf")
 ALWAYS = COLUMNS[1:7]
+REMEDY = "start again without --resume"
 # A file name need not be valid UTF-8; this brings it into the file and back as it was.
 ENCODING = {"encoding": "utf-8", "errors": "surrogateescape", "newline": ""}
 
@@ -63,25 +64,24 @@ def partial(path):
 
 
 def start(path, images_path):
-    """Begin anew: what an earlier, interrupted run left is given up.  Not so complete results."""
+    """Give up what an interrupted run left, so that a new one can begin; complete results stay."""
     # The rows go first: partial images without rows mean a run that has just begun.
-    for begun in (partial(path), partial(images_path)):
-        with files.writing(begun):
-            begun.unlink(missing_ok=True)
+    for left in (partial(path), partial(images_path)):
+        with files.writing(left):
+            left.unlink(missing_ok=True)
 
 
-def resume(path, images_path, settings, batch_size):
+def resume(path, images_path, settings, batch_of):
     """Take up an interrupted run, or add to a complete one.
 
-    Returns (paths, kept): the set of paths that have their row, and the arrays of the first
+    settings: those of this run, for JSON.  batch_of: the number of its batch for each path.
+    Returns (done, kept): the set of paths that have their row, and the arrays of the first
     images as `results.load` gives them, or None when there is nothing to take up.
 
-    The rows of a batch that was not completed are dropped, and a half-written one with them: the
-    same images then fall into the same batches as in a run without interruption, and the same
-    numbers come out.  Raises `Failure` when the earlier run had other settings.
+    The rows of the last batch are dropped, since not all of them may have been written: the
+    batch comes out the same once more.  Raises `Failure` when the earlier run had other settings.
     """
-    going_on = partial(images_path).exists()
-    if going_on:
+    if partial(images_path).exists():
         images, rows = partial(images_path), partial(path)
     else:
         # Killed between the two renames at the end, or complete, or never begun.
@@ -90,36 +90,33 @@ def resume(path, images_path, settings, batch_size):
         if rows.exists():
             raise Failure(
                 f"cannot resume {files.show(rows)}: {files.show(images)}, which holds the "
-                "settings of that run, is missing; start again without --resume"
+                f"settings of that run, is missing; {REMEDY}"
             )
         return set(), None
-    remedy = "start again without --resume"
-    kept = results.load(images, remedy=remedy)
+    kept = results.load(images, remedy=REMEDY)
     paths = kept["config"].get("paths")
     if not isinstance(paths, list) or len(paths) != len(kept["xs"]):
-        raise Failure(f"{files.show(images)} does not say which photographs it holds: {remedy}")
-    different = [key for key, value in settings.items() if kept["config"].get(key) != value]
-    if different:
-        changes = ", ".join(
-            f"{key} was {json.dumps(kept['config'].get(key))} and is {json.dumps(settings[key])}"
-            for key in different
-        )
+        raise Failure(f"{files.show(images)} does not say which photographs it holds: {REMEDY}")
+    differences = ", ".join(
+        f"{key} was {json.dumps(kept['config'].get(key))} and is {json.dumps(value)}"
+        for key, value in settings.items()
+        if kept["config"].get(key) != value
+    )
+    if differences:
         raise Failure(
-            f"cannot resume {files.show(rows)}, which was made with other settings: {changes}"
+            f"cannot resume {files.show(rows)}, which was made with other settings: {differences}"
         )
 
-    paths = set()
+    done, last = set(), []
     with files.replacing(partial(path)) as temporary, open(temporary, "w", **ENCODING) as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(COLUMNS)
-        batch = []
-        for row in read(rows) if rows.exists() else ():
-            batch.append(row)
-            if len(batch) == batch_size:
-                writer.writerows(row.values() for row in batch)
-                paths.update(row["path"] for row in batch)
-                batch.clear()
-    return paths, kept
+        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        earlier = read(rows) if rows.exists() else ()
+        for _, batch in itertools.groupby(earlier, lambda row: batch_of.get(row["path"])):
+            writer.writerows(last)
+            done.update(row["path"] for row in last)
+            last = list(batch)
+    return done, kept
 
 
 def read(path):
@@ -134,7 +131,7 @@ def read(path):
             if tuple(header) != COLUMNS:
                 raise Failure(
                     f"{files.show(path)} does not hold the rows of this script: name another "
-                    "--output, or start again without --resume"
+                    f"--output, or {REMEDY}"
                 )
             for values in reader:
                 if len(values) != len(COLUMNS):
@@ -142,10 +139,7 @@ def read(path):
                 row = dict(zip(COLUMNS, values, strict=True))
                 for name, value in list(row.items())[1:]:
                     if not NUMBER.fullmatch(value) and (value or name in ALWAYS):
-                        raise Failure(
-                            f"{files.show(path)}: {value[:40]!r} is no {name}; start again "
-                            "without --resume"
-                        )
+                        raise Failure(f"{files.show(path)}: {value[:40]!r} is no {name}; {REMEDY}")
                 yield row
     except OSError as error:
         raise Failure(f"cannot read {files.show(path)}: {files.reason(error)}") from error
@@ -153,27 +147,12 @@ def read(path):
         raise Failure(f"{files.show(path)} is not a CSV file ({error})") from error
 
 
-@contextmanager
-def appending(path):
-    """Yield `write(rows)`, which appends dicts to the partial CSV file, down to the disk."""
+def append(path, rows):
+    """Append dicts to the partial CSV file."""
     with files.writing(partial(path)), open(partial(path), "a", **ENCODING) as file:
         writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         if not file.tell():
             writer.writeheader()
-            file.flush()
-
-        def write(rows):
-            writer.writerows(rows)
-            file.flush()
-
-        yield write
-
-
-def write(path, rows):
-    """Write dicts, as `read` yields them, to a new CSV file."""
-    with open(path, "w", **ENCODING) as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-        writer.writeheader()
         writer.writerows(rows)
 
 
@@ -182,3 +161,42 @@ def finish(path, images_path):
     for whole in (images_path, path):
         with files.writing(whole):
             os.replace(partial(whole), whole)
+
+
+def summary(rows, *, saved):
+    """The closing table's lines, from all rows of a file.  saved: whether PNGs were written."""
+    n = counted = fooled = labelled = fooled_8bit = 0
+    before, after, confidence, largest = [0, 0], [0, 0], 0.0, 0.0
+    for row in rows:
+        n += 1
+        counted += row["fools"] != ""
+        fooled += row["fools"] == "1"
+        fooled_8bit += row["fools_8bit"] == "1"
+        if row["fools"] == "1":
+            confidence += float(row["confidence_adversarial"])
+        largest = max(largest, float(row["linf"]))
+        if row["y_true"] != "":
+            labelled += 1
+            before[0] += row["y_pred"] == row["y_true"]
+            before[1] += row["top5"] == "1"
+            after[0] += row["y_pred_adversarial"] == row["y_true"]
+            after[1] += row["top5_adversarial"] == "1"
+
+    def share(part):
+        return f"{part:7d}  {part / counted:6.1%}" if counted else f"{part:7d}"
+
+    lines = [
+        f"photographs          {n:7d}",
+        f"left out             {n - counted:7d}  (wrong, or the target, before the attack)",
+        f"fooled               {share(fooled)}",
+    ]
+    if saved:
+        lines.append(f"fooled after 8 bits  {share(fooled_8bit)}")
+    if fooled:
+        lines.append(f"mean confidence in the wrong label {confidence / fooled:.1%}")
+    lines.append(f"largest noise        {largest:7.5f}")
+    if labelled:
+        lines.append(f"with a known label   {labelled:7d}   top-1   top-5")
+        for name, (top1, top5) in (("before", before), ("after", after)):
+            lines.append(f"  {name:26}  {top1 / labelled:6.1%}  {top5 / labelled:6.1%}")
+    return lines

@@ -1,0 +1,194 @@
+"""A Dask cluster for engine.py: started on this machine or found, and checked to be like it."""
+
+import functools
+import hashlib
+import json
+import logging
+import os
+import pickle
+import platform
+import signal
+import threading
+import warnings
+from contextlib import contextmanager
+from importlib import metadata
+from multiprocessing import resource_tracker
+
+from distributed import Client, LocalCluster, get_worker
+
+from common import files, results
+from common.command import Failure
+from common.engine import cores
+
+CONNECT = 10  # seconds to reach a scheduler
+SILENT = logging.CRITICAL + 1  # we say in one line what Dask would log in many
+CODE = ("common", "logreg_softmax", "method1_noise_optimization", "method2_fgsm")
+
+logging.getLogger("distributed").setLevel(SILENT)
+
+
+@contextmanager
+def start(count):
+    """Start `count` workers on this machine; yields a `Client` of them.
+
+    No process that was started is left after the block.
+    """
+    # Together the workers use as many threads as there are cores.
+    threads = str(max(1, cores() // count))
+    client = None
+    try:
+        with _interrupts_held_back() as interrupts:
+            cluster = LocalCluster(
+                n_workers=count,
+                threads_per_worker=1,
+                host="127.0.0.1",
+                dashboard_address="127.0.0.1:0",
+                silence_logs=SILENT,
+                memory_limit=0,  # Dask's share for each worker is less than TensorFlow may need
+                scheduler_kwargs={"allowed_failures": 1, "dashboard": False},
+                env={
+                    name: os.environ.get(name, threads)
+                    for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")
+                },
+            )
+            client = Client(cluster)
+        if interrupts:
+            signal.raise_signal(signal.SIGINT)
+        yield client
+    finally:
+        if client is not None:
+            with _interrupts_held_back():
+                client.close()
+                client.cluster.close()
+
+
+@contextmanager
+def connect(cluster):
+    """Yield a `Client` of a running cluster, by its scheduler's address or scheduler file.
+
+    Raises `Failure` where there is none, where it has no workers, or where scheduler or workers
+    have not the code and versions of this process.
+    """
+    address = cluster if "://" in cluster else _read_scheduler_file(cluster)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Dask's on versions: `_check` says it in one line
+            client = Client(address, timeout=CONNECT)
+    except Exception as error:  # whatever Dask raises for an address, a network or another server
+        raise Failure(
+            f"no Dask scheduler answers at {address}: start `dask scheduler`, or mend --cluster"
+        ) from error
+    with client:
+        try:
+            client.wait_for_workers(1, timeout=CONNECT)
+        except TimeoutError as error:
+            raise Failure(
+                f"the scheduler at {address} has no workers: start `dask worker {address}`"
+            ) from error
+        _check(client)
+        yield client
+
+
+def _read_scheduler_file(path):
+    remedy = "give --cluster as tcp://HOST:PORT, or the --scheduler-file of `dask scheduler`"
+    files.check_input(path, remedy=remedy)
+    try:
+        with open(path, encoding="utf-8") as file:
+            return str(json.load(file)["address"])
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise Failure(f"{files.show(path)} is not a scheduler file: {remedy}") from error
+
+
+def _check(client):
+    """Raise `Failure` unless scheduler and workers have this project in the same versions."""
+    expected = environment()
+    try:
+        found = client.run(environment) | {
+            client.scheduler.address: client.run_on_scheduler(environment)
+        }
+    except Exception as error:  # what is missing there can show in many ways
+        raise Failure(
+            f"the cluster at {client.scheduler.address} cannot import this project "
+            f"({files.reason(error)}): install this checkout there with its requirements"
+        ) from error
+    for address, versions in found.items():
+        _compare(versions, expected, address)
+
+
+def _compare(found, expected, address):
+    different = [
+        f"{name} {found.get(name)} and not {version}"
+        for name, version in expected.items()
+        if found.get(name) != version
+    ]
+    if different:
+        raise Failure(
+            f"{address} has {', '.join(different)}: install the same versions there as here"
+        )
+
+
+@functools.cache
+def environment():
+    """What results depend on, by name: package versions, and a digest of the project's code."""
+    code = hashlib.sha256()
+    for path in sorted(path for folder in CODE for path in (files.ROOT / folder).rglob("*.py")):
+        code.update(path.read_text(encoding="utf-8").encode())
+    return results.versions() | {
+        "pillow": metadata.version("pillow"),
+        "code": code.hexdigest()[:12],
+    }
+
+
+@contextmanager
+def _interrupts_held_back():
+    """Yield a list that grows with each Ctrl-C, which does nothing else during the block.
+
+    Threads started meanwhile, and the processes that they start, stay deaf to it: the terminal
+    sends Ctrl-C to the workers too, but it is this process that ends them.
+    """
+    interrupts = []
+    if threading.current_thread() is not threading.main_thread():
+        yield interrupts
+        return
+    # multiprocessing's own helper lifts the block when it is started, so it is started before.
+    resource_tracker.ensure_running()
+    handler = signal.signal(signal.SIGINT, lambda *_: interrupts.append(True))
+    mask = getattr(signal, "pthread_sigmask", lambda *_: None)  # Windows has none
+    mask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield interrupts
+    finally:
+        mask(signal.SIG_UNBLOCK, [signal.SIGINT])
+        signal.signal(signal.SIGINT, handler)
+
+
+# What workers do ---------------------------------------------------------------------------------
+
+_one_at_a_time = threading.Lock()
+
+
+def work(pickled, expected):
+    """One batch, in a worker.  With several threads, one computes while the others read."""
+    _compare(environment(), expected, f"the worker on {platform.node()}")
+    function, prepare, batch = pickle.loads(pickled)
+    _choose_gpu()
+    prepared = batch if prepare is None else prepare(batch)
+    with _one_at_a_time:
+        return function(prepared)
+
+
+@functools.cache
+def _choose_gpu():
+    """Of this machine's GPUs, a process of `--workers` sees one: its number's."""
+    number = get_worker().name
+    if not isinstance(number, int):  # of a cluster: its starter has dealt out the GPUs
+        return
+
+    import tensorflow as tf
+
+    gpus = tf.config.list_physical_devices("GPU")
+    if gpus:
+        own = gpus[number % len(gpus)]
+        tf.config.set_visible_devices(own, "GPU")
+        # Two workers on one GPU have to share its memory.
+        tf.config.experimental.set_memory_growth(own, True)
