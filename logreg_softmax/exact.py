@@ -185,9 +185,8 @@ def main(argv=None):
     # The yardstick measures both methods, and so imports them.
     from tqdm import tqdm
 
-    from method1_noise_optimization import attack, settings
-    from method1_noise_optimization.attack_mnist import random_targets
-    from method1_noise_optimization.measures import sizes
+    from method1_noise_optimization import attack
+    from method1_noise_optimization.attack import random_targets, sizes
     from method2_fgsm import fgsm
     from method2_fgsm.smallest_eps import smallest_eps as smallest_eps_of_fgsm
 
@@ -205,7 +204,7 @@ def main(argv=None):
     print(f"largest violation of a constraint (logits)  {missing.max():.1e}")
     print("\n|r|_2               reached      mean  above optimum   worst image")
     print(f"exact optimum       {1:7.1%}{optimum.mean():10.4f}")
-    for method in tqdm(settings.METHODS, disable=None):
+    for method in tqdm(attack.METHODS, disable=None):
         found = attack.find_noise(model, x, y_target, method=method)
         hit = attack.reached(model, x, found, y_target)
         size = sizes(found)

@@ -18,8 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from common import command, data, files, models, plots
-from method1_noise_optimization.attack_mnist import random_targets
-from method1_noise_optimization.measures import sizes
+from method1_noise_optimization.attack import random_targets, sizes
 
 # The six ways: their names, and the settings of `attack.search`, or None for the sign step.
 WAYS = {

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from common import command, data, files, models, plots
-from method1_noise_optimization.measures import sizes
+from method1_noise_optimization.attack import sizes
 
 
 def draw(images, means, title):

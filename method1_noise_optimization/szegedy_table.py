@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from common import command, data, models
-from method1_noise_optimization.attack_mnist import random_targets
+from method1_noise_optimization.attack import random_targets
 from method1_noise_optimization.transfer import correctly_classified, size
 
 # Test error and average minimum distortion, Szegedy et al. (2014), table 1.

@@ -30,7 +30,7 @@ import numpy as np
 
 from common import command, data, files, models, plots, training
 from common.command import Failure
-from method1_noise_optimization.attack_mnist import random_targets
+from method1_noise_optimization.attack import random_targets
 
 GAUSSIAN = "Gaussian noise"
 # Szegedy et al. (2014), table 4: error of each network (columns) on what was made for each (rows)

@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 
 from common import command, files, models, plots, results
-from method1_noise_optimization import settings
-from method1_noise_optimization.measures import sizes, summary
+from method1_noise_optimization import attack
+from method1_noise_optimization.attack import sizes, summary
 
 REMEDY = "run `python method1_noise_optimization/attack_mnist.py`"
 
@@ -72,7 +72,7 @@ def main(argv=None):
     found = results.load(args.results, remedy=REMEDY)
     model, method = (found["config"].get(name) for name in ("model", "method"))
     known = isinstance(model, str) and models.known(model)
-    if not known or method not in settings.METHODS or "y_targets" not in found:
+    if not known or method not in attack.METHODS or "y_targets" not in found:
         raise command.Failure(
             f"{files.show(args.results)} does not hold results of method 1: {REMEDY}"
         )

@@ -21,7 +21,7 @@ from hypothesis.extra import numpy as arrays
 from common import models
 from common.box_projection import project
 from method1_noise_optimization import attack, lbfgs
-from method1_noise_optimization.settings import METHODS, REGULARIZATIONS
+from method1_noise_optimization.attack import METHODS, REGULARIZATIONS
 from method2_fgsm import fgsm, pgd
 from method2_fgsm import smallest_eps as search
 from method2_fgsm.smallest_eps import LEAD, smallest_eps

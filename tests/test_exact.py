@@ -9,7 +9,7 @@ from scipy.optimize import minimize
 from common import generate_5k, models
 from logreg_softmax import exact
 from method1_noise_optimization import attack
-from method1_noise_optimization.measures import sizes
+from method1_noise_optimization.attack import sizes
 from method2_fgsm import fgsm
 from method2_fgsm.smallest_eps import smallest_eps
 

@@ -6,8 +6,8 @@ import pytest
 from scipy.optimize import minimize
 
 from common import models
-from method1_noise_optimization import attack, lbfgs, settings
-from method1_noise_optimization.measures import sizes
+from method1_noise_optimization import attack, lbfgs
+from method1_noise_optimization.attack import sizes
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def stubborn():
 
 
 @pytest.mark.parametrize("name", models.NAMES)
-@pytest.mark.parametrize("method", settings.METHODS)
+@pytest.mark.parametrize("method", attack.METHODS)
 def test_every_noise_reaches_its_target_inside_the_box(trained, few, name, method):
     if (name, method) == ("cnn", "lbfgs"):
         pytest.skip("the same code as for the MLP, at a hundred times the cost")
@@ -49,7 +49,7 @@ def test_minimal_is_smaller_than_lbfgs_is_smaller_than_sgd(trained, few):
     x, y_target = few(trained["mlp"], 60)
     mean = {
         method: sizes(attack.find_noise(trained["mlp"], x, y_target, method=method)).mean()
-        for method in settings.METHODS
+        for method in attack.METHODS
     }
     assert mean["minimal"] < mean["lbfgs"] < mean["sgd"]
 
@@ -129,7 +129,7 @@ def test_less_than_the_minimal_noise_is_not_enough(trained, few):
         assert not attack.reached(trained[name], x, 0.99 * noise, y_target).any()
 
 
-@pytest.mark.parametrize("method", settings.METHODS)
+@pytest.mark.parametrize("method", attack.METHODS)
 def test_order_and_batch_size_change_nothing_but_rounding(trained, few, method):
     model = trained["softmax"]
     x, y_target = few(model, 30)
@@ -143,7 +143,7 @@ def test_order_and_batch_size_change_nothing_but_rounding(trained, few, method):
         np.testing.assert_allclose(noise[order], other, atol=1e-4)
 
 
-@pytest.mark.parametrize("method", settings.METHODS)
+@pytest.mark.parametrize("method", attack.METHODS)
 def test_a_target_out_of_reach_ends_and_is_told(stubborn, few, method):
     x, y_target = (
         np.random.default_rng(0).random((5, 28, 28), np.float32),
@@ -154,11 +154,11 @@ def test_a_target_out_of_reach_ends_and_is_told(stubborn, few, method):
     np.testing.assert_array_equal(
         attack.reached(stubborn, x, noise, y_target), [True, False, False, False, True]
     )
-    assert steps.max() <= settings.MAX_STEPS[method]
+    assert steps.max() <= attack.MAX_STEPS[method]
     np.testing.assert_allclose(noise[[0, 4]], 0, atol=1e-6)
 
 
-@pytest.mark.parametrize("method", settings.METHODS)
+@pytest.mark.parametrize("method", attack.METHODS)
 def test_an_image_that_has_its_class_already_needs_no_noise(trained, few, method):
     x, _ = few(trained["mlp"], 5)
     seen = models.classify(trained["mlp"], x)
@@ -166,7 +166,7 @@ def test_an_image_that_has_its_class_already_needs_no_noise(trained, few, method
     np.testing.assert_allclose(noise, 0, atol=1e-6)
 
 
-@pytest.mark.parametrize("method", settings.METHODS)
+@pytest.mark.parametrize("method", attack.METHODS)
 def test_other_image_shapes_and_class_counts_work(method):
     keras.utils.set_random_seed(0)
     model = keras.Sequential(
@@ -179,7 +179,7 @@ def test_other_image_shapes_and_class_counts_work(method):
     assert attack.reached(model, x, noise, y_target).all()
 
 
-@pytest.mark.parametrize("method", settings.METHODS)
+@pytest.mark.parametrize("method", attack.METHODS)
 def test_no_images_are_no_trouble(stubborn, method):
     noise = attack.find_noise(stubborn, np.zeros((0, 28, 28)), np.zeros(0, int), method=method)
     assert noise.shape == (0, 28, 28)

@@ -8,7 +8,7 @@ from matplotlib.image import imread
 
 from common import data, files, generate_5k, models, train_mnist, training
 from common.command import Failure
-from method1_noise_optimization import attack, attack_mnist, szegedy_table, transfer
+from method1_noise_optimization import attack, szegedy_table, transfer
 from method2_fgsm import fgsm
 
 NOISE_SIZE = 0.1
@@ -76,7 +76,7 @@ def test_the_diagonal_is_the_attacks_own_success(shallow):
 def test_minimal_noise_fools_its_own_network_and_gaussian_noise_does_far_less(shallow):
     networks, x, y = shallow
     tables = transfer.noise_tables(networks, x, y, NOISE_SIZE, 0)
-    targets = attack_mnist.random_targets(y, 0)
+    targets = attack.random_targets(y, 0)
     found, sizes, _ = tables["as found"]
     for number, model in enumerate(networks):
         noise = attack.find_noise(model, x, targets, method="minimal")
