@@ -124,7 +124,7 @@ def _check_differentiable(name, tape, logits, x):
         gradient = tape.gradient(logits, x, output_gradients=tf.zeros_like(logits) + weights)
     except LookupError:  # an operation without a gradient
         gradient = None
-    z = logits.numpy()
+    z = np.nan_to_num(logits.numpy())
     changes = np.ptp(z, axis=0) > 1e-4 * np.abs(z).max()
     if gradient is None or (changes.any() and not gradient.numpy().any()):
         raise ValueError(
