@@ -20,17 +20,11 @@ def draw(found, chosen, rows, columns, title):
     """The figure: `rows` by `columns` pairs (original | adversarial) of the chosen images."""
     columns, rows = plots.grid(len(chosen), columns, rows)
     fig = plots.figure(2.9 * columns, 1.75 * rows + 0.9, title)
-    axes = fig.subplots(rows, 2 * columns, squeeze=False)
-    for ax in axes.flat:
-        ax.set_visible(False)
-    for place, image in enumerate(chosen):
-        row, column = divmod(place, columns)
-        pair = axes[row, 2 * column : 2 * column + 2]
-        for ax in pair:
-            ax.set_visible(True)
-        plots.digit(pair[0], found["xs"][image], "original")
+    pairs = plots.groups(fig, len(chosen), columns, rows, 2)
+    for image, (original, adversarial) in zip(chosen, pairs, strict=True):
+        plots.digit(original, found["xs"][image], "original")
         label, seen = found["y_trues"][image], found["y_preds_adversarial"][image]
-        plots.digit(pair[1], found["xs"][image] + found["noises"][image], f"{label} → {seen}")
+        plots.digit(adversarial, found["xs"][image] + found["noises"][image], f"{label} → {seen}")
     return fig
 
 

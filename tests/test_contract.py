@@ -320,7 +320,7 @@ def test_the_readmes_own_models_are_attacked():
     code = [
         block
         for path in sorted(files.ROOT.glob("**/README.md"))
-        for section in re.split(r"^#+ ", path.read_text(encoding="utf-8"), flags=re.M)
+        for section in re.split(r"^##+ ", path.read_text(encoding="utf-8"), flags=re.M)
         if section.lower().startswith("your own model")
         for block in re.findall(r"```python\n(.*?)```", section, re.S)
     ]
