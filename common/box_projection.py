@@ -17,8 +17,9 @@ optimum for every μ ≥ 0, so ½ |p - c|² - D(μ) certifies how good a feasibl
 
 import tensorflow as tf
 
-# Multipliers of a programme without a solution grow without bound; none that is met has larger.
-LARGEST = 1e8
+# Multipliers of a programme without a solution grow without bound; those of the programmes met
+# here stay far below this.
+LARGEST_MULTIPLIER = 1e8
 
 
 @tf.function(reduce_retracing=True)
@@ -34,13 +35,13 @@ def project(c, A, b, mu, steps):
     """
     eps = 1e-6 if c.dtype == tf.float32 else 1e-13
     p, slope, dual = _dual(c, A, b, mu)
-    # Each row its own: of two constraints that say the same, the matrix would have no inverse.
+    # Added to the diagonal: without it, two equal constraints would make the matrix singular.
     scale = eps * (tf.reduce_sum(A * A, axis=2) + eps)
     unit = tf.eye(tf.shape(A)[1], dtype=c.dtype)
-    going, step = tf.constant(True), tf.constant(0)
-    while going and step < steps:
+    improving, step = tf.constant(True), tf.constant(0)
+    while improving and step < steps:
         step += 1
-        # Multipliers at zero that want to fall stay there; the others take a Newton step.
+        # A multiplier at zero whose slope is negative stays at zero; the others take a Newton step.
         moving = tf.cast((mu > 0) | (slope > 0), c.dtype)
         inside = tf.cast((p > 0) & (p < 1), c.dtype)
         curvature = tf.matmul(A * inside[:, tf.newaxis], A, transpose_b=True)
@@ -49,7 +50,7 @@ def project(c, A, b, mu, steps):
         newton = tf.linalg.solve(curvature, (slope * moving)[..., tf.newaxis])[..., 0]
 
         length = tf.ones_like(dual)
-        new_mu = tf.clip_by_value(mu + newton, 0, LARGEST)
+        new_mu = tf.clip_by_value(mu + newton, 0, LARGEST_MULTIPLIER)
         new_p, new_slope, new_dual = _dual(c, A, b, new_mu)
         # D may not fall, by more than its own rounding.
         floor = dual - eps * (1 + tf.abs(dual))
@@ -57,9 +58,9 @@ def project(c, A, b, mu, steps):
         while halving < 12 and tf.reduce_any(new_dual < floor):
             halving += 1
             length = tf.where(new_dual < floor, length / 4, length)
-            new_mu = tf.clip_by_value(mu + length[:, tf.newaxis] * newton, 0, LARGEST)
+            new_mu = tf.clip_by_value(mu + length[:, tf.newaxis] * newton, 0, LARGEST_MULTIPLIER)
             new_p, new_slope, new_dual = _dual(c, A, b, new_mu)
-        going = tf.reduce_any(new_dual - dual > 2 * eps * (1 + tf.abs(dual)))
+        improving = tf.reduce_any(new_dual - dual > 2 * eps * (1 + tf.abs(dual)))
         p, mu, slope, dual = new_p, new_mu, new_slope, new_dual
     return p, mu, dual
 

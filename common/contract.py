@@ -1,32 +1,135 @@
-"""What every attack asks of a model, of images and of labels.
+"""What every attack asks of a model, of images, of labels and of numbers, said once.
 
-A model is any Keras model from images in [0, 1] to logits (n, classes).
+A model is any Keras model with one image in [0, 1] as its input and one row of at least two
+logits for each image as its output.  What can be read from the model's declared shapes is read
+there; for the rest the model is tried on a few images, once.
 """
 
+import weakref
+
 import numpy as np
+
+# Rows in [0, 1] whose sums differ from one by no more than this are probabilities.
+ROUNDING = 1e-3
+# The models that were tried: for each its layers, the shape of the images, and its classes.
+_tried = weakref.WeakKeyDictionary()
 
 
 def checked(model, x, y, *, name="labels"):
     """Images and labels as the attacks work on them, once they fit each other and the model.
 
     x: (n, ...) in [0, 1].  y: integers (n,), classes of the model.  name: what messages call y.
-    Returns (x, y): float32 and int64 arrays.  Raises ValueError for anything else.
+    Returns (x, y): float32 and int64 arrays.  Raises ValueError for anything else, and for a
+    model that is not as described above.
     """
     x, y = np.asarray(x, np.float32), np.asarray(y)
-    takes = tuple(model.input_shape[1:])
-    if len(x.shape) != 1 + len(takes) or any(
-        size not in (None, given) for size, given in zip(takes, x.shape[1:], strict=True)
-    ):
-        raise ValueError(f"images are {x.shape[1:]}, but the model takes {takes}")
+    check_shape(model, x)
     # Written so that NaN fails too.
     if x.size and not (x.min() >= 0 and x.max() <= 1):
         raise ValueError("images have pixels outside [0, 1], or not numbers")
     if y.shape != x.shape[:1] or not np.issubdtype(y.dtype, np.integer):
         raise ValueError(f"{name} are {y.dtype} {y.shape}, not integers {x.shape[:1]}")
-    classes = model.output_shape[-1]
+    classes = count_classes(model, x)
     if len(y) and not 0 <= y.min() <= y.max() < classes:
         raise ValueError(f"{name} must be from 0 to {classes - 1}")
     return x, y.astype(np.int64)
+
+
+def check_shape(model, x):
+    """Raise ValueError unless `model` is a built Keras model with one input, which x fits."""
+    import keras
+
+    if not isinstance(model, keras.Model):
+        raise ValueError(f"{model!r} is not a Keras model")
+    if not model.built:
+        raise ValueError(
+            f"the model {model.name} does not know its input yet: call it on one image first"
+        )
+    inputs = getattr(model, "inputs", None)  # a subclassed model declares none
+    if inputs is None:
+        return
+    if len(inputs) != 1:
+        raise ValueError(f"the model {model.name} has {len(inputs)} inputs, not one for the images")
+    takes = tuple(inputs[0].shape[1:])
+    if len(x.shape) != 1 + len(takes) or any(
+        size not in (None, given) for size, given in zip(takes, x.shape[1:], strict=True)
+    ):
+        raise ValueError(f"images are {x.shape[1:]}, but the model takes {takes}")
+
+
+def count_classes(model, x):
+    """How many classes the model tells apart, once it has been tried on two of the images x.
+
+    Raises ValueError unless it gives a row of at least two logits for each image, in float32 or
+    float64, which are not probabilities and can be differentiated by the pixels.
+    """
+    from common.compiled import structure
+
+    layers, shape = structure(model), x.shape[1:]
+    if _tried.get(model, ())[:2] != (layers, shape):
+        noise = np.random.default_rng(0).random((2, *shape), np.float32)
+        classes = _try(model, np.concatenate([x[:2], noise]))
+        _tried[model] = layers, shape, classes
+    return _tried[model][2]
+
+
+def _try(model, x):
+    """`count_classes` of a model that was not tried yet, on the images x."""
+    import tensorflow as tf
+
+    from common.logits import ends_in_logits
+
+    name = f"the model {model.name}"
+    x = tf.constant(x)
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch(x)
+        try:
+            logits = model(x, training=False)
+        except (AttributeError, TypeError, ValueError, tf.errors.InvalidArgumentError) as error:
+            raise ValueError(f"{name} does not take images {x.shape[1:]}: {error}") from error
+    if not isinstance(logits, tf.Tensor) or logits.shape.rank != 2 or len(logits) != len(x):
+        shapes = tf.nest.map_structure(lambda output: tuple(output.shape[1:]), logits)
+        raise ValueError(
+            f"{name} gives {shapes} for an image, not one row of logits: make a model of the one "
+            "output to attack, keras.Model(model.inputs, model.outputs[0])"
+        )
+    if logits.shape[1] < 2:
+        raise ValueError(
+            f"{name} has one output, and an attack needs at least two logits: for a binary "
+            "classifier give 0 and z, where z is its one logit before the sigmoid"
+        )
+    if logits.dtype not in (tf.float32, tf.float64):
+        raise ValueError(
+            f"{name} gives logits in {logits.dtype.name} (dtype policy {model.dtype_policy.name}), "
+            "which is too coarse to attack: make its last layer with dtype='float32'"
+        )
+    _check_differentiable(name, tape, logits, x)
+    z = logits.numpy().astype(np.float64)
+    sums = np.abs(z.sum(axis=1) - 1)
+    if ((z >= 0) & (z <= 1)).all() and (sums < ROUNDING).all() and not ends_in_logits(model):
+        raise ValueError(
+            f"{name} gives probabilities, and an attack needs logits: attack "
+            "models.logits_of(model), the same model without its final softmax"
+        )
+    return z.shape[1]
+
+
+def _check_differentiable(name, tape, logits, x):
+    """Raise ValueError where the logits change with the image and no gradient says how."""
+    import tensorflow as tf
+
+    # Weights that differ, because what is the same for every class may cancel out.
+    weights = tf.cast(tf.cos(tf.range(logits.shape[1], dtype=tf.float32)), logits.dtype)
+    try:
+        gradient = tape.gradient(logits, x, output_gradients=tf.zeros_like(logits) + weights)
+    except LookupError:  # an operation without a gradient
+        gradient = None
+    z = np.nan_to_num(logits.numpy())
+    changes = np.ptp(z, axis=0) > 1e-4 * np.abs(z).max()
+    if gradient is None or (changes.any() and not gradient.numpy().any()):
+        raise ValueError(
+            f"{name} cannot be differentiated by the pixels of its image, which every attack needs"
+        )
 
 
 def positive(name, value, *, whole=False):
@@ -43,3 +146,15 @@ def pixel_size(name, value):
         raise ValueError(
             f"{name} is in [0, 1] pixel units (8/255 = 0.0314), which {value!r} is not"
         )
+
+
+def finite(values, what):
+    """Raise ValueError where `values` (n, ...) hold NaN or infinities, with the count of images.
+
+    what: what the values are, in the plural.
+    """
+    # The product says at once that all is well; it may overflow, though.
+    if not np.isfinite(np.vdot(values, values)):
+        broken = (~np.isfinite(values)).reshape(len(values), -1).any(axis=1).sum()
+        if broken:
+            raise ValueError(f"{what} are not finite numbers for {broken} of {len(values)} images")

@@ -16,11 +16,13 @@ that a script can answer `--help` at once.
 import argparse
 import re
 import warnings
+import weakref
 
 import numpy as np
 
 from common import files
 from common.command import Failure
+from common.logits import logits_of  # noqa: F401 (a part of this module)
 
 NAMES = ("softmax", "mlp", "cnn")
 TITLES = {"softmax": "softmax regression", "mlp": "MLP", "cnn": "CNN"}
@@ -150,14 +152,24 @@ def load(name, path=None):
     return model
 
 
+# The structure of each model when it was last used.
+_predicted = weakref.WeakKeyDictionary()
+
+
 def predict(model, x, batch_size=1000):
-    """Logits (n, 10) float32 of images (n, 28, 28) float32, a batch at a time."""
-    logits = np.empty((len(x), model.output_shape[-1]), np.float32)
+    """Logits (n, classes) float32 of images (n, ...) float32, a batch at a time."""
+    from common.compiled import structure
+
+    layers = structure(model)
+    if _predicted.get(model, layers) != layers:
+        model.make_predict_function(force=True)  # Keras goes on with the activations of before
+    _predicted[model] = layers
     # Keras's own loop, `model.predict`, copies all the images twice before it begins.
-    for start in range(0, len(x), batch_size):
-        batch = slice(start, start + batch_size)
-        logits[batch] = model.predict_on_batch(x[batch])
-    return logits
+    starts = range(0, len(x), batch_size)
+    logits = [model.predict_on_batch(x[start : start + batch_size]) for start in starts]
+    if not logits:
+        return np.empty((0, getattr(model, "output_shape", (0,))[-1]), np.float32)
+    return np.concatenate(logits, dtype=np.float32)
 
 
 def classify(model, x):

@@ -74,6 +74,17 @@ def grid(count, columns, rows):
     return columns, min(rows, -(-count // columns))
 
 
+def groups(fig, count, columns, rows, size):
+    """`count` groups of `size` axes, side by side, on a grid of `columns` by `rows` groups.
+
+    Returns the axes (count, size), in reading order; those that are left over are hidden.
+    """
+    axes = fig.subplots(rows, size * columns, squeeze=False).reshape(-1, size)
+    for ax in axes[count:].flat:
+        ax.set_visible(False)
+    return axes[:count]
+
+
 def save(fig, path):
     """Write a figure as PNG, or as PDF or SVG where `path` ends so.
 

@@ -20,11 +20,10 @@ reads   common/mnist.npz, common/weights/softmax.weights.h5, common/5k_samples.n
 writes  img/exact_softmax.png, for other digits img/exact_softmax_{source}_to_{target}.png
 """
 
-from pathlib import Path
-
 import numpy as np
 
 from common import command, data, files, models, plots
+from method1_noise_optimization import attack
 
 
 def smallest_noise(weights, bias, x, y_target, *, lead=0.0, batch_size=500):
@@ -144,97 +143,102 @@ def draw(difference, x, sign, source, target, title):
     return fig
 
 
+def print_smallest_noise(model, x, y_target):
+    """The first table: the exact optimum, what certifies it, and the methods of method 1."""
+    from tqdm import tqdm
+
+    weights, bias = (array.astype(np.float64) for array in model.get_weights())
+    noise, bound = smallest_noise(weights, bias, x, y_target)
+    optimum = attack.sizes(noise)
+    logits = (x + noise).reshape(len(x), -1) @ weights + bias
+    own = logits[np.arange(len(x)), y_target]
+    logits[np.arange(len(x)), y_target] = -np.inf
+    violation = np.maximum(logits.max(axis=1) - own, 0)
+    print(f"largest duality gap, relative to |r|_2      {np.abs(optimum / bound - 1).max():.1e}")
+    print(f"largest violation of a constraint (logits)  {violation.max():.1e}")
+    print("\n|r|_2               reached      mean  above optimum   worst image")
+    print(f"exact optimum       {1:7.1%}{optimum.mean():10.4f}")
+    for method in tqdm(attack.METHODS, disable=None):
+        noise = attack.find_noise(model, x, y_target, method=method)
+        reached = attack.reached(model, x, noise, y_target)
+        size = attack.sizes(noise)
+        tqdm.write(f"{method:20}{reached.mean():7.1%}{above(size[reached], optimum[reached])}")
+
+
+def print_smallest_eps(model, x, y_target):
+    """The second table: the exact first crossing, and the one that the search of method 2 finds."""
+    from method2_fgsm import fgsm
+    from method2_fgsm.smallest_eps import smallest_eps as search
+
+    weights, bias = (array.astype(np.float64) for array in model.get_weights())
+    sign = fgsm.gradient_signs(model, x, y_target)
+    exact = smallest_eps(weights, bias, x, y_target, sign)
+    eps, _ = search(model, x, y_target)
+    exists, found = np.isfinite(exact), np.isfinite(eps)
+    both = exists & found
+    print("\nsmallest epsilon    reached      mean  above optimum   worst image")
+    print(f"exact first root    {exists.mean():7.1%}{exact[exists].mean():10.4f}")
+    print(f"{'fgsm':20}{found.mean():7.1%}{above(eps[both], exact[both])}")
+
+
 def above(size, optimum):
-    """Two columns of the table: by how much the mean, and the worst image, exceed the optimum."""
+    """Two columns of the tables: by how much the mean, and the worst image, exceed the optimum."""
     ratio = size / optimum
     return f"{size.mean():10.4f}{size.mean() / optimum.mean() - 1:15.3%}{ratio.max() - 1:14.2%}"
+
+
+def print_pattern(model, x, pattern, source, target):
+    """The last table: one sign pattern (28, 28) on all images x of the source digit."""
+    print(f"\nsign(W_{target} - W_{source}) for each of {len(x)} {source}s")
+    print(f"eps   seen as a {target}   no longer a {source}")
+    for eps in (0.1, 0.2, 0.3):
+        seen = models.classify(model, np.clip(x + np.float32(eps) * pattern, 0, 1))
+        print(f"{eps:.1f}{(seen == target).mean():14.1%}{(seen != source).mean():17.1%}")
 
 
 def main(argv=None):
     parser = command.Parser(__doc__)
     parser.add_argument("--source", type=command.digit, default=2, help="digit of the figure")
     parser.add_argument("--target", type=command.digit, default=6, help="its target")
-    parser.add_argument(
-        "--samples", type=Path, default=data.SAMPLES, help="the digits, from generate_5k.py"
-    )
+    command.add_samples(parser)
     parser.add_argument("--limit", type=command.positive_int, default=500, help="digits at most")
-    parser.add_argument("--seed", type=command.seed, default=0, help="of the random targets")
-    parser.add_argument(
-        "--output",
-        type=Path,
-        help="the figure to write (default: img/exact_softmax.png, for other digits than 2 and 6 "
-        "img/exact_softmax_{source}_to_{target}.png)",
-    )
+    command.add_seed(parser, "of the random targets")
+    command.add_output(parser, "the figure to write (default: see above)")
     args = parser.parse_args(argv)
-    if args.source == args.target:
-        parser.error(f"--source and --target are both {args.source}: choose two digits")
-    other = "" if (args.source, args.target) == (2, 6) else f"_{args.source}_to_{args.target}"
-    output = files.check_output(args.output or files.IMG / f"exact_softmax{other}.png")
+    source, target = args.source, args.target
+    if source == target:
+        parser.error(f"--source and --target are both {source}: choose two digits")
+    name = "exact_softmax" + ("" if (source, target) == (2, 6) else f"_{source}_to_{target}")
+    output = files.check_output(args.output or files.IMG / f"{name}.png")
     x, y, _ = data.load_samples(args.samples)
     model = models.load("softmax")
     right = models.classify(model, x) == y
-    every = x[right & (y == args.source)]
-    sources = every[:10]
+    sources = x[right & (y == source)]
     x, y = x[right][: args.limit], y[right][: args.limit]
-    if not len(x) or not len(sources):
+    if not len(sources):
         raise command.Failure(
-            f"{files.show(args.samples)} has no {args.source} that is classified correctly: "
+            f"{files.show(args.samples)} has no {source} that is classified correctly: "
             "make it with `python common/generate_5k.py`"
         )
 
-    # The yardstick measures both methods, and so imports them.
-    from tqdm import tqdm
-
-    from method1_noise_optimization import attack, settings
-    from method1_noise_optimization.attack_mnist import random_targets
-    from method1_noise_optimization.measures import sizes
-    from method2_fgsm import fgsm
-    from method2_fgsm.smallest_eps import smallest_eps as smallest_eps_of_fgsm
-
-    weights, bias = (array.astype(np.float64) for array in model.get_weights())
-    y_target = random_targets(y, args.seed)
-    noise, bound = smallest_noise(weights, bias, x, y_target)
-    optimum = sizes(noise)
-    leads = (x + noise).reshape(len(x), -1) @ weights + bias
-    chosen = leads[np.arange(len(x)), y_target]
-    leads[np.arange(len(x)), y_target] = -np.inf
-    missing = np.maximum(leads.max(axis=1) - chosen, 0)
-
     print(f"softmax regression, {len(x)} digits, random targets, noise in pixel units")
-    print(f"largest duality gap, relative to |r|_2      {np.abs(optimum / bound - 1).max():.1e}")
-    print(f"largest violation of a constraint (logits)  {missing.max():.1e}")
-    print("\n|r|_2               reached      mean  above optimum   worst image")
-    print(f"exact optimum       {1:7.1%}{optimum.mean():10.4f}")
-    for method in tqdm(settings.METHODS, disable=None):
-        found = attack.find_noise(model, x, y_target, method=method)
-        hit = attack.reached(model, x, found, y_target)
-        size = sizes(found)
-        tqdm.write(f"{method:20}{hit.mean():7.1%}{above(size[hit], optimum[hit])}")
+    y_target = attack.random_targets(y, args.seed)
+    print_smallest_noise(model, x, y_target)
+    print_smallest_eps(model, x, y_target)
 
-    sign = fgsm.gradient_signs(model, x, y_target)
-    exact = smallest_eps(weights, bias, x, y_target, sign)
-    eps, _ = smallest_eps_of_fgsm(model, x, y_target)
-    can, hit = np.isfinite(exact), np.isfinite(eps) & np.isfinite(exact)
-    print("\nsmallest epsilon    reached      mean  above optimum   worst image")
-    print(f"exact first root    {can.mean():7.1%}{exact[can].mean():10.4f}")
-    print(f"{'fgsm':20}{np.isfinite(eps).mean():7.1%}{above(eps[hit], exact[hit])}")
+    from method2_fgsm import fgsm
 
-    targets = np.full(len(sources), args.target)
-    steps = -fgsm.gradient_signs(model, sources, targets)
-    difference = (weights[:, args.target] - weights[:, args.source]).reshape(28, 28)
-    same = (steps == np.sign(difference))[:, difference != 0].mean()
-    title = f"softmax regression: the step from {args.source} to {args.target} is one pattern"
-    plots.save(draw(difference, sources, steps, args.source, args.target, title), output)
-    print(
-        f"\nsteps {args.source} to {args.target}: {same:.1%} of the signs are those of "
-        f"W_{args.target} - W_{args.source}"
-    )
-    print(f"\nsign(W_{args.target} - W_{args.source}) for each of {len(every)} {args.source}s")
-    print(f"eps   seen as a {args.target}   no longer a {args.source}")
+    weights = model.get_weights()[0].astype(np.float64)
+    difference = (weights[:, target] - weights[:, source]).reshape(28, 28)
     pattern = np.sign(difference).astype(np.float32)
-    for eps in (0.1, 0.2, 0.3):
-        seen = models.classify(model, np.clip(every + np.float32(eps) * pattern, 0, 1))
-        print(f"{eps:.1f}{(seen == args.target).mean():14.1%}{(seen != args.source).mean():17.1%}")
+    first = sources[:10]
+    steps = -fgsm.gradient_signs(model, first, np.full(len(first), target))
+    same = (steps == pattern)[:, difference != 0].mean()
+    title = f"softmax regression: the step from {source} to {target} is one pattern"
+    plots.save(draw(difference, first, steps, source, target, title), output)
+    name = f"W_{target} - W_{source}"
+    print(f"\nsteps {source} to {target}: {same:.1%} of the signs are those of {name}")
+    print_pattern(model, sources, pattern, source, target)
     print(f"wrote {files.show(output)}")
     return [output]
 

@@ -5,15 +5,21 @@
     minimal   project exactly onto averaged linearisations: the smallest noise       minimal.py
 
 Each works on a whole batch at once, with a target for each image, and for any Keras model from
-images in [0, 1] to logits.
+images in [0, 1] to logits (common/contract.py).  Importing this module does not import TensorFlow.
 """
+
+import functools
 
 import numpy as np
 from tqdm import tqdm
 
-from common import contract
-from method1_noise_optimization import lbfgs, minimal, sgd
-from method1_noise_optimization.settings import BATCH_SIZE, MAX_STEPS, METHODS, REGULARIZATIONS
+from common import contract, models
+
+METHODS = ("sgd", "lbfgs", "minimal")
+REGULARIZATIONS = ("none", "l1", "l2")
+LEARNING_RATE = 0.008  # of sgd
+MAX_STEPS = {"sgd": 1000, "lbfgs": 50, "minimal": 60}
+BATCH_SIZE = {"sgd": 1000, "lbfgs": 500, "minimal": 500}
 
 
 def find_noise(model, x, y_target, **settings):
@@ -31,7 +37,7 @@ def search(
     *,
     method="sgd",
     regularization="l2",
-    learning_rate=0.008,
+    learning_rate=LEARNING_RATE,
     max_steps=None,
     batch_size=None,
     progress=False,
@@ -49,8 +55,9 @@ def search(
     target was not reached the noise is what the method ended with; `reached` tells which.  An
     image that is classified as its target already gets no noise; logits that are `leads.LEAD` or
     less apart are a tie, and no class.
-    Raises ValueError for an unknown method or regularization, and for images, targets or
-    numbers that do not fit the model or each other.
+    Raises ValueError for an unknown method or regularization, for numbers out of range, for what
+    `common/contract.py` refuses of models, images and targets, and where logits or gradients are
+    not finite.
     """
     x, y_target = contract.checked(model, x, y_target, name="targets")
     for name, value, known in (
@@ -65,34 +72,32 @@ def search(
     contract.positive("max_steps", max_steps, whole=True)
     contract.positive("batch_size", batch_size, whole=True)
 
+    from method1_noise_optimization import lbfgs, leads, minimal, sgd
+
+    settings = {"regularization": regularization, "learning_rate": learning_rate}
+    find = {
+        "sgd": functools.partial(sgd.find, batch_size=batch_size, **settings),
+        "lbfgs": lbfgs.find,
+        "minimal": minimal.find,
+    }[method]
+    # sgd refills its batch as images finish; the others take one batch after the other.
+    stride = max(len(x), 1) if method == "sgd" else batch_size
+    model = leads.sized(model, x)
     flat = x.reshape(len(x), int(np.prod(x.shape[1:])))
-    noise = np.empty_like(flat)
-    steps = np.empty(len(x), np.int64)
-    bar = tqdm(
+    leads.check_slopes(model, flat, y_target, batch_size)
+    noise, steps = np.empty_like(flat), np.empty(len(x), np.int64)
+    with tqdm(
         total=len(x),
         disable=None if progress else True,
         bar_format="{l_bar}{bar}| {elapsed}<{remaining}",
-    )
-    with bar:
-        # sgd refills its batch as images finish; the others take one batch after the other.
-        stride = len(x) if method == "sgd" else batch_size
-        for start in range(0, len(x), stride or 1):
+    ) as bar:
+        for start in range(0, len(x), stride):
             batch = slice(start, start + stride)
-            part = flat[batch], y_target[batch]
-            if method == "sgd":
-                x_adv, steps[batch] = sgd.find(
-                    model,
-                    *part,
-                    regularization=regularization,
-                    learning_rate=learning_rate,
-                    max_steps=max_steps,
-                    batch_size=batch_size,
-                    progress=bar.update,
-                )
-            else:
-                find = lbfgs.find if method == "lbfgs" else minimal.find
-                x_adv, steps[batch] = find(model, *part, max_steps=max_steps, progress=bar.update)
+            x_adv, steps[batch] = find(
+                model, flat[batch], y_target[batch], max_steps=max_steps, progress=bar.update
+            )
             noise[batch] = x_adv - flat[batch]
+    contract.finite(noise, "logits or gradients")
     return noise.reshape(x.shape), steps
 
 
@@ -103,10 +108,42 @@ def reached(model, x, noise, y_target, batch_size=10000):
 
 def classify(model, x, noise, batch_size=10000):
     """What the model says of clip(x + noise, 0, 1): int64 (n,)."""
-    from common import models
-
     labels = np.empty(len(x), np.int64)
     for start in range(0, len(x), batch_size):
         batch = slice(start, start + batch_size)
         labels[batch] = models.classify(model, np.clip(x[batch] + noise[batch], 0, 1))
     return labels
+
+
+def random_targets(y, seed):
+    """A target for each label y (n,), any of the nine other digits with the same chance."""
+    return (y + np.random.default_rng(seed).integers(1, 10, len(y))) % 10
+
+
+def sizes(noises):
+    """|r|_2 of each noise image (n, ...), in pixel units: (n,) float64."""
+    flat = noises.reshape(len(noises), int(np.prod(noises.shape[1:])))
+    # Squared and summed in float64, without a copy of all the noise in it.
+    return np.sqrt(np.einsum("nd,nd->n", flat, flat, dtype=np.float64))
+
+
+def distortions(noises):
+    """sqrt(mean r²) over the pixels of each noise image, (n,): Szegedy et al. 2014, section 4.2."""
+    return sizes(noises) / np.sqrt(np.prod(noises.shape[1:]))
+
+
+def summary(noises, reached):
+    """Lines of a table: how many reached their target (bool (n,)), and the noise of all of them."""
+    l2 = sizes(noises)
+    return "\n".join(
+        (
+            f"attacked                     {len(noises):10d}",
+            f"reached the target           {reached.mean():10.2%}",
+            f"|r|_2, mean                  {l2.mean():10.4f}",
+            f"|r|_2, median                {np.median(l2):10.4f}",
+            f"distortion sqrt(mean r²)     {distortions(noises).mean():10.4f}",
+            f"noise mean |r|               {np.abs(noises).mean():10.4f}",
+            f"noise max                    {noises.max():10.4f}",
+            f"noise min                    {noises.min():10.4f}",
+        )
+    )

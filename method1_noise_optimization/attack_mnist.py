@@ -20,8 +20,7 @@ import time
 import numpy as np
 
 from common import command, data, digit_attack, engine, files, models, results
-from method1_noise_optimization import settings
-from method1_noise_optimization.measures import summary
+from method1_noise_optimization import attack
 
 # sgd refills its batch as digits finish, so that a worker gets several batches' worth at a time.
 SGD_BATCHES = 5
@@ -33,32 +32,27 @@ def results_path(model, method, regularization):
     return files.ROOT / "method1_noise_optimization" / f"{name}.npz"
 
 
-def random_targets(y, seed):
-    """A target for each label y (n,), any of the nine other digits with the same chance."""
-    return (y + np.random.default_rng(seed).integers(1, 10, len(y))) % 10
-
-
 def main(argv=None):
     parser = command.Parser(__doc__)
     command.add_model(parser, "mlp")
-    parser.add_argument("--method", choices=settings.METHODS, default="sgd", help="which method")
+    parser.add_argument("--method", choices=attack.METHODS, default="sgd", help="which method")
     parser.add_argument(
         "--regularization",
-        choices=settings.REGULARIZATIONS,
+        choices=attack.REGULARIZATIONS,
         default="l2",
         help="of sgd: nothing, mean |r|, or mean r²",
     )
     parser.add_argument(
         "--learning-rate",
         type=command.positive_float,
-        default=settings.LEARNING_RATE,
+        default=attack.LEARNING_RATE,
         help="of sgd",
     )
     parser.add_argument(
         "--max-steps",
         type=command.positive_int,
         help="steps an image at most; for lbfgs, at each value of c (default: "
-        + ", ".join(f"{method} {steps}" for method, steps in settings.MAX_STEPS.items())
+        + ", ".join(f"{method} {steps}" for method, steps in attack.MAX_STEPS.items())
         + ")",
     )
     parser.add_argument(
@@ -75,10 +69,8 @@ def main(argv=None):
     x, y, indices = (array[: args.limit] for array in data.load_samples(args.samples))
     model = digit_attack.load(args.model)
 
-    from method1_noise_optimization import attack
-
     count = len(x)
-    y_target = random_targets(y, args.seed)
+    y_target = attack.random_targets(y, args.seed)
     if args.target != "random":
         y_target = np.full(count, args.target)
     right = models.classify(model, x) == y
@@ -92,9 +84,9 @@ def main(argv=None):
         "method": args.method,
         "regularization": args.regularization,
         "learning_rate": args.learning_rate,
-        "max_steps": args.max_steps or settings.MAX_STEPS[args.method],
+        "max_steps": args.max_steps or attack.MAX_STEPS[args.method],
     }
-    piece = settings.BATCH_SIZE[args.method] * (SGD_BATCHES if args.method == "sgd" else 1)
+    piece = attack.BATCH_SIZE[args.method] * (SGD_BATCHES if args.method == "sgd" else 1)
     # A single piece shows its own progress, unless it is another process that works on it.
     own_bar = len(x) <= piece and args.workers is None and args.cluster is None
     with engine.start(args.workers, args.cluster) as run:
@@ -144,7 +136,7 @@ def main(argv=None):
     print(f"left out: misclassified      {(~right).sum():10d}")
     if args.target != "random":
         print(f"left out: are a {args.target} already   {is_target.sum():10d}")
-    print(summary(noises, y_adv == y_target))
+    print(attack.summary(noises, y_adv == y_target))
     print(f"steps, mean                  {steps.mean():10.1f}")
     print(f"steps, most                  {steps.max():10d}")
     print(f"seconds                      {seconds:10.2f}")

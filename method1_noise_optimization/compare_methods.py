@@ -13,13 +13,11 @@ reads   common/mnist.npz, common/weights/{model}.weights.h5, common/5k_samples.n
 writes  img/noise_methods.png, for other models than the MLP img/noise_methods_{model}.png
 """
 
-from pathlib import Path
-
 import numpy as np
 
 from common import command, data, files, models, plots
-from method1_noise_optimization.attack_mnist import random_targets
-from method1_noise_optimization.measures import sizes
+from method1_noise_optimization import attack
+from method1_noise_optimization.attack import sizes
 
 # The six ways: their names, and the settings of `attack.search`, or None for the sign step.
 WAYS = {
@@ -40,8 +38,6 @@ PUBLISHED = {
 
 def noise_of(model, x, y_target, way):
     """The noise of one way, and which images reached their target."""
-    from method1_noise_optimization import attack
-
     if WAYS[way] is None:
         # The one place where method 1 looks at method 2: to be compared with it.
         from method2_fgsm.smallest_eps import smallest_eps
@@ -73,35 +69,47 @@ def draw(x, y, y_target, rows, title):
     return fig
 
 
+def table_of_ways(rows):
+    """The lines of the first table, from a (name, noise, reached) for each way."""
+    yield f"{'':24}reached   mean |r|_2   mean |r|_inf"
+    for name, noise, reached in rows:
+        l2 = sizes(noise[reached])
+        largest = np.abs(noise[reached]).max(axis=(1, 2), initial=0)
+        means = f"{l2.mean():13.4f}{largest.mean():15.4f}" if len(l2) else f"{'-':>13}{'-':>15}"
+        yield f"{name:24}{reached.mean():7.1%}{means}"
+
+
+def table_of_regularizers(noises):
+    """The lines of the second table, from {regularisation: noise}, beside what was published."""
+    yield f"{'regularisation':24}mean |r|    mean r       max       min      published"
+    for name, noise in noises.items():
+        mean = np.abs(noise).mean()
+        yield (
+            f"{name:24}{mean:8.4f}{noise.mean():10.4f}{noise.max():10.3f}{noise.min():10.3f}      "
+            + " ".join(f"{value:7.4g}" for value in PUBLISHED[name])
+        )
+
+
 def main(argv=None):
     parser = command.Parser(__doc__)
-    parser.add_argument("--model", type=models.argument, default="mlp", help="which classifier")
-    parser.add_argument(
-        "--samples", type=Path, default=data.SAMPLES, help="the digits, from generate_5k.py"
-    )
+    command.add_model(parser, "mlp")
+    command.add_samples(parser)
     parser.add_argument(
         "--limit", type=command.positive_int, default=500, help="digits of the first table"
     )
-    parser.add_argument("--seed", type=command.seed, default=0, help="of the random targets")
-    parser.add_argument(
-        "--output",
-        type=Path,
-        help="the figure to write (default: img/noise_methods.png, for other models than the MLP "
-        "with the model's name added)",
-    )
+    command.add_seed(parser, "of the random targets")
+    command.add_output(parser, "the figure to write (default: see above)")
     args = parser.parse_args(argv)
-    other = "" if args.model == "mlp" else f"_{args.model}"
-    output = files.check_output(args.output or files.IMG / f"noise_methods{other}.png")
+    name = "noise_methods" + ("" if args.model == "mlp" else f"_{args.model}")
+    output = files.check_output(args.output or files.IMG / f"{name}.png")
     x, y, _ = data.load_samples(args.samples)
     model = models.load(args.model)
 
     from tqdm import tqdm
 
-    from method1_noise_optimization import attack
-
     right = models.classify(model, x) == y
     x, y = x[right], y[right]
-    y_target = random_targets(y, args.seed)
+    y_target = attack.random_targets(y, args.seed)
     if not len(x):
         raise command.Failure(
             f"{files.show(args.samples)} has no digit that is classified correctly: "
@@ -109,40 +117,22 @@ def main(argv=None):
         )
     # One digit of each kind for the figure, in front of those of the table.
     first = np.array([np.flatnonzero(y == digit)[0] for digit in range(10) if digit in y])
-    chosen = np.concatenate([first, np.setdiff1d(np.arange(len(x)), first)])[
-        : max(len(first), args.limit)
+    others = np.setdiff1d(np.arange(len(x)), first)
+    chosen = np.concatenate([first, others[: max(args.limit - len(first), 0)]])
+    rows = [
+        (way, *noise_of(model, x[chosen], y_target[chosen], way))
+        for way in tqdm(WAYS, disable=None, unit="way")
     ]
-    part = x[chosen], y_target[chosen]
-
-    rows = []
-    lines = [f"{'':24}reached   mean |r|_2   mean |r|_inf"]
-    with tqdm(total=len(WAYS) + 3, disable=None) as bar:
-        for way in WAYS:
-            noise, reached = noise_of(model, *part, way)
-            rows.append((way, noise[: len(first)], reached[: len(first)]))
-            largest = np.abs(noise[reached]).max(axis=(1, 2), initial=0)
-            size = sizes(noise[reached])
-            means = (
-                f"{size.mean():13.4f}{largest.mean():15.4f}" if len(size) else f"{'-':>13}{'-':>15}"
-            )
-            lines.append(f"{way:24}{reached.mean():7.1%}{means}")
-            bar.update()
-        lines.append(
-            f"\n{'regularisation':24}mean |r|    mean r       max       min      published"
-        )
-        for name, published in PUBLISHED.items():
-            noise = attack.find_noise(model, x, y_target, method="sgd", regularization=name)
-            ours = np.abs(noise).mean(), noise.mean(), noise.max(), noise.min()
-            lines.append(
-                f"{name:24}{ours[0]:8.4f}{ours[1]:10.4f}{ours[2]:10.3f}{ours[3]:10.3f}      "
-                + " ".join(f"{value:7.4g}" for value in published)
-            )
-            bar.update()
+    regularized = {
+        name: attack.find_noise(model, x, y_target, method="sgd", regularization=name)
+        for name in tqdm(PUBLISHED, disable=None, unit="regulariser")
+    }
 
     title = f"{models.title(args.model)}: ten digits, the same target by six ways"
-    plots.save(draw(x[first], y[first], y_target[first], rows, title), output)
+    shown = [(way, noise[: len(first)], reached[: len(first)]) for way, noise, reached in rows]
+    plots.save(draw(x[first], y[first], y_target[first], shown, title), output)
     print(f"{models.title(args.model)}: {len(chosen)} digits above, {len(x)} below")
-    print("\n".join(lines))
+    print(*table_of_ways(rows), "", *table_of_regularizers(regularized), sep="\n")
     print(f"wrote {files.show(output)}")
     return [output]
 

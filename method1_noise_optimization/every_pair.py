@@ -11,12 +11,45 @@ reads   common/mnist.npz, common/weights/{model}.weights.h5, common/5k_samples.n
 writes  img/noise_every_pair.png, for other models than the MLP img/noise_every_pair_{model}.png
 """
 
-from pathlib import Path
-
 import numpy as np
 
 from common import command, data, files, models, plots
-from method1_noise_optimization.measures import sizes
+from method1_noise_optimization import attack
+
+
+def choose(y, count, name):
+    """The places in y of the first `count` digits of each kind, the zeros first: (10 * count,).
+
+    name: the file of the digits, for the message.  Raises `Failure` when there are not enough.
+    """
+    kinds = [np.flatnonzero(y == digit)[:count] for digit in range(10)]
+    for digit, kind in enumerate(kinds):
+        if len(kind) < count:
+            raise command.Failure(
+                f"{name} has {len(kind)} correctly classified {digit}s: "
+                + (f"choose --count {len(kind)} or " if len(kind) else "draw ")
+                + "a larger sample with `python common/generate_5k.py`"
+            )
+    return np.concatenate(kinds)
+
+
+def by_pair(x, y, y_target, noise, reached):
+    """One image for each pair of digits, and the mean size of the noise that reached its target.
+
+    Returns images (10, 10, 28, 28), the originals on the diagonal, and means (10, 10), NaN on
+    the diagonal and where no image reached its target.
+    """
+    size = attack.sizes(noise)
+    images, means = np.empty((10, 10, 28, 28)), np.full((10, 10), np.nan)
+    for source in range(10):
+        images[source, source] = x[y == source][0]
+        for target in range(10):
+            pair = (y == source) & (y_target == target)
+            if source != target:
+                images[source, target] = (x[pair] + noise[pair])[0]
+            if (pair & reached).any():
+                means[source, target] = size[pair & reached].mean()
+    return images, means
 
 
 def draw(images, means, title):
@@ -53,55 +86,32 @@ def draw(images, means, title):
 
 def main(argv=None):
     parser = command.Parser(__doc__)
-    parser.add_argument("--model", type=models.argument, default="mlp", help="which classifier")
-    parser.add_argument(
-        "--samples", type=Path, default=data.SAMPLES, help="the digits, from generate_5k.py"
-    )
+    command.add_model(parser, "mlp")
+    command.add_samples(parser)
     parser.add_argument(
         "--count", type=command.positive_int, default=20, help="digits of each kind"
     )
-    parser.add_argument(
-        "--output",
-        type=Path,
-        help="the figure to write (default: img/noise_every_pair.png, for other models than the "
-        "MLP with the model's name added)",
-    )
+    command.add_output(parser, "the figure to write (default: see above)")
     args = parser.parse_args(argv)
-    other = "" if args.model == "mlp" else f"_{args.model}"
-    output = files.check_output(args.output or files.IMG / f"noise_every_pair{other}.png")
+    name = "noise_every_pair" + ("" if args.model == "mlp" else f"_{args.model}")
+    output = files.check_output(args.output or files.IMG / f"{name}.png")
     x, y, _ = data.load_samples(args.samples)
     model = models.load(args.model)
 
-    from method1_noise_optimization import attack
-
     right = models.classify(model, x) == y
-    kinds = [np.flatnonzero(right & (y == digit))[: args.count] for digit in range(10)]
-    for digit, kind in enumerate(kinds):
-        if len(kind) < args.count:
-            raise command.Failure(
-                f"{files.show(args.samples)} has {len(kind)} correctly classified {digit}s: "
-                + (f"choose --count {len(kind)} or " if len(kind) else "draw ")
-                + "a larger sample with `python common/generate_5k.py`"
-            )
-    chosen = np.repeat(np.concatenate(kinds), 9)
-    y_target = np.array([seen for digit in range(10) for _ in kinds[0] for seen in others(digit)])
-    noise = attack.find_noise(model, x[chosen], y_target, method="minimal", progress=True)
-    reached = attack.reached(model, x[chosen], noise, y_target)
-
-    size = np.where(reached, sizes(noise), np.nan)
-    means = np.full((10, 10), np.nan)
-    images = np.empty((10, 10, 28, 28))
-    for source in range(10):
-        images[source, source] = x[kinds[source][0]]
-        for seen in others(source):
-            pair = np.flatnonzero((y[chosen] == source) & (y_target == seen))
-            if reached[pair].any():
-                means[source, seen] = np.nanmean(size[pair])
-            images[source, seen] = x[chosen[pair[0]]] + noise[pair[0]]
+    x, y = x[right], y[right]
+    chosen = choose(y, args.count, files.show(args.samples))
+    # Each digit nine times in a row, once for every other digit.
+    x, y = np.repeat(x[chosen], 9, axis=0), np.repeat(y[chosen], 9)
+    y_target = (y + np.tile(np.arange(1, 10), len(chosen))) % 10
+    noise = attack.find_noise(model, x, y_target, method="minimal", progress=True)
+    reached = attack.reached(model, x, noise, y_target)
+    images, means = by_pair(x, y, y_target, noise, reached)
+    mean = attack.sizes(noise[reached]).mean() if reached.any() else np.nan
 
     title = (
         f"{models.title(args.model)}, the smallest noise (minimal) for every pair of digits: "
-        f"mean |r|₂ = {np.nanmean(size):.2f}"
+        f"mean |r|₂ = {mean:.2f}"
     )
     plots.save(draw(images, means, title), output)
 
@@ -115,11 +125,6 @@ def main(argv=None):
     print(f"reached the target {reached.mean():.2%} of {len(reached)}")
     print(f"wrote {files.show(output)}")
     return [output]
-
-
-def others(digit):
-    """The nine digits that are not this one."""
-    return [other for other in range(10) if other != digit]
 
 
 if __name__ == "__main__":

@@ -3,10 +3,10 @@
     minimise   c |r| + loss(x + r, t)   subject to   0 ≤ x + r ≤ 1
 
 with the L2 norm and the cross entropy, by box-constrained L-BFGS, and a line search on c.  The
-more the noise costs, the smaller it is, until it is so dear that the minimiser is no longer
-classified as t: wanted is the c at which this turns.  (The paper asks for "the minimum c > 0";
-taken by the letter that is any c close to zero, at which the noise is largest.  Written with the
-weight on the loss instead, as by Carlini & Wagner 2017, the minimum is what is meant.)
+more the noise costs, the smaller it gets, until it costs so much that the minimiser is no longer
+classified as t.  The search is for the c at which this happens.  (The paper asks for "the minimum
+c > 0".  Taken literally, that is any c close to zero, where the noise is largest; the minimum is
+meant for the weight on the loss instead, as Carlini & Wagner 2017 write it.)
 
 The box-constrained L-BFGS is a projected one, for a batch: pixels at a bound, whose gradient
 would push them out, are held; on the others the direction is that of the two-loop recursion
@@ -39,11 +39,11 @@ def find(model, x, y_target, *, max_steps, progress):
     low = np.full(len(x), C_RANGE[0], np.float32)
     high = np.full(len(x), C_RANGE[1], np.float32)
     best, steps = minimise(model, x, y_target, x, low, max_steps=max_steps)
-    # What has its class already needs no noise.
-    there = lead(logits(model, x), y_target).numpy() > LEAD
-    best[there] = x[there]
+    # An image that is classified as its target already needs no noise.
+    done = lead(logits(model, x), y_target).numpy() > LEAD
+    best[done] = x[done]
     size = np.linalg.norm(best - x, axis=1)
-    rows = np.flatnonzero(~there & (lead(logits(model, best), y_target).numpy() > LEAD))
+    rows = np.flatnonzero(~done & (lead(logits(model, best), y_target).numpy() > LEAD))
     for _ in range(ROUNDS):
         if not len(rows):
             break
@@ -77,13 +77,13 @@ def minimise(model, x, y_target, start, c, *, max_steps):
         if pairs is None:
             empty = tf.zeros((len(x), MEMORY, x.shape[1]))
             pairs = (empty, empty)
-        moved, pairs, taken, going = _steps(
+        moved, pairs, taken, active = _steps(
             model, x[rows], y_target[rows], p[rows], c[rows], pairs,
             tf.constant(min(STEPS_A_CALL, max_steps - steps.max())),
         )  # fmt: skip
         p[rows] = moved
         steps[rows] += taken.numpy()
-        keep = np.flatnonzero(going.numpy())
+        keep = np.flatnonzero(active.numpy())
         rows, pairs = rows[keep], tuple(tf.gather(pair, keep) for pair in pairs)
     return p, steps
 
@@ -101,7 +101,7 @@ def _steps(model, x, target, p, c, pairs, count):
     """`count` steps of projected L-BFGS; an image that is final stays where it is."""
     moves, changes = pairs
     value, gradient = _value_and_gradient(model, x, target, p, c)
-    going = tf.ones_like(target, tf.bool)
+    active = tf.ones_like(target, tf.bool)
     taken = tf.zeros_like(target)
     for _ in tf.range(count):
         free = ~(((p <= 0) & (gradient > 0)) | ((p >= 1) & (gradient < 0)))
@@ -112,25 +112,25 @@ def _steps(model, x, target, p, c, pairs, count):
         new_value, new_gradient = _value_and_gradient(model, x, target, new_p, c)
         enough = _enough(value, gradient, p, new_p, new_value)
         tries = 0
-        while tries < 12 and tf.reduce_any(going & ~enough):
+        while tries < 12 and tf.reduce_any(active & ~enough):
             tries += 1
             length = tf.where(enough, length, length / 3)
             new_p = tf.clip_by_value(p + length[:, tf.newaxis] * direction, 0, 1)
             new_value, new_gradient = _value_and_gradient(model, x, target, new_p, c)
             enough = _enough(value, gradient, p, new_p, new_value)
 
-        going &= enough
+        active &= enough
         falls = new_value < value
-        moved = going[:, tf.newaxis]
+        moved = active[:, tf.newaxis]
         moves = tf.concat([moves[:, 1:], tf.where(moved, new_p - p, 0)[:, tf.newaxis]], axis=1)
         changes = tf.concat(
             [changes[:, 1:], tf.where(moved, new_gradient - gradient, 0)[:, tf.newaxis]], axis=1
         )
-        taken += tf.cast(going, taken.dtype)
+        taken += tf.cast(active, taken.dtype)
         p, gradient = tf.where(moved, new_p, p), tf.where(moved, new_gradient, gradient)
-        value = tf.where(going, new_value, value)
-        going &= falls
-    return p, (moves, changes), taken, going
+        value = tf.where(active, new_value, value)
+        active &= falls
+    return p, (moves, changes), taken, active
 
 
 def _enough(value, gradient, p, new_p, new_value):

@@ -34,9 +34,9 @@ def find(model, x, y_target, *, regularization, learning_rate, max_steps, batch_
         )
         r[batch] = moved
         steps[batch] += taken.numpy()
-        going = ~reached.numpy() & (steps[batch] < max_steps)
-        progress(len(batch) - going.sum())
-        waiting = np.concatenate([batch[going], waiting[batch_size:]])
+        active = ~reached.numpy() & (steps[batch] < max_steps)
+        progress(len(batch) - active.sum())
+        waiting = np.concatenate([batch[active], waiting[batch_size:]])
     return np.clip(x + r, 0, 1), steps
 
 
@@ -56,9 +56,9 @@ def _steps(model, x, target, r, left, rate, regularization):
                 loss += tf.reduce_mean(r**2, axis=1)
         gradient = tape.gradient(loss, r)
         reached |= lead(z, target) > LEAD
-        going = ~reached & (taken < left)
+        active = ~reached & (taken < left)
         # Beyond ±1 a pixel is black or white anyway; ±2 says so and keeps r from overflowing.
         new_r = tf.clip_by_value(r - rate * gradient, -2, 2)
-        r = tf.where(going[:, tf.newaxis], new_r, r)
-        taken += tf.cast(going, taken.dtype)
+        r = tf.where(active[:, tf.newaxis], new_r, r)
+        taken += tf.cast(active, taken.dtype)
     return r, taken, reached

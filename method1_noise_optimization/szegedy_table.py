@@ -18,13 +18,11 @@ reads   common/mnist.npz, common/5k_samples.npz, common/weights/fc10.weights.h5,
 writes  nothing
 """
 
-from pathlib import Path
-
 import numpy as np
 
 from common import command, data, models
-from method1_noise_optimization.attack_mnist import random_targets
-from method1_noise_optimization.transfer import correctly_classified, size
+from method1_noise_optimization import attack
+from method1_noise_optimization.transferability import correctly_classified
 
 # Test error and average minimum distortion, Szegedy et al. (2014), table 1.
 PUBLISHED = {
@@ -36,23 +34,19 @@ PUBLISHED = {
 
 def distortion(model, x, targets, method):
     """Average distortion where the target was reached, and the share of images where it was."""
-    from method1_noise_optimization import attack
-
     noise = attack.find_noise(model, x, targets, method=method)
     reached = attack.reached(model, x, noise, targets)
-    return size(noise[reached]).mean() if reached.any() else np.nan, reached.mean()
+    return attack.distortions(noise[reached]).mean() if reached.any() else np.nan, reached.mean()
 
 
 def nearest(model, x, y):
     """Average distortion to the nearest of the nine other digits, by `minimal`."""
-    from method1_noise_optimization import attack
-
     least = np.full(len(x), np.inf)
     for shift in range(1, 10):
         targets = (y + shift) % 10
         noise = attack.find_noise(model, x, targets, method="minimal")
         reached = attack.reached(model, x, noise, targets)
-        least = np.where(reached, np.minimum(least, size(noise)), least)
+        least = np.where(reached, np.minimum(least, attack.distortions(noise)), least)
     return least[np.isfinite(least)].mean() if np.isfinite(least).any() else np.nan
 
 
@@ -61,10 +55,8 @@ def main(argv=None):
     parser.add_argument(
         "--count", type=command.positive_int, default=500, help="how many digits at most"
     )
-    parser.add_argument(
-        "--samples", type=Path, default=data.SAMPLES, help="the digits, from generate_5k.py"
-    )
-    parser.add_argument("--seed", type=command.seed, default=0, help="of the targets")
+    command.add_samples(parser)
+    command.add_seed(parser, "of the targets")
     args = parser.parse_args(argv)
     networks = {name: models.load(name) for name in PUBLISHED}
     x, y, _ = data.load_samples(args.samples)
@@ -75,7 +67,7 @@ def main(argv=None):
     x_test, y_test = data.load("test")
     for name, model in tqdm(networks.items(), disable=None, unit="network"):
         own_x, own_y = correctly_classified([model], x, y, args.count)
-        targets = random_targets(own_y, args.seed)
+        targets = attack.random_targets(own_y, args.seed)
         rows.append(
             (
                 name,

@@ -24,13 +24,14 @@ reads   common/mnist.npz, common/5k_samples.npz, common/weights/{softmax,mlp,cnn
 writes  img/transfer.png
 """
 
-from pathlib import Path
-
 import numpy as np
 
 from common import command, data, files, models, plots, training
-from common.command import Failure
-from method1_noise_optimization.attack_mnist import random_targets
+from method1_noise_optimization.transferability import (
+    correctly_classified,
+    noise_tables,
+    sign_table,
+)
 
 GAUSSIAN = "Gaussian noise"
 # Szegedy et al. (2014), table 4: error of each network (columns) on what was made for each (rows)
@@ -54,112 +55,6 @@ HALVES = {
 PUBLISHED_AGREEMENT = 0.846
 
 
-def size(noise):
-    """sqrt(mean(r**2)) of each image (n,): the distortion of Szegedy et al. (2014)."""
-    return np.sqrt(np.square(noise.reshape(len(noise), -1), dtype=np.float64).mean(axis=1))
-
-
-def amplified(x, noise, to, steps=40):
-    """clip(x + s * noise) with s, for each image, such that the noise has the size `to` in the end.
-
-    Clipping takes some of the noise away; the size grows with s all the same, so bisection finds
-    it.  An image whose noise cannot grow so far gets what there is.
-    """
-    low, high = np.zeros(len(x)), np.ones(len(x))
-
-    def moved(s):
-        return np.clip(x + s[:, np.newaxis, np.newaxis].astype(np.float32) * noise, 0, 1)
-
-    for _ in range(20):
-        small = size(moved(high) - x) < to
-        if not small.any():
-            break
-        high[small] *= 2
-    for _ in range(steps):
-        middle = (low + high) / 2
-        small = size(moved(middle) - x) < to
-        low, high = np.where(small, middle, low), np.where(small, high, middle)
-    return moved(high)
-
-
-def errors(networks, images, y):
-    """Error rates (sources, networks): `images` is a list of (n, 28, 28), `y` (n,) the labels."""
-    return np.array(
-        [[(models.classify(model, x) != y).mean() for model in networks] for x in images]
-    )
-
-
-def correctly_classified(networks, x, y, count):
-    """The first `count` digits that all networks classify correctly: (x, y)."""
-    right = np.all([models.classify(model, x) == y for model in networks], axis=0)
-    chosen = np.flatnonzero(right)[:count]
-    if not len(chosen):
-        raise Failure("no digit is classified correctly by all networks: train them again")
-    return x[chosen], y[chosen]
-
-
-def minimal_noise(networks, x, y, seed):
-    """The smallest noise found for each network, towards random targets: list of (n, 28, 28)."""
-    from tqdm import tqdm
-
-    from method1_noise_optimization import attack
-
-    targets = random_targets(y, seed)
-    return [
-        attack.find_noise(model, x, targets, method="minimal")
-        for model in tqdm(networks, disable=None, unit="network")
-    ]
-
-
-def noise_tables(networks, x, y, to, seed):
-    """The two tables of minimal noise, as found and amplified, each with its control.
-
-    Returns {"as found": …, "amplified": …} of (errors (networks + 1, networks), mean sizes
-    (networks + 1,), errors (networks,)): the last row is Gaussian noise of the networks' mean
-    size, and the last errors are those under Gaussian noise of that size that is not clipped.
-    """
-    noises = minimal_noise(networks, x, y, seed)
-    gaussian = np.random.default_rng(seed + 1).standard_normal(x.shape, np.float32)
-    found = np.mean([size(noise).mean() for noise in noises])
-    tables = {}
-    for kind, images in (
-        ("as found", [np.clip(x + noise, 0, 1) for noise in noises]),
-        ("amplified", [amplified(x, noise, to) for noise in noises]),
-    ):
-        scale = np.float32(found if kind == "as found" else to)
-        images.append(amplified(x, gaussian, scale))
-        sizes = np.array([size(image - x).mean() for image in images])
-        unclipped = errors(networks, [x + scale * gaussian], y)[0]
-        tables[kind] = errors(networks, images, y), sizes, unclipped
-    return tables
-
-
-def sign_table(networks, x, y, eps, seed):
-    """The table of the fast gradient sign, its control, and how often wrong answers agree.
-
-    Returns (errors, sizes) as in `noise_tables`, and agreement (networks, networks): of the
-    digits made for one network that it and another both get wrong, the share that they take for
-    the same digit.
-    """
-    from method2_fgsm import fgsm
-
-    images = [fgsm.fgsm(model, x, y, eps) for model in networks]
-    seen = np.array([[models.classify(model, image) for model in networks] for image in images])
-    wrong = seen != y
-    agreement = np.full((len(networks), len(networks)), np.nan)
-    for source in range(len(networks)):
-        for other in range(len(networks)):
-            both = wrong[source, source] & wrong[source, other]
-            if both.any():
-                same = seen[source, source] == seen[source, other]
-                agreement[source, other] = same[both].mean()
-    gaussian = np.random.default_rng(seed + 1).standard_normal(x.shape, np.float32)
-    mean_size = np.mean([size(image - x).mean() for image in images])
-    images.append(amplified(x, gaussian, mean_size))
-    sizes = np.array([size(image - x).mean() for image in images])
-    return errors(networks, images, y), sizes, agreement
-
-
 def train_halves(seed):
     """The networks of `HALVES`, trained on their halves of a shuffled training set."""
     order = np.random.default_rng(seed).permutation(60000)
@@ -177,8 +72,11 @@ def train_halves(seed):
     ]
 
 
-def heat_map(ax, table, rows, columns, title):
-    """Error rates in percent, as numbers on colours; the last row is the control."""
+def heat_map(ax, table, names, title):
+    """Error rates in percent, as numbers on colours; the last row is the control.
+
+    table (networks + 1, networks), names of the networks.
+    """
     drawn = ax.imshow(100 * table, cmap="Reds", vmin=0, vmax=100, aspect="auto")
     for row, line in enumerate(table):
         for column, error in enumerate(line):
@@ -187,16 +85,16 @@ def heat_map(ax, table, rows, columns, title):
             ax.text(
                 column, row, f"{100 * error:.{digits}f}", ha="center", va="center", color=colour
             )
-    ax.axhline(len(rows) - 1.5, color="white", linewidth=4)
-    ax.set_xticks(range(len(columns)), columns, fontsize=9)
-    ax.set_yticks(range(len(rows)), rows, fontsize=9)
+    ax.axhline(len(names) - 0.5, color="white", linewidth=4)
+    ax.set_xticks(range(len(names)), names, fontsize=9)
+    ax.set_yticks(range(len(table)), [*names, GAUSSIAN], fontsize=9)
     ax.set_title(title, fontsize=10)
     ax.grid(False)
     return drawn
 
 
 def draw(panels):
-    """The figure: two rows of heat maps, from (table, rows, columns, title) each."""
+    """The figure: two rows of heat maps, from (table, names, title) each."""
     fig = plots.figure(
         14,
         8,
@@ -213,12 +111,12 @@ def draw(panels):
     return fig
 
 
-def print_table(title, table, sizes, unclipped, rows, columns):
+def print_table(title, table, sizes, unclipped, names):
     """The errors with the sizes of the noise, and below them those of `unclipped` noise, if any."""
-    width = max(map(len, columns)) + 3
+    width = max(map(len, names)) + 3
     print(f"\n{title}")
-    print(f"{'made against':24}{'size':>7}" + "".join(f"{name:>{width}}" for name in columns))
-    for name, line, mean_size in zip(rows, table, sizes, strict=True):
+    print(f"{'made against':24}{'size':>7}" + "".join(f"{name:>{width}}" for name in names))
+    for name, line, mean_size in zip([*names, GAUSSIAN], table, sizes, strict=True):
         cells = "".join(f"{error:{width}.1%}" for error in line)
         print(f"{name:24}{mean_size:7.3f}{cells}")
     if unclipped is not None:
@@ -240,68 +138,46 @@ def main(argv=None):
     parser.add_argument(
         "--count", type=command.positive_int, default=1000, help="how many digits at most"
     )
-    parser.add_argument(
-        "--samples", type=Path, default=data.SAMPLES, help="the digits, from generate_5k.py"
-    )
-    parser.add_argument(
-        "--seed", type=command.seed, default=0, help="targets, Gaussian noise, halves, training"
-    )
-    parser.add_argument(
-        "--output", type=Path, default=files.IMG / "transfer.png", help="the figure to write"
-    )
+    command.add_samples(parser)
+    command.add_seed(parser, "targets, Gaussian noise, halves, training")
+    command.add_output(parser, "the figure to write", files.IMG / "transfer.png")
     args = parser.parse_args(argv)
     output = files.check_output(args.output)
     x, y, _ = data.load_samples(args.samples)
     networks = [models.load(name) for name in models.NAMES]
 
-    names = ["softmax", "MLP", "CNN"]
     own_x, own_y = correctly_classified(networks, x, y, args.count)
     sign, sign_sizes, agreement = sign_table(networks, own_x, own_y, args.eps, args.seed)
-    found = noise_tables(networks, own_x, own_y, args.size, args.seed)
-    rows = [*names, GAUSSIAN]
-
+    own = noise_tables(networks, own_x, own_y, args.size, args.seed)
     halves = train_halves(args.seed)
     half_x, half_y = correctly_classified(halves, x, y, args.count)
-    half_found = noise_tables(halves, half_x, half_y, args.size, args.seed)
-    half_names = list(HALVES)
-    half_rows = [*half_names, GAUSSIAN]
-    half_ticks = [name.replace(", ", "\n") for name in half_names]
+    half = noise_tables(halves, half_x, half_y, args.size, args.seed)
 
-    published = np.array(PUBLISHED["amplified"])
-    size_label = f"size {args.size:g}"
+    names, half_names = ["softmax", "MLP", "CNN"], list(HALVES)
+    ticks = [name.replace(", ", "\n") for name in half_names]
     panels = [
-        (sign, rows, names, f"fast gradient sign, ε = {args.eps:g}"),
-        (found["as found"][0], rows, names, "smallest noise, as found"),
-        (found["amplified"][0], rows, names, f"smallest noise, amplified to {size_label}"),
-        (
-            half_found["as found"][0],
-            [*half_ticks, GAUSSIAN],
-            half_ticks,
-            "disjoint halves, as found",
-        ),
-        (
-            half_found["amplified"][0],
-            [*half_ticks, GAUSSIAN],
-            half_ticks,
-            f"disjoint halves, amplified to {size_label}",
-        ),
-        (published, [*half_ticks, GAUSSIAN], half_ticks, "the same as published, amplified to 0.1"),
+        (sign, names, f"fast gradient sign, ε = {args.eps:g}"),
+        (own["as found"][0], names, "smallest noise, as found"),
+        (own["amplified"][0], names, f"smallest noise, amplified to size {args.size:g}"),
+        (half["as found"][0], ticks, "disjoint halves, as found"),
+        (half["amplified"][0], ticks, f"disjoint halves, amplified to size {args.size:g}"),
+        (np.array(PUBLISHED["amplified"]), ticks, "the same as published, amplified to 0.1"),
     ]
     plots.save(draw(panels), output)
 
     print(f"\n{len(own_x)} digits that all three models classify correctly")
-    print_table(f"fast gradient sign, eps {args.eps:g}", sign, sign_sizes, None, rows, names)
-    print_table("smallest noise, as found", *found["as found"], rows, names)
-    print_table("smallest noise, amplified", *found["amplified"], rows, names)
+    print_table(f"fast gradient sign, eps {args.eps:g}", sign, sign_sizes, None, names)
+    print_table("smallest noise, as found", *own["as found"], names)
+    print_table("smallest noise, amplified", *own["amplified"], names)
     print("\nfast gradient sign: wrong answers that agree, where both are wrong")
     for name, line in zip(names, agreement, strict=True):
         print(f"{name:24}{'':7}" + "".join(f"{share:10.1%}" for share in line))
     print(f"{'published: made against maxout, softmax agrees':49}{PUBLISHED_AGREEMENT:.1%}")
     print(f"\n{len(half_x)} digits that all three half-trained networks classify correctly")
     for kind, title in (("as found", "smallest noise, as found"), ("amplified", "amplified")):
-        print_table(title, *half_found[kind], half_rows, half_names)
+        print_table(title, *half[kind], half_names)
         print("published (all test digits, made against and shown to the same networks)")
-        for name, line in zip(half_rows, PUBLISHED[kind], strict=True):
+        for name, line in zip([*half_names, GAUSSIAN], PUBLISHED[kind], strict=True):
             print(f"{name:24}{'':7}" + "".join(f"{error:23.1%}" for error in line))
     print(f"wrote {files.show(output)}")
     return [output]

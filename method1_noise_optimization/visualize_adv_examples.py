@@ -11,13 +11,10 @@ writes  img/noise_{model}_{method}.png, for sgd without or with L1 regularisatio
         img/noise_{model}_sgd_none.png or img/noise_{model}_sgd_l1.png
 """
 
-from pathlib import Path
-
 import numpy as np
 
 from common import command, files, models, plots, results
-from method1_noise_optimization import settings
-from method1_noise_optimization.measures import sizes, summary
+from method1_noise_optimization.attack import METHODS, sizes, summary
 
 REMEDY = "run `python method1_noise_optimization/attack_mnist.py`"
 
@@ -26,25 +23,16 @@ def draw(found, chosen, rows, columns, title):
     """The figure: `rows` by `columns` triples of the chosen images."""
     columns, rows = plots.grid(len(chosen), columns, rows)
     fig = plots.figure(4.2 * columns, 1.75 * rows + 1.5, title)
-    axes = fig.subplots(rows, 3 * columns, squeeze=False)
-    for ax in axes.flat:
-        ax.set_visible(False)
-    noises = found["noises"][chosen]
+    groups = plots.groups(fig, len(chosen), columns, rows, 3)
+    keys = ("xs", "noises", "y_trues", "y_preds_adversarial")
+    x, noises, y, y_adv = (found[key][chosen] for key in keys)
     limit = np.abs(noises).max()
-    for place, image in enumerate(chosen):
-        row, column = divmod(place, columns)
-        original, adversarial, noise = axes[row, 3 * column : 3 * column + 3]
-        for ax in (original, adversarial, noise):
-            ax.set_visible(True)
-        plots.digit(original, found["xs"][image], f"Orig: {found['y_trues'][image]}")
-        plots.digit(
-            adversarial,
-            found["xs"][image] + found["noises"][image],
-            f"New: {found['y_preds_adversarial'][image]}",
-        )
-        size = sizes(noises[place : place + 1])[0]
-        drawn = plots.noise(noise, noises[place], limit, f"|r|₂ = {size:.2f}")
-    bar = fig.colorbar(drawn, ax=axes, location="bottom", shrink=0.4, aspect=35, pad=0.02)
+    for i, (original, adversarial, noise) in enumerate(groups):
+        plots.digit(original, x[i], f"Orig: {y[i]}")
+        plots.digit(adversarial, x[i] + noises[i], f"New: {y_adv[i]}")
+        size = sizes(noises[i : i + 1])[0]
+        drawn = plots.noise(noise, noises[i], limit, f"|r|₂ = {size:.2f}")
+    bar = fig.colorbar(drawn, ax=fig.axes, location="bottom", shrink=0.4, aspect=35, pad=0.02)
     bar.set_label("noise r (pixel units)")
     return fig
 
@@ -54,25 +42,20 @@ def main(argv=None):
     parser.add_argument(
         "results",
         nargs="?",
-        type=Path,
+        type=command.path,
         default=files.ROOT / "method1_noise_optimization" / "results_mlp_sgd_l2.npz",
         help="the result file",
     )
     parser.add_argument("--rows", type=command.positive_int, default=5, help="digits down")
     parser.add_argument("--columns", type=command.positive_int, default=3, help="digits across")
-    parser.add_argument("--seed", type=command.seed, default=0, help="which digits")
-    parser.add_argument(
-        "--output",
-        type=Path,
-        help="the figure to write (default: img/noise_{model}_{method}.png, "
-        "for sgd without or with L1 regularisation with _none or _l1 added)",
-    )
+    command.add_seed(parser, "which digits")
+    command.add_output(parser, "the figure to write (default: see above)")
     args = parser.parse_args(argv)
 
     found = results.load(args.results, remedy=REMEDY)
     model, method = (found["config"].get(name) for name in ("model", "method"))
     known = isinstance(model, str) and models.known(model)
-    if not known or method not in settings.METHODS or "y_targets" not in found:
+    if not known or method not in METHODS or "y_targets" not in found:
         raise command.Failure(
             f"{files.show(args.results)} does not hold results of method 1: {REMEDY}"
         )

@@ -35,8 +35,8 @@ def fgsm(model, x, y, eps, *, targeted=False, batch_size=1000):
 
     x: float32 (n, ...) in [0, 1].  y: integers (n,).  eps: from 0 to 1, in pixel units.
     Returns x_adv: float32, the shape of x, in [0, 1] and within eps of x.
-    Raises ValueError when eps is not in [0, 1], for a batch_size below 1, pixels outside [0, 1]
-    or not numbers, and labels that do not match the images or the model.
+    Raises ValueError when eps is not in [0, 1], for a batch_size below 1, for what
+    `common/contract.py` refuses, and where logits or gradients are not finite.
     """
     contract.pixel_size("eps", eps)
     contract.positive("batch_size", batch_size, whole=True)
@@ -47,6 +47,7 @@ def fgsm(model, x, y, eps, *, targeted=False, batch_size=1000):
         batch = slice(start, start + batch_size)
         step = fused_sign_step if is_linear(model) and batch.stop <= len(x) else sign_step
         x_adv[batch] = step(model, x[batch], y[batch], eps).numpy()
+        contract.finite(x_adv[batch], "logits or gradients")
     return x_adv
 
 
@@ -54,8 +55,8 @@ def gradient_signs(model, x, y, *, batch_size=1000):
     """sign(∇ₓ J(x, y)) of any number of images, a batch at a time.
 
     x: float32 (n, ...) in [0, 1].  y: integers (n,).  Returns float32 like x, of -1, 0 and 1.
-    Raises ValueError for a batch_size below 1, pixels outside [0, 1] or not numbers, and labels
-    that do not match the images or the model.
+    Raises ValueError for a batch_size below 1, for what `common/contract.py` refuses, and where
+    logits or gradients are not finite.
     """
     contract.positive("batch_size", batch_size, whole=True)
     x, y = contract.checked(model, x, y)
@@ -63,6 +64,7 @@ def gradient_signs(model, x, y, *, batch_size=1000):
     for start in range(0, len(x), batch_size):
         batch = slice(start, start + batch_size)
         sign[batch] = gradient_sign(model, x[batch], y[batch]).numpy()
+    contract.finite(sign, "logits or gradients")
     return sign
 
 
@@ -77,7 +79,9 @@ def sign_and_logits(model, x, y):
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(x)
         logits = model(x, training=False)
-    return tf.sign(tape.gradient(logits, x, output_gradients=ascent(logits, y))), logits
+    gradient = tape.gradient(logits, x, output_gradients=ascent(logits, y))
+    # The sign, and NaN where the gradient is infinite.
+    return tf.math.divide_no_nan(gradient, tf.abs(gradient)), logits
 
 
 def ascent(logits, y):
@@ -89,7 +93,10 @@ def ascent(logits, y):
     p_y - 1, rounds to zero, and the sign loses the label that it should lead away from.
     """
     is_label, others = label_and_others(logits, y)
-    return tf.nn.softmax(others) - tf.cast(is_label, logits.dtype)
+    direction = tf.nn.softmax(others) - tf.cast(is_label, logits.dtype)
+    # Where a logit is not finite, neither is what an attack makes of it.
+    finite = tf.reduce_all(tf.math.is_finite(logits), axis=-1, keepdims=True)
+    return tf.where(finite, direction, np.nan)
 
 
 def label_and_others(logits, y):

@@ -57,9 +57,11 @@ def pgd(model, x, y, eps, *, steps=40, step_size=None, seed=0, batch_size=1000):
         x_adv[batch] = np.clip(x[batch] + noise, 0, 1)
         for _ in range(steps):
             moved, logits = projected_step(model, x[batch], x_adv[batch], y[batch], box, step_size)
+            contract.finite(logits.numpy(), "logits or gradients")
             right = logits.numpy().argmax(axis=1) == y[batch]
             batch = batch[right]
             if not len(batch):
                 break
             x_adv[batch] = moved.numpy()[right]
+    contract.finite(x_adv, "logits or gradients")
     return x_adv

@@ -64,6 +64,7 @@ def smallest_eps(
     for start in range(0, len(x), batch_size):
         batch = slice(start, start + batch_size)
         sign = gradient_sign(model, x[batch], y_target[batch]).numpy()
+        contract.finite(sign, "logits or gradients")
         line = x[batch], sign, y_target[batch]
         first = _first_on_grid(model, line, grid, confidence, batch_size)
         low = grid[np.maximum(first - 1, 0)]
@@ -116,6 +117,7 @@ def _reached(model, x, sign, y_target, confidence, eps):
     eps = tf.reshape(eps, [n, k] + [1] * len(pixels))
     moved = tf.clip_by_value(x[:, tf.newaxis] - eps * sign[:, tf.newaxis], 0, 1)
     logits = model(tf.reshape(moved, [n * k, *pixels]), training=False)
+    logits = tf.cast(logits, x.dtype)
     is_target, others = label_and_others(logits, tf.repeat(y_target, k))
     own = tf.reduce_sum(tf.where(is_target, logits, 0), axis=1)
     lead = own - tf.reduce_max(others, axis=1)

@@ -20,17 +20,11 @@ def draw(saved, chosen, rows, columns, title):
     """The figure: `rows` by `columns` pairs (original | adversarial) of the chosen images."""
     columns, rows = plots.grid(len(chosen), columns, rows)
     fig = plots.figure(2.9 * columns, 1.75 * rows + 0.9, title)
-    axes = fig.subplots(rows, 2 * columns, squeeze=False)
-    for ax in axes.flat:
-        ax.set_visible(False)
-    for place, image in enumerate(chosen):
-        row, column = divmod(place, columns)
-        pair = axes[row, 2 * column : 2 * column + 2]
-        for ax in pair:
-            ax.set_visible(True)
-        label, prediction = saved["y_trues"][image], saved["y_preds_adversarial"][image]
-        plots.digit(pair[0], saved["xs"][image], "original")
-        plots.digit(pair[1], saved["xs"][image] + saved["noises"][image], f"{label} → {prediction}")
+    pairs = plots.groups(fig, len(chosen), columns, rows, 2)
+    for image, (original, adversarial) in zip(chosen, pairs, strict=True):
+        plots.digit(original, saved["xs"][image], "original")
+        label, seen = saved["y_trues"][image], saved["y_preds_adversarial"][image]
+        plots.digit(adversarial, saved["xs"][image] + saved["noises"][image], f"{label} → {seen}")
     return fig
 
 

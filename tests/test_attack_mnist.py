@@ -6,12 +6,13 @@ import pytest
 from common import data, files, generate_5k, models, results
 from common.command import Failure
 from method1_noise_optimization import (
+    attack,
     attack_mnist,
     compare_methods,
     every_pair,
     visualize_adv_examples,
 )
-from method1_noise_optimization.measures import sizes, summary
+from method1_noise_optimization.attack import sizes, summary
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -47,7 +48,7 @@ def test_what_is_saved_are_hits_on_correctly_classified_digits(trained, tmp_path
 def test_random_targets_are_all_other_digits_with_the_same_chance():
     y = np.repeat(np.arange(10), 900)
     counts = np.zeros((10, 10), int)
-    np.add.at(counts, (y, attack_mnist.random_targets(y, 0)), 1)
+    np.add.at(counts, (y, attack.random_targets(y, 0)), 1)
     assert not np.diag(counts).any()
     assert counts[~np.eye(10, dtype=bool)].min() > 60
 

@@ -18,10 +18,10 @@ from hypothesis import given, note, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from common import models
+from common import contract, models
 from common.box_projection import project
 from method1_noise_optimization import attack, lbfgs
-from method1_noise_optimization.settings import METHODS, REGULARIZATIONS
+from method1_noise_optimization.attack import METHODS, REGULARIZATIONS
 from method2_fgsm import fgsm, pgd
 from method2_fgsm import smallest_eps as search
 from method2_fgsm.smallest_eps import LEAD, smallest_eps
@@ -316,11 +316,22 @@ ATTACKS = {
 }
 
 
-@pytest.mark.parametrize("name", ATTACKS)
+def flawed(flaw, place):
+    """The network "colour" with three images and labels, one of which is not as it should be."""
+    x, y = np.full((3, 6, 4, 3), 0.5, np.float32), np.array([0, 1, 2])
+    return network("colour"), *FLAWS[flaw](x, y, place)
+
+
 @pytest.mark.parametrize("flaw", FLAWS)
 @SETTINGS
 @given(place=st.integers(0, 1000))
-def test_what_is_no_image_or_no_label_is_refused(name, flaw, place):
-    x, y = np.full((3, 6, 4, 3), 0.5, np.float32), np.array([0, 1, 2])
-    with pytest.raises(ValueError, match=r"images|labels|targets"):
-        ATTACKS[name](network("colour"), *FLAWS[flaw](x, y, place))
+def test_what_is_no_image_or_no_label_is_refused(flaw, place):
+    with pytest.raises(ValueError, match=r"images|labels"):
+        contract.checked(*flawed(flaw, place))
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_every_attack_refuses_it(name):
+    for flaw in ("a pixel above 1", "a label beyond the classes"):
+        with pytest.raises(ValueError, match=r"images|labels|targets"):
+            ATTACKS[name](*flawed(flaw, 0))

@@ -10,8 +10,7 @@ import pytest
 from PIL import Image
 
 from common import results
-from common.imagenet import efficientnet_lite0, labels, networks
-from method2_fgsm import imnet_fast_gradient
+from common.imagenet import efficientnet_lite0, labels, networks, rows
 
 
 class Executed:
@@ -182,10 +181,9 @@ def test_the_list_of_classes(refuses, place, monkeypatch, make, culprit):
 
 def tampered_row(column, value):
     def tamper(folder):
-        row = dict.fromkeys(imnet_fast_gradient.streamed_results.COLUMNS[1:], "1") | {column: value}
+        row = dict.fromkeys(rows.COLUMNS[1:], "1") | {column: value}
         (folder / "out.partial.csv").write_text(
-            ",".join(imnet_fast_gradient.streamed_results.COLUMNS)
-            + f"\ngrey.png,{','.join(row.values())}\n"
+            ",".join(rows.COLUMNS) + f"\ngrey.png,{','.join(row.values())}\n"
         )
 
     return tamper

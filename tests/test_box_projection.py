@@ -64,14 +64,6 @@ def test_float32_is_as_good_as_float32_can_be():
     np.testing.assert_allclose(p, exact, atol=2e-4)
 
 
-def test_one_constraint_away_from_the_box_is_the_textbook_formula():
-    rng = np.random.default_rng(1)
-    c, a = rng.uniform(0.4, 0.6, (5, 1, 30)), rng.normal(size=(5, 1, 30))
-    b = (a * c).sum(axis=2) + 0.1
-    p, _, _ = solve(c[:, 0], a, b)
-    np.testing.assert_allclose(p, (c + 0.1 * a / (a**2).sum(2, keepdims=True))[:, 0], atol=1e-12)
-
-
 def test_a_point_that_satisfies_everything_is_left_alone():
     c, A, _ = problems(5, 20, 3)
     p, mu, dual = solve(c, A, np.einsum("nmd,nd->nm", A, c) - 1)

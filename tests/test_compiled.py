@@ -7,7 +7,7 @@ import keras
 import numpy as np
 
 from common.compiled import compiled
-from method1_noise_optimization import attack, settings
+from method1_noise_optimization import attack
 from method2_fgsm import fgsm, pgd
 from method2_fgsm.smallest_eps import smallest_eps
 
@@ -41,7 +41,7 @@ def test_no_attack_holds_on_to_the_weights_of_a_model_that_is_gone():
         fgsm.fgsm(model, x, y, 0.1)
         smallest_eps(model, x, y + 1)
         pgd.pgd(model, x, y, eps=0.1, steps=2)
-        for method in settings.METHODS:
+        for method in attack.METHODS:
             attack.find_noise(model, x, y + 1, method=method, max_steps=2)
         weights += [weakref.ref(variable.value.handle) for variable in model.variables]
     del model

@@ -16,7 +16,7 @@ import pytest
 import common
 from common import cluster, command, data, engine, files, results
 from common.command import Failure
-from method1_noise_optimization import attack_mnist
+from method1_noise_optimization import attack, attack_mnist
 from method2_fgsm import imnet_fast_gradient, mnist_fast_gradient
 
 # What workers are given: they import this module.
@@ -191,7 +191,7 @@ def test_digits_come_out_the_same_on_workers(trained, address, tmp_path):
     np.savez(tmp_path / "samples.npz", images=x, labels=y, indices=indices)
     monkeypatch = pytest.MonkeyPatch()
     monkeypatch.setattr(mnist_fast_gradient, "BATCH", 30)
-    monkeypatch.setitem(attack_mnist.settings.BATCH_SIZE, "minimal", 30)
+    monkeypatch.setitem(attack.BATCH_SIZE, "minimal", 30)
     method1 = (attack_mnist.main, "--method", "minimal", "--max-steps", "5")
     for main, *options in (method1, (mnist_fast_gradient.main, "--target", "3")):
         written = []

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize
 
-from common import generate_5k, models
+from common import generate_5k
 from logreg_softmax import exact
 from method1_noise_optimization import attack
-from method1_noise_optimization.measures import sizes
+from method1_noise_optimization.attack import sizes
 from method2_fgsm import fgsm
 from method2_fgsm.smallest_eps import smallest_eps
 
@@ -128,12 +128,9 @@ def test_the_script_measures_the_methods_and_draws_the_figure(trained, tmp_path,
     written = exact.main(["--limit", "30", "--output", str(tmp_path / "exact.png")])
     assert written[0].read_bytes().startswith(b"\x89PNG")
     out = capsys.readouterr().out
-    for words in ("duality gap", "exact optimum", "sgd", "lbfgs", "minimal", "fgsm", "W_6 - W_2"):
-        assert words in out
     # The pattern is an ascent direction of z_6 - z_2 for every image at once.
     table = re.findall(r"^0\.\d +([\d.]+)% +([\d.]+)%$", out, re.M)
     seen, left = np.array(table, float).T
     assert (np.diff(seen) >= 0).all()
     assert (seen <= left).all()
     assert seen[-1] > 95
-    assert models.weights_path("softmax").exists()

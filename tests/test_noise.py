@@ -6,8 +6,8 @@ import pytest
 from scipy.optimize import minimize
 
 from common import models
-from method1_noise_optimization import attack, lbfgs, settings
-from method1_noise_optimization.measures import sizes
+from method1_noise_optimization import attack, lbfgs
+from method1_noise_optimization.attack import sizes
 
 
 @pytest.fixture
@@ -29,11 +29,12 @@ def stubborn():
     return model
 
 
-@pytest.mark.parametrize("name", models.NAMES)
-@pytest.mark.parametrize("method", settings.METHODS)
+@pytest.mark.parametrize(
+    ("name", "method"),
+    [(name, method) for name in ("softmax", "mlp") for method in attack.METHODS]
+    + [("cnn", "sgd"), ("cnn", "minimal")],  # lbfgs there is the same at a hundred times the cost
+)
 def test_every_noise_reaches_its_target_inside_the_box(trained, few, name, method):
-    if (name, method) == ("cnn", "lbfgs"):
-        pytest.skip("the same code as for the MLP, at a hundred times the cost")
     x, y_target = few(trained[name], 24)
     # The CNN of the tests has seen little: gradient descent creeps on it.
     noise = attack.find_noise(trained[name], x, y_target, method=method, learning_rate=0.05)
@@ -49,7 +50,7 @@ def test_minimal_is_smaller_than_lbfgs_is_smaller_than_sgd(trained, few):
     x, y_target = few(trained["mlp"], 60)
     mean = {
         method: sizes(attack.find_noise(trained["mlp"], x, y_target, method=method)).mean()
-        for method in settings.METHODS
+        for method in attack.METHODS
     }
     assert mean["minimal"] < mean["lbfgs"] < mean["sgd"]
 
@@ -129,7 +130,7 @@ def test_less_than_the_minimal_noise_is_not_enough(trained, few):
         assert not attack.reached(trained[name], x, 0.99 * noise, y_target).any()
 
 
-@pytest.mark.parametrize("method", settings.METHODS)
+@pytest.mark.parametrize("method", attack.METHODS)
 def test_order_and_batch_size_change_nothing_but_rounding(trained, few, method):
     model = trained["softmax"]
     x, y_target = few(model, 30)
@@ -143,7 +144,7 @@ def test_order_and_batch_size_change_nothing_but_rounding(trained, few, method):
         np.testing.assert_allclose(noise[order], other, atol=1e-4)
 
 
-@pytest.mark.parametrize("method", settings.METHODS)
+@pytest.mark.parametrize("method", attack.METHODS)
 def test_a_target_out_of_reach_ends_and_is_told(stubborn, few, method):
     x, y_target = (
         np.random.default_rng(0).random((5, 28, 28), np.float32),
@@ -154,35 +155,8 @@ def test_a_target_out_of_reach_ends_and_is_told(stubborn, few, method):
     np.testing.assert_array_equal(
         attack.reached(stubborn, x, noise, y_target), [True, False, False, False, True]
     )
-    assert steps.max() <= settings.MAX_STEPS[method]
+    assert steps.max() <= attack.MAX_STEPS[method]
     np.testing.assert_allclose(noise[[0, 4]], 0, atol=1e-6)
-
-
-@pytest.mark.parametrize("method", settings.METHODS)
-def test_an_image_that_has_its_class_already_needs_no_noise(trained, few, method):
-    x, _ = few(trained["mlp"], 5)
-    seen = models.classify(trained["mlp"], x)
-    noise = attack.find_noise(trained["mlp"], x, seen, method=method)
-    np.testing.assert_allclose(noise, 0, atol=1e-6)
-
-
-@pytest.mark.parametrize("method", settings.METHODS)
-def test_other_image_shapes_and_class_counts_work(method):
-    keras.utils.set_random_seed(0)
-    model = keras.Sequential(
-        [keras.Input((6, 5, 3)), keras.layers.Flatten(), keras.layers.Dense(3)]
-    )
-    x = np.random.default_rng(0).random((7, 6, 5, 3), np.float32)
-    y_target = (models.predict(model, x).argmax(axis=1) + 1) % 3
-    noise = attack.find_noise(model, x, y_target, method=method, learning_rate=0.1)
-    assert noise.shape == x.shape
-    assert attack.reached(model, x, noise, y_target).all()
-
-
-@pytest.mark.parametrize("method", settings.METHODS)
-def test_no_images_are_no_trouble(stubborn, method):
-    noise = attack.find_noise(stubborn, np.zeros((0, 28, 28)), np.zeros(0, int), method=method)
-    assert noise.shape == (0, 28, 28)
 
 
 def test_a_learning_rate_at_which_the_noise_diverges_still_ends_in_the_box():
@@ -235,16 +209,8 @@ def test_minimal_settles_where_linear_pieces_meet():
         ({"max_steps": 2.5}, "max_steps"),
         ({"batch_size": -1}, "batch_size"),
         ({"batch_size": 2.5}, "batch_size"),
-        ({"x": np.zeros((2, 28, 27))}, "images are"),
-        ({"x": np.full((2, 28, 28), 1.5)}, "outside"),
-        ({"x": np.full((2, 28, 28), np.nan)}, "outside"),
-        ({"y_target": np.array([1])}, "targets are"),
-        ({"y_target": np.array([1.0, 2.0])}, "targets are"),
-        ({"y_target": np.array([1, 10])}, "from 0 to 9"),
-        ({"y_target": np.array([-1, 1])}, "from 0 to 9"),
     ],
 )
 def test_what_does_not_fit_is_refused(stubborn, changes, message):
-    arguments = {"x": np.zeros((2, 28, 28)), "y_target": np.array([1, 2]), **changes}
     with pytest.raises(ValueError, match=message):
-        attack.find_noise(stubborn, arguments.pop("x"), arguments.pop("y_target"), **arguments)
+        attack.find_noise(stubborn, np.zeros((2, 28, 28)), np.array([1, 2]), **changes)

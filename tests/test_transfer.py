@@ -2,13 +2,14 @@
 
 import re
 
+import keras
 import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from common import data, files, generate_5k, models, train_mnist, training
+from common import data, generate_5k, models, train_mnist, training
 from common.command import Failure
-from method1_noise_optimization import attack, attack_mnist, szegedy_table, transfer
+from method1_noise_optimization import attack, szegedy_table, transfer, transferability
 from method2_fgsm import fgsm
 
 NOISE_SIZE = 0.1
@@ -18,7 +19,9 @@ NOISE_SIZE = 0.1
 def shallow(trained, digits):
     """Two of the models, and 25 digits that both classify correctly."""
     networks = [trained["softmax"], trained["mlp"]]
-    return networks, *transfer.correctly_classified(networks, *(part[:200] for part in digits), 25)
+    return networks, *transferability.correctly_classified(
+        networks, *(part[:200] for part in digits), 25
+    )
 
 
 def test_the_chosen_digits_are_the_first_that_all_get_right(shallow, digits):
@@ -32,57 +35,45 @@ def test_the_chosen_digits_are_the_first_that_all_get_right(shallow, digits):
     np.testing.assert_array_equal(y, digits[1][expected[:25]])
 
 
-def test_the_size_of_a_noise_is_its_root_mean_square():
-    noise = np.zeros((2, 28, 28), np.float32)
-    noise[0] = 0.3
-    noise[1, 0, 0] = 1
-    np.testing.assert_allclose(transfer.size(noise), [0.3, 1 / 28], rtol=1e-6)
-
-
 def test_amplified_noise_has_the_size_asked_for_and_the_same_direction(digits):
     x = digits[0][:20]
     noise = 0.01 * np.random.default_rng(0).standard_normal(x.shape, np.float32)
-    images = transfer.amplified(x, noise, NOISE_SIZE)
+    images = transferability.amplified(x, noise, NOISE_SIZE)
     assert images.min() >= 0
     assert images.max() <= 1
-    np.testing.assert_allclose(transfer.size(images - x), NOISE_SIZE, rtol=1e-4)
+    np.testing.assert_allclose(attack.distortions(images - x), NOISE_SIZE, rtol=1e-4)
     free = (images > 0) & (images < 1)
     assert (np.sign(images - x) == np.sign(noise))[free].all()
-    # It shrinks as well as it grows.
-    np.testing.assert_allclose(
-        transfer.size(transfer.amplified(x, noise, 0.001) - x), 0.001, rtol=1e-3
-    )
-
-
-def test_noise_that_cannot_grow_so_far_gives_what_there_is():
-    x = np.full((1, 28, 28), 0.99, np.float32)
-    images = transfer.amplified(x, np.ones_like(x), 0.5)
-    np.testing.assert_array_equal(images, 1)
+    # It shrinks as well as it grows, as far as the box allows.
+    small = transferability.amplified(x, noise, 0.001)
+    np.testing.assert_allclose(attack.distortions(small - x), 0.001, rtol=1e-3)
+    bright = np.full_like(x, 0.99)
+    np.testing.assert_array_equal(transferability.amplified(bright, bright, 0.5), 1)
 
 
 def test_the_diagonal_is_the_attacks_own_success(shallow):
     networks, x, y = shallow
-    table, sizes, agreement = transfer.sign_table(networks, x, y, 0.1, 0)
+    table, sizes, agreement = transferability.sign_table(networks, x, y, 0.1, 0)
     assert table.shape == (3, 2)
     for number, model in enumerate(networks):
         x_adv = fgsm.fgsm(model, x, y, 0.1)
         for other, shown in enumerate(networks):
             assert table[number, other] == (models.classify(shown, x_adv) != y).mean()
-        assert sizes[number] == pytest.approx(transfer.size(x_adv - x).mean())
+        assert sizes[number] == pytest.approx(attack.distortions(x_adv - x).mean())
     np.testing.assert_allclose(np.diag(agreement), 1)
     assert ((agreement >= 0) & (agreement <= 1)).all()
 
 
 def test_minimal_noise_fools_its_own_network_and_gaussian_noise_does_far_less(shallow):
     networks, x, y = shallow
-    tables = transfer.noise_tables(networks, x, y, NOISE_SIZE, 0)
-    targets = attack_mnist.random_targets(y, 0)
+    tables = transferability.noise_tables(networks, x, y, NOISE_SIZE, 0)
+    targets = attack.random_targets(y, 0)
     found, sizes, _ = tables["as found"]
     for number, model in enumerate(networks):
         noise = attack.find_noise(model, x, targets, method="minimal")
         own = attack.classify(model, x, noise) != y
         assert found[number, number] == own.mean() == 1
-        assert sizes[number] == pytest.approx(transfer.size(noise).mean(), rel=1e-4)
+        assert sizes[number] == pytest.approx(attack.distortions(noise).mean(), rel=1e-4)
     amplified, sizes, unclipped = tables["amplified"]
     np.testing.assert_allclose(sizes, NOISE_SIZE, rtol=1e-3)
     assert amplified[:2].min() > 2 * amplified[2].max()
@@ -139,15 +130,11 @@ def test_transfer_draws_and_reports_the_same_again(
 def test_networks_of_the_paper_are_trained_and_measured(few_digits, capsys):
     for hidden in ([], ["100", "100"], ["200", "200"]):
         train_mnist.main(["--hidden", *hidden, "--epochs", "8", "--batch-size", "50"])
-    assert (files.WEIGHTS / "fc100-100-10_sigmoid.weights.h5").exists()
     capsys.readouterr()
     assert szegedy_table.main(["--count", "4"]) == []
     lines = capsys.readouterr().out.splitlines()[-3:]
-    assert [line.split()[0].rstrip(",") for line in lines] == [
-        "FC10",
-        "FC100-100-10",
-        "FC200-200-10",
-    ]
+    names = [line.split()[0].rstrip(",") for line in lines]
+    assert names == ["FC10", "FC100-100-10", "FC200-200-10"]
     for line in lines:
         lbfgs, minimal, nearest = (float(number) for number in re.findall(r"0\.\d{4}", line))
         assert nearest <= minimal <= 1.02 * lbfgs
@@ -155,8 +142,6 @@ def test_networks_of_the_paper_are_trained_and_measured(few_digits, capsys):
 
 def test_weight_decay_is_the_sum_of_squares_over_the_units():
     """Without a gradient of the data's, a step of gradient descent shows the decay alone."""
-    import keras
-
     model = training.fit(
         "fc30-10_sigmoid",
         lambda steps: keras.optimizers.SGD(1e-12),
@@ -169,8 +154,3 @@ def test_weight_decay_is_the_sum_of_squares_over_the_units():
     first, second = (layer.kernel.numpy() for layer in model.layers[1:])
     expected = 3 * np.sum(first**2) / 30 + 5 * np.sum(second**2) / 10
     np.testing.assert_allclose(sum(float(loss) for loss in model.losses), expected, rtol=1e-5)
-
-
-def test_the_papers_weight_decay_is_the_default():
-    assert training.published_decay([]) == (1e-4,)
-    assert training.published_decay([100, 100]) == (1e-5, 1e-5, 1e-6)

@@ -112,7 +112,7 @@ def cleverhans_attack(model):
 
 def measure(name, model, x, y, t, *, reference=None, twice=False):
     """One row of the table: |r|_2, success and seconds, beside ours on the same digits."""
-    from method1_noise_optimization.measures import sizes
+    from method1_noise_optimization.attack import sizes
 
     seconds = []
     for _ in range(2 if twice else 1):
