@@ -99,7 +99,7 @@ def test_methods_import_from_common_and_themselves_only():
             "reproduce.py",
             "compare_methods.py",
             "exact.py",
-            "transfer.py",
+            "transferability.py",
         ):
             continue
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
