@@ -294,6 +294,7 @@ def test_ctrl_c_and_a_kill_leave_no_process_and_lose_nothing(whole, tmp_path):
 
     process = start(output, "--resume", rows=6)
     process.kill()
+    process.communicate()
     assert not left(process)
     imnet_fast_gradient.main(["--batch-size", "1", "--output", str(output), "--resume"])
     same(output, whole)

@@ -116,7 +116,7 @@ def main(argv=None):
         images, few = folder / "photographs", folder / "few"
         write_photographs(images, args.count)
         # Two batches for each of two workers.
-        write_photographs(few, 4 * BATCH)
+        write_photographs(few, min(args.count, 4 * BATCH))
         print(f"{args.count} photographs, EfficientNet-Lite0, a core for each worker")
         print("workers   photographs a second")
         measured = {}
