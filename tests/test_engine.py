@@ -186,10 +186,9 @@ def test_other_versions_on_the_workers_are_one_line(address, monkeypatch):
 
 
 @pytest.mark.slow
-def test_digits_come_out_the_same_on_workers(trained, address, tmp_path):
+def test_digits_come_out_the_same_on_workers(trained, address, tmp_path, monkeypatch):
     x, y, indices = data.draw_samples(80, 0)
     np.savez(tmp_path / "samples.npz", images=x, labels=y, indices=indices)
-    monkeypatch = pytest.MonkeyPatch()
     monkeypatch.setattr(mnist_fast_gradient, "BATCH", 30)
     monkeypatch.setitem(attack.BATCH_SIZE, "minimal", 30)
     method1 = (attack_mnist.main, "--method", "minimal", "--max-steps", "5")
@@ -201,7 +200,6 @@ def test_digits_come_out_the_same_on_workers(trained, address, tmp_path):
             main([*options, *samples, *where, "--output", str(output)])
             written.append(output.read_bytes())
         assert written[0] == written[1]
-    monkeypatch.undo()
 
 
 @pytest.fixture(scope="module")
