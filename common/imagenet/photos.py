@@ -4,7 +4,8 @@ A photograph becomes a square of the network's side (224 pixels) in this way: it
 upright as its EXIF orientation says, transparency is laid over white, grey becomes RGB, the
 shorter side is scaled to the square's side (bicubic, with antialiasing), and the middle is cut
 out.  A large JPEG is decoded at a half, quarter or eighth of its size when that leaves at least
-twice the side.  Of an animation the first picture counts.  Colour profiles are not applied.
+twice the side.  Of an animation or a file of several pages the first picture counts.  Colour
+profiles are not applied.
 
 A picture that has the square's size already goes through unchanged, so what the attack saves as
 PNG is read back pixel for pixel.
@@ -12,24 +13,64 @@ PNG is read back pixel for pixel.
 
 import os
 import stat
+import threading
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 
 import numpy as np
 from PIL import Image
 
+from common import files
+from common.command import Failure
 from common.engine import cores
 
-FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP")
-# Beyond this a file counts as a decompression bomb: a quarter of a gigabyte as RGB.
-MAX_PIXELS = 90_000_000
-# Pictures decoded at a time: each may hold a quarter of a gigabyte.
-DECODERS = 4
-# The text that goes with a folder of photographs is not reported as a broken photograph.
-NO_PHOTO = "README.md"
+# How Pillow and people call a format.  Older versions of Pillow lack some of them.
+FORMATS = {
+    "JPEG": "JPEG",
+    "PNG": "PNG",
+    "BMP": "BMP",
+    "GIF": "GIF",
+    "WEBP": "WebP",
+    "AVIF": "AVIF",
+    "TIFF": "TIFF",
+    "JPEG2000": "JPEG 2000",
+}
+Image.init()
+READABLE = tuple(name for name in FORMATS if name in Image.OPEN)
 
-# What matters of Pillow's warnings (huge, broken EXIF) `read` sees itself, and knows the file.
+# Beyond this, what is to be decoded counts as a decompression bomb: a quarter of a gigabyte as RGB.
+MAX_PIXELS = 90_000_000
+# Pillow's own limit would refuse a JPEG of which only an eighth is decoded; `decode` looks itself.
+Image.MAX_IMAGE_PIXELS = None
+# What Pillow warns of (broken EXIF, say) is no news: `decode` knows the file and sees it itself.
 warnings.filterwarnings("ignore", module=r"PIL\.")
+
+# So many photographs are decoded side by side at most, and of those above this size one at a time.
+DECODERS = 4
+LARGE_PIXELS = 12_000_000
+_one_large = threading.Lock()
+
+# Of a camera's raw file, which often passes for a TIFF, Pillow would show the thumbnail.
+RAW = (".3fr", ".arw", ".cr2", ".dng", ".erf", ".iiq", ".kdc", ".nef", ".nrw", ".pef", ".rwl")
+# The first kind of an ISO media file: HEIC, from iPhones, is one of these.
+HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+
+# What lies beside photographs and is none, in lower case; so does all that begins with a dot.
+DROPPINGS = frozenset(
+    {
+        "readme.md",  # the text that goes with a folder of photographs
+        *("thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini"),  # Windows
+        *("$recycle.bin", "recycler", "system volume information"),
+        *("icon\r", "__macosx", "network trash folder", "temporary items"),  # macOS
+        "lost+found",  # Linux
+        *("@eadir", "@tmp", "#recycle", "#snapshot"),  # Synology
+        *("@recycle", "@recently-snapshot", "@__thumb"),  # QNAP
+        *("picasa.ini", "zbthumbnail.info", "digikam4.db", "thumbnails-digikam.db"),
+    }
+)
+# Of photo managers: edits and catalogues that lie beside the photographs.
+SIDECARS = (".xmp", ".aae", ".thm", ".pp3", ".dop", ".lrcat", ".lrdata")
 
 ORIENTATION_TAG = 0x0112
 UPRIGHT = {
@@ -47,12 +88,41 @@ class Unreadable(Exception):
     """A file that is no photograph we can read; the message says why, in a few words."""
 
 
+def find(paths, report):
+    """Return (folder, names): where the photographs lie, and which files are to be tried.
+
+    paths: one or more files and folders.  A folder stands for all the files below it, in the
+    order of `walk`; a file that is named counts, whatever its name.  `folder` is the deepest one
+    that holds all of them: the folder itself where one is given.  `names` lead from there, with
+    "/" between their parts, each once.  `report(name, reason)` is called for folders that cannot
+    be opened.  Raises `Failure` for a path that leads nowhere.
+    """
+    paths = [os.path.abspath(path) for path in paths]
+    for path in paths:
+        if not os.path.exists(path):
+            raise Failure(f"{files.show(path)} not found: name a photograph or a folder of them")
+    folder = os.path.commonpath(
+        [path if os.path.isdir(path) else os.path.dirname(path) for path in paths]
+    )
+    names = {}  # a dict keeps the order
+    for path in paths:
+        start = os.path.relpath(path, folder).replace(os.sep, "/")
+        if os.path.isdir(path):
+            start = "" if start == "." else f"{start}/"
+            below = walk(path, lambda name, reason, start=start: report(start + name, reason))
+            names |= dict.fromkeys(start + name for name in below)
+        else:
+            names[start] = None
+    return folder, list(names)
+
+
 def walk(folder, report):
     """Yield every file below `folder` by its path from there, with "/" between its parts.
 
     Sorted by name, folder by folder.  Linked folders are followed, but no folder is entered
     twice, so a loop of links ends.  `report(path, reason)` is called for folders that cannot
-    be opened.  README.md is passed over.
+    be opened.  Passed over are hidden files and folders, README.md, and what operating systems,
+    photo managers and network storage leave beside photographs.
     """
     root = os.path.realpath(folder)
     entered = set()
@@ -75,50 +145,23 @@ def walk(folder, report):
             report(path or ".", error.strerror or str(error))
             continue
         for entry in found:
-            if entry.name != NO_PHOTO:
+            if not _is_dropping(entry.name):
                 below = f"{path}/{entry.name}" if path else entry.name
                 # os.path.isdir, since entry.is_dir raises where a link leads to itself
                 waiting.append((below, os.path.isdir(entry.path), entry.is_symlink()))
 
 
+def _is_dropping(name):
+    name = name.lower()
+    return name.startswith(".") or name in DROPPINGS or name.endswith(SIDECARS)
+
+
 def read(path, side):
     """One photograph as uint8 (side, side, 3), cut as described above.
 
-    Raises `Unreadable` for whatever cannot be shown: no image, another format, truncated, empty,
-    more than `MAX_PIXELS`.
+    Raises `Unreadable` as `decode` does.
     """
-    try:
-        status = os.stat(path)
-        if not stat.S_ISREG(status.st_mode):
-            raise Unreadable("not a regular file")
-        if not status.st_size:
-            raise Unreadable("empty file")
-        with Image.open(path, formats=FORMATS) as image:
-            width, height = image.size
-            if width * height > MAX_PIXELS:
-                raise Unreadable(f"huge: {width} x {height} pixels")
-            return _square(image, side)
-    except Unreadable:
-        raise
-    except Image.UnidentifiedImageError:
-        raise Unreadable("not a JPEG, PNG, BMP, GIF or WebP image") from None
-    except Image.DecompressionBombError:
-        raise Unreadable(f"huge: more than {MAX_PIXELS} pixels") from None
-    except Exception as error:  # a hostile file can make a decoder raise anything
-        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        raise Unreadable(" ".join(reason.split())) from error
-
-
-def _square(image, side):
-    """The middle of an opened image, upright, as uint8 (side, side, 3)."""
-    image.draft(None, (2 * side, 2 * side))
-    image.load()
-    if image.mode.startswith("I"):  # 16 bits a pixel
-        image = Image.fromarray((np.asarray(image).astype(np.int32) >> 8).astype(np.uint8))
-    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    image, orientation = image.convert("RGB"), _orientation(image)
+    image, orientation = decode(path, 2 * side)
     width, height = image.size
     short = min(width, height)
     left, top = (width - short) / 2, (height - short) / 2
@@ -126,9 +169,60 @@ def _square(image, side):
     square = image.resize(
         (side, side), Image.Resampling.BICUBIC, box=(left, top, left + short, top + short)
     )
-    if orientation in UPRIGHT:
-        square = square.transpose(UPRIGHT[orientation])
-    return np.asarray(square)
+    return np.asarray(turned(square, orientation))
+
+
+def decode(path, least):
+    """A picture file as a Pillow image in RGB, and the EXIF orientation for `turned`.
+
+    least: a JPEG may come at a half, quarter or eighth of its size, if both sides stay at least
+    so many pixels.  Raises `Unreadable` for whatever cannot be shown: no image, another format,
+    truncated, empty, or more than `MAX_PIXELS` to decode.
+    """
+    try:
+        status = os.stat(path)
+        if not stat.S_ISREG(status.st_mode):
+            raise Unreadable("not a regular file")
+        if not status.st_size:
+            raise Unreadable("empty file")
+        if os.fsdecode(path).lower().endswith(RAW):
+            raise Unreadable("a camera's raw file: convert it to JPEG or TIFF")
+        with Image.open(path, formats=READABLE) as image:
+            width, height = image.size
+            image.draft(None, (least, least))
+            # Of a progressive JPEG the decoder holds all coefficients, whatever it hands over.
+            if not image.info.get("progressive"):
+                width, height = image.size
+            if width * height > MAX_PIXELS:
+                raise Unreadable(f"huge: {width} x {height} pixels")
+            with _one_large if width * height > LARGE_PIXELS else nullcontext():
+                image.load()
+                # First, because the images made from this one lack its EXIF block.
+                orientation = _orientation(image)
+                return _rgb(image), orientation
+    except Unreadable:
+        raise
+    except Image.UnidentifiedImageError:
+        raise Unreadable(_unidentified(path)) from None
+    except Exception as error:  # a hostile file can make a decoder raise anything
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise Unreadable(" ".join(reason.split())) from error
+
+
+def turned(image, orientation):
+    """A Pillow image turned upright, as its EXIF orientation (1 to 8, or None) says."""
+    return image.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else image
+
+
+def _rgb(image):
+    if image.mode == "F":
+        raise Unreadable("its pixels are floating-point numbers of unknown range")
+    if image.mode.startswith("I"):  # 16 bits a pixel
+        image = Image.fromarray((np.asarray(image).astype(np.int32) >> 8).astype(np.uint8))
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert("RGB")
 
 
 def _orientation(image):
@@ -136,6 +230,21 @@ def _orientation(image):
         return image.getexif().get(ORIENTATION_TAG)
     except Exception:  # a photograph with a broken EXIF block is still a photograph
         return None
+
+
+def _unidentified(path):
+    """Why Pillow does not know a file, and what to do about it."""
+    with open(path, "rb") as file:
+        start = file.read(12)
+    if start[4:8] == b"ftyp" and start[8:] in HEIC:
+        return (
+            "a HEIC photograph, which Pillow cannot read: convert it to JPEG (`heif-convert`, "
+            "`magick`, or macOS's `sips -s format jpeg`)"
+        )
+    if start[4:8] == b"ftyp" and start[8:] in (b"avif", b"avis"):
+        return "an AVIF image, which this Pillow cannot read: install Pillow 11.3 or newer"
+    *names, last = (FORMATS[name] for name in READABLE)
+    return f"not a {', '.join(names)} or {last} image"
 
 
 def save(path, image):
