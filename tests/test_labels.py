@@ -73,3 +73,51 @@ def test_other_folders_tell_nothing(name):
 def test_what_is_no_single_class_is_refused_with_a_way_out(text, hint):
     with pytest.raises(Failure, match=hint):
         labels.index_of(text)
+
+
+NAMES = ["2024/388/a.jpg", "n01443537/b.jpg", "panda/c.jpg", "d.JPEG"]
+
+
+def test_nothing_is_known_of_photographs_unless_asked_for():
+    assert labels.of_photographs(None, "x", NAMES) == [None] * 4
+
+
+def test_folders_tell_the_class_of_what_lies_in_them(tmp_path):
+    assert labels.of_photographs("folders", tmp_path / "7", NAMES) == [388, 1, None, 7]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a.jpg 388\nb.jpg 1\nd.JPEG 7\nelsewhere.jpg 9\n",
+        "2024/388/a.jpg, giant panda\r\n\r\nb.jpg, GOLDFISH\r\nd.JPEG, cock\r\n",
+        "ImageId,PredictionString\na,n02510455 85 1 499 272\nb,n01443537\nd,n01514668 1 2 3 4\n",
+        "\ufefffile name\tclass\na.jpg\tgiant_panda\nb.jpg\t001\nd.JPEG\t7\n",
+    ],
+)
+def test_a_list_tells_the_class_of_each_file(tmp_path, text):
+    (tmp_path / "list.txt").write_text(text, encoding="utf-8", newline="")
+    assert labels.of_photographs(tmp_path / "list.txt", tmp_path, NAMES) == [388, 1, None, 7]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a.jpg, 1\nb.jpg, gold fish\n", "line 2: 'gold fish' is not an ImageNet class"),
+        ("a.jpg\n", "line 1: '' is not an ImageNet class"),
+        ("a.jpg 1\na.jpg 2\n", "line 2: a.jpg has another class"),
+        ("x.jpg 1\n", "names none of the 4 photographs"),
+        ("", "names none of the 4 photographs"),
+        ("\xff\0\x01\n", "line 1"),
+    ],
+)
+def test_a_list_that_makes_no_sense_is_refused_with_its_line(tmp_path, text, message):
+    (tmp_path / "list.txt").write_bytes(text.encode("latin-1"))
+    with pytest.raises(Failure, match=message):
+        labels.of_photographs(tmp_path / "list.txt", tmp_path, NAMES)
+
+
+def test_a_list_that_is_not_there_is_named(tmp_path):
+    for path in (tmp_path / "absent.txt", tmp_path):
+        with pytest.raises(Failure, match="file name, class"):
+            labels.of_photographs(path, tmp_path, NAMES)
