@@ -4,6 +4,7 @@ Images come as float32 in [0, 1] with shape (n, 28, 28), labels as int64 with sh
 """
 
 import hashlib
+import sys
 
 import numpy as np
 
@@ -95,36 +96,52 @@ def draw_samples(count, seed):
     return x[indices], y[indices], indices.astype(np.int64)
 
 
-def load_samples(path=None):
-    """Read a sample file, common/5k_samples.npz by default.
+def load_samples(path=None, limit=None):
+    """Read a sample file, common/5k_samples.npz by default, or the first `limit` of its digits.
 
-    Returns (images, labels, indices) as in `draw_samples`.
+    Returns (images, labels, indices) as in `draw_samples`; `indices` is None where the file has
+    none, since not every digit is one of MNIST's.  Images may also lie in the file as uint8, from
+    0 to 255, and labels as integers of any size.  White paper gets a warning on stderr.
 
     Raises `Failure` when the file is missing, broken or holds anything but such arrays.
     """
     path = SAMPLES if path is None else path
     shown = files.show(path)
-    again = "make it with `python common/generate_5k.py`"
-    arrays = files.read_npz(
-        path,
-        ("images", "labels", "indices"),
-        holds="an .npz of images, labels and indices",
-        remedy=again,
-    )
-    images, labels, indices = arrays.values()
-    if images.dtype != np.float32 or images.ndim != 3 or images.shape[1:] != (28, 28):
+    again = "make it with `python common/generate_5k.py`, or of your own with common/my_digits.py"
+    arrays = files.read_npz(path, holds="an .npz of images and labels", remedy=again)
+    missing = {"images", "labels"} - arrays.keys()
+    if missing:
+        raise Failure(f"{shown} holds no {' and no '.join(sorted(missing))}: {again}")
+    images, labels, indices = (arrays.get(name) for name in ("images", "labels", "indices"))
+    if images.dtype not in (np.float32, np.uint8) or images.shape[1:] != (SIDE, SIDE):
         raise Failure(
-            f"{shown}: images are {images.dtype} {images.shape}, not float32 (n, 28, 28); {again}"
+            f"{shown}: images are {images.dtype} {images.shape}, "
+            f"not float32 or uint8 (n, {SIDE}, {SIDE}); {again}"
         )
+    if images.dtype == np.uint8:
+        images = images.astype(np.float32) / np.float32(255)
     # Written so that NaN fails too.
     if not (images.size and images.min() >= 0 and images.max() <= 1):
         raise Failure(f"{shown}: images are not one or more with pixels in [0, 1]; {again}")
     for name, array, end in (("labels", labels, CLASSES), ("indices", indices, 10000)):
-        if array.dtype != np.int64 or array.shape != images.shape[:1]:
+        if array is None:
+            continue
+        if not np.issubdtype(array.dtype, np.integer) or array.shape != images.shape[:1]:
             raise Failure(
                 f"{shown}: {name} are {array.dtype} {array.shape}, "
-                f"not int64 {images.shape[:1]}; {again}"
+                f"not integers {images.shape[:1]}; {again}"
             )
         if array.min() < 0 or array.max() >= end:
             raise Failure(f"{shown}: {name} are not all from 0 to {end - 1}; {again}")
-    return images, labels, indices
+    inside = np.zeros((SIDE, SIDE), bool)
+    inside[1:-1, 1:-1] = True
+    white = int((images[:, ~inside].mean(axis=1) > 0.5).sum())
+    if white:
+        print(
+            f"warning: {shown}: {white} of {len(images)} images have a bright edge: a digit is "
+            "white on black here, so invert them (1 - images)",
+            file=sys.stderr,
+        )
+    rows = slice(limit)
+    own = None if indices is None else indices[rows].astype(np.int64)
+    return images[rows], labels[rows].astype(np.int64), own

@@ -141,6 +141,7 @@ def test_more_samples_than_digits_are_refused():
         ("labels", np.array([1.0, 2.0, 3.0])),
         ("indices", np.array([-1, 2, 3])),
         ("indices", np.array([1, 2, 10000])),
+        ("labels", np.array([-1, 2, 3], np.int8)),
     ],
 )
 def test_other_samples_are_refused(tmp_path, name, array):
@@ -151,6 +152,37 @@ def test_other_samples_are_refused(tmp_path, name, array):
     np.savez(path, **{**arrays, name: array})
     with pytest.raises(Failure, match=rf"s\.npz: {name} are"):
         data.load_samples(path)
+
+
+@pytest.mark.parametrize("missing", ["images", "labels"])
+def test_samples_without_images_or_labels_are_refused(tmp_path, missing):
+    arrays = {"images": np.zeros((3, 28, 28), np.float32), "labels": np.array([1, 2, 3])}
+    arrays.pop(missing)
+    np.savez(tmp_path / "s.npz", **arrays)
+    with pytest.raises(Failure, match=f"holds no {missing}"):
+        data.load_samples(tmp_path / "s.npz")
+
+
+def test_samples_of_ones_own_need_no_indices_and_may_be_bytes(tmp_path, digits, capsys):
+    x, y = digits[0][:5], digits[1][:5]
+    whole = (x * 255).round().astype(np.uint8)
+    np.savez(tmp_path / "s.npz", images=whole, labels=y.astype(np.uint8))
+    images, labels, indices = data.load_samples(tmp_path / "s.npz", limit=4)
+    np.testing.assert_array_equal(images, x[:4])
+    assert images.dtype == np.float32
+    np.testing.assert_array_equal(labels, y[:4])
+    assert labels.dtype == np.int64
+    assert indices is None
+    assert capsys.readouterr().err == ""
+
+
+def test_white_paper_is_warned_of(tmp_path, digits, capsys):
+    x = digits[0][:5].copy()
+    x[:2] = 1 - x[:2]
+    np.savez(tmp_path / "s.npz", images=x, labels=digits[1][:5])
+    np.testing.assert_array_equal(data.load_samples(tmp_path / "s.npz")[0], x)
+    (warning,) = capsys.readouterr().err.splitlines()
+    assert "2 of 5 images have a bright edge" in warning
 
 
 def test_absent_samples_name_the_script_that_makes_them(tmp_path):

@@ -1,0 +1,199 @@
+"""A picture of one handwritten digit, made into what MNIST's digits are.
+
+LeCun et al. (1998, section III.A) scaled each digit's ink to fit 20 x 20 pixels with its aspect
+ratio kept, which made it grey by antialiasing, and put its centre of mass into the middle of
+28 x 28.  Before that comes what their scanner spared them: the light on the paper is uneven, the
+pen has a colour, the picture is larger and its strokes are thinner.
+"""
+
+import re
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageFilter
+
+from common.imagenet import photos
+from common.imagenet.photos import Unreadable
+
+SIDE, BOX, MIDDLE = 28, 20, 14
+# A picture is worked on at no more than this (pixels), and a digit at this before it is made small.
+LARGEST, LARGE = 700, 200
+# Of the range from black to white: less than that is a mark on the paper, not ink.
+CONTRAST = 0.1
+# Pixels of 20: of MNIST's strokes, nine of ten are wider.
+STROKE = 2.1
+# A digit is at most so many times as wide as it is high: MNIST's widest is 2.
+WIDEST = 2.0
+BLANK = "blank, or nothing stands out from an even paper"
+
+
+def label_of(path):
+    """The digit that a file's name begins with, alone ("2.png") or set off ("2_second.jpg").
+
+    Raises `Unreadable` where there is none.
+    """
+    found = re.match(r"([0-9])(?![0-9A-Za-z])", Path(path).stem)
+    if not found:
+        raise Unreadable("its name does not begin with its digit, as 2.png does: give --label")
+    return int(found[1])
+
+
+def read(path):
+    """A picture file as uint8 (height, width, 3), upright, no side longer than `LARGEST`.
+
+    Raises `Unreadable` as `photos.decode` does.
+    """
+    image, orientation = photos.decode(path, LARGEST)
+    image.thumbnail((LARGEST, LARGEST), Image.Resampling.BICUBIC)
+    return np.asarray(photos.turned(image, orientation))
+
+
+def like_mnist(picture):
+    """One digit as MNIST has them: float32 (28, 28) in [0, 1], white ink on black.
+
+    picture: uint8 (height, width, 3), dark on light or light on dark.  Raises `Unreadable` for a
+    blank picture and for one with several digits.
+    """
+    ink, full = _ink(picture)
+    kept = _one_digit(ink > full / 2)
+    # A gentle threshold: the edge of a stroke stays grey.
+    grey = np.where(kept, ((ink - 0.3 * full) / (0.5 * full)).clip(0, 1), 0)
+    large = _scaled(grey, LARGE)
+    large = _scaled(_thickened(large), BOX)
+    mass = large / large.sum()
+    corner = [
+        round(MIDDLE - (mass.sum(axis=1 - axis) * np.arange(large.shape[axis])).sum())
+        for axis in (0, 1)
+    ]
+    # Not even a lopsided digit may leave the image.
+    top, left = (min(max(at, 0), SIDE - size) for at, size in zip(corner, large.shape, strict=True))
+    image = np.zeros((SIDE, SIDE), np.float32)
+    image[top : top + large.shape[0], left : left + large.shape[1]] = large / large.max()
+    return image
+
+
+def _ink(picture):
+    """How far each pixel lies from the paper towards the ink: (h, w), and a stroke's typical value.
+
+    The paper is the smooth surface, quadratic in each colour, that most of the picture is close
+    to: so shadows go, and it does not matter which of the two is darker, or what colour they have.
+    """
+    radius = 0.7 * max(picture.shape) / LARGEST
+    blurred = Image.fromarray(picture).filter(ImageFilter.GaussianBlur(radius))
+    colours = np.asarray(blurred, np.float64) / 255
+    small = np.asarray(blurred.resize(_within(picture.shape, 60), Image.Resampling.BOX)) / 255
+    terms = _quadratic(*small.shape[:2])
+    values = small.reshape(-1, 3)
+    close = np.full(len(values), True)
+    for _ in range(15):  # least trimmed squares
+        near = terms[close].T
+        surface = np.linalg.lstsq(near @ near.T, near @ values[close], rcond=None)[0]
+        distance = np.linalg.norm(values - terms @ surface, axis=1)
+        close = distance <= np.quantile(distance, 0.5)
+    away = colours - (_quadratic(*colours.shape[:2]) @ surface).reshape(colours.shape)
+    distance = np.linalg.norm(away, axis=2)
+    strokes = distance >= distance.max() / 2
+    direction = away[strokes].mean(axis=0)
+    length = np.linalg.norm(direction)
+    if length < 1e-6:
+        raise Unreadable(BLANK)
+    ink = away @ (direction / length)
+    # The standard deviation of the paper's grain, by the third of all pixels closest to it.
+    full, grain = np.median(ink[strokes]), np.quantile(np.abs(ink), 1 / 3) / 0.431
+    # Grey has the same value in three colours: its distance is √3 times that.
+    if full < max(CONTRAST * 3**0.5, 6 * grain):
+        raise Unreadable(BLANK)
+    return ink, full
+
+
+def _within(shape, most):
+    """The (width, height) of a picture scaled down so that no side is longer than `most`."""
+    height, width = shape[:2]
+    scale = min(1, most / max(height, width))
+    return max(1, round(width * scale)), max(1, round(height * scale))
+
+
+def _quadratic(height, width):
+    """1, x, y, x², xy and y² at each pixel: (height * width, 6)."""
+    y, x = (array.ravel() for array in np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j])
+    return np.stack([np.ones_like(x), x, y, x * x, x * y, y * y], axis=1)
+
+
+def _one_digit(mask):
+    """The part of a mask of ink, bool (h, w), that is the digit, with some room around it.
+
+    Specks and what the picture's edge cuts off are left out; the parts of one digit may lie a
+    little apart, as the bar of a 5.
+    """
+    cell = -(-max(mask.shape) // LARGE)
+    padded = np.pad(mask, [(0, -size % cell) for size in mask.shape])
+    cells = padded.reshape(padded.shape[0] // cell, cell, -1, cell).any(axis=(1, 3))
+    parts = _parts(cells)
+    most = max(len(part) for part in parts)
+    parts = [part for part in parts if len(part) > most / 50]
+    ends = np.array(cells.shape) - 1
+    inside = [part for part in parts if part.min() > 0 and (part < ends).all()]
+    main = max(inside or parts, key=len)
+    size = np.ptp(main, axis=0).max() + 1
+    if size < max(cells.shape) / 33:
+        raise Unreadable("blank, but for specks")
+
+    kept = np.zeros_like(cells)
+    for part in parts:
+        gap = np.maximum(part.min(axis=0) - main.max(axis=0), main.min(axis=0) - part.max(axis=0))
+        high, wide = np.ptp(part, axis=0) + 1
+        apart = gap.max() > 0.15 * size
+        beside = gap[1] > 0 and high > 0.6 * size
+        if part is main or not (apart or beside):
+            kept[tuple(part.T)] = True
+        elif max(high, wide) > 0.4 * size and any(part is other for other in inside):
+            raise Unreadable("several digits: cut the picture down to one")
+    rows, columns = (np.flatnonzero(kept.any(axis=axis)) for axis in (1, 0))
+    if np.ptp(columns) + 1 > WIDEST * (np.ptp(rows) + 1):
+        raise Unreadable("wider than any digit: cut the picture down to one, upright")
+    room = Image.fromarray(kept).convert("L").filter(ImageFilter.MaxFilter(3))
+    room = np.asarray(room).repeat(cell, axis=0).repeat(cell, axis=1) > 0
+    return room[: mask.shape[0], : mask.shape[1]]
+
+
+def _parts(cells):
+    """The connected parts of a mask, diagonals included: arrays (k, 2) of rows and columns."""
+    left = set(zip(*np.nonzero(cells), strict=True))
+    parts = []
+    while left:
+        waiting, part = [left.pop()], []
+        while waiting:
+            row, column = waiting.pop()
+            part.append((row, column))
+            around = {(row + i, column + j) for i in (-1, 0, 1) for j in (-1, 0, 1)} & left
+            left -= around
+            waiting.extend(around)
+        parts.append(np.array(part))
+    return parts
+
+
+def _scaled(grey, side):
+    """The ink of an image, cut out and scaled so that its longer side has `side` pixels."""
+    ink = grey > 0.2 * grey.max()
+    rows, columns = (np.flatnonzero(ink.any(axis=axis)) for axis in (1, 0))
+    cut = grey[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].astype(np.float32)
+    scale = side / max(cut.shape)
+    width, height = (max(1, round(size * scale)) for size in cut.shape[::-1])
+    scaled = Image.fromarray(cut).resize((width, height), Image.Resampling.BILINEAR)
+    return np.asarray(scaled)
+
+
+def _thickened(large):
+    """Strokes thinner than `STROKE` made that wide, or scaling would make them faint."""
+    ink = np.pad(large > 0.5, 1)
+    core = ink.copy()
+    for axis in (0, 1):
+        for shift in (-1, 1):
+            core &= np.roll(ink, shift, axis)
+    # Half of the outline is as long as the stroke.
+    width = 2 * ink.sum() / (ink & ~core).sum()
+    missing = round((STROKE * LARGE / BOX - width) / 2)
+    if missing <= 0:
+        return large
+    padded = Image.fromarray((np.pad(large, missing) * 255).astype(np.uint8))
+    return np.asarray(padded.filter(ImageFilter.MaxFilter(2 * missing + 1)), np.float32) / 255

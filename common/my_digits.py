@@ -1,0 +1,149 @@
+"""Your own handwriting, made into digits like MNIST's, which every attack then takes.
+
+    python common/my_digits.py 2.png 7_second.jpg 5.jpg
+    python common/my_digits.py IMG_4711.jpg --label 7 --output seven.npz
+    python common/my_digits.py
+
+Photographs or drawings of digits, one digit a picture: any pen, paper and colour, dark on light
+or light on dark.  The label is the digit with which the file's name begins, or that of --label.
+A digit is cut out, scaled into 20 x 20 pixels and centred by its mass in 28 x 28, as MNIST's were
+(common/handwriting.py says how exactly).  A picture without a digit, or with several, is left
+out with a line that says why.  Without pictures, the script draws ten digits of its own.
+
+Every script with --samples takes the file that this one writes:
+
+    python method2_fgsm/mnist_fast_gradient.py --samples common/my_samples.npz
+
+reads   the pictures, common/weights/{softmax,mlp,cnn}.weights.h5
+writes  common/my_samples.npz: images float32 (n, 28, 28) in [0, 1], labels int64 (n,)
+        img/my_digits.png: before, after, and what the three models say
+"""
+
+import sys
+
+import numpy as np
+
+from common import command, files, models, plots
+from common.command import Failure
+
+SAMPLES = files.COMMON / "my_samples.npz"
+DRAWN = 20  # digits in the figure at most
+
+
+def read(paths, label):
+    """The digits of picture files: (names, pictures, images, labels), four lists.
+
+    label: that of all of them, or None for what their names say.  What is no digit is left out,
+    with a line on stderr.  Raises `Failure` where none is left.
+    """
+    from common import handwriting
+
+    found, reasons = [], []
+    for path in paths:
+        try:
+            y = handwriting.label_of(path) if label is None else label
+            picture = handwriting.read(path)
+            found.append((path.name, picture, handwriting.like_mnist(picture), y))
+        except handwriting.Unreadable as reason:
+            reasons.append(f"{files.show(path)}: {reason}")
+    if not found:
+        more = f" (and {len(reasons) - 1} more)" if len(reasons) > 1 else ""
+        raise Failure(f"no digit in {reasons[0]}{more}")
+    for reason in reasons:
+        print(f"left out: {command.one_line(reason)}", file=sys.stderr)
+    return tuple(zip(*found, strict=True))
+
+
+def draw(pictures, images, probabilities, title):
+    """The figure: rows of up to five digits, the picture above and the 28 x 28 pixels below.
+
+    probabilities: those of each model by its name, (n, 10).
+    """
+    columns, bands = plots.grid(len(images), 5, DRAWN // 5)
+    fig = plots.figure(2.5 * columns + 0.4, 5.6 * bands + 0.6, title)
+    axes = fig.subplots(2 * bands, columns, squeeze=False)
+    for ax in axes.flat:
+        ax.set_visible(False)
+    for i in range(min(len(images), DRAWN)):
+        band, column = divmod(i, columns)
+        before, after = axes[2 * band : 2 * band + 2, column]
+        for ax in (before, after):
+            ax.set_visible(True)
+        plots.photo(before, reduced(pictures[i]))
+        lines = [f"{models.title(name)}: {said(p[i])}" for name, p in probabilities.items()]
+        plots.digit(after, images[i], "\n".join(lines))
+    return fig
+
+
+def reduced(picture, most=150):
+    """A picture (height, width, 3), uint8, as float in [0, 1] with no side longer than `most`."""
+    from PIL import Image
+
+    image = Image.fromarray(picture)
+    image.thumbnail((most, most), Image.Resampling.BOX)
+    return np.asarray(image) / 255
+
+
+def said(probabilities):
+    """The likeliest digit and how likely it is, as text."""
+    return f"{probabilities.argmax()} ({probabilities.max():.0%})"
+
+
+def main(argv=None):
+    parser = command.Parser(__doc__)
+    parser.add_argument(
+        "pictures",
+        nargs="*",
+        type=command.path,
+        metavar="PICTURE",
+        help="a photograph or drawing of one digit (default: ten that the script draws)",
+    )
+    parser.add_argument(
+        "--label", type=command.digit, help="the digit on all of them (default: the names say it)"
+    )
+    command.add_output(parser, "the .npz file to write", SAMPLES)
+    parser.add_argument(
+        "--figure", type=command.path, help="the figure to write (default: img/my_digits.png)"
+    )
+    args = parser.parse_args(argv)
+    if args.label is not None and not args.pictures:
+        parser.error("--label needs a PICTURE")
+    figure = args.figure or files.IMG / "my_digits.png"
+    for path in (args.output, figure):
+        files.check_output(path)
+
+    if args.pictures:
+        names, pictures, images, labels = read(args.pictures, args.label)
+    else:
+        from common import drawn_digits, handwriting
+
+        pictures = drawn_digits.ten()
+        images = [handwriting.like_mnist(picture) for picture in pictures]
+        labels = range(10)
+        names = [f"drawn {label}" for label in labels]
+    images, labels = np.stack(images), np.array(labels, np.int64)
+    probabilities = {
+        name: models.softmax(models.predict(models.load(name), images)) for name in models.NAMES
+    }
+
+    title = "handwritten digits, the same as MNIST would have them, and what the models see"
+    plots.save(draw(pictures, images, probabilities, title), figure)
+    # Through an open file, because NumPy would add .npz to another suffix.
+    with files.replacing(args.output) as temporary, open(temporary, "wb") as file:
+        np.savez_compressed(file, images=images, labels=labels)
+
+    print("label" + "".join(f"{models.title(name):>20}" for name in models.NAMES) + "   picture")
+    for i, (name, label) in enumerate(zip(names, labels, strict=True)):
+        says = "".join(f"{said(p[i]):>20}" for p in probabilities.values())
+        print(f"{label:5d}{says}   {command.one_line(name)}")
+    right = [(p.argmax(axis=1) == labels).sum() for p in probabilities.values()]
+    print("right" + "".join(f"{f'{count} of {len(labels)}':>20}" for count in right))
+    if len(images) < len(args.pictures):
+        print(f"left out: {len(args.pictures) - len(images)}")
+    for path in (args.output, figure):
+        print(f"wrote {files.show(path)}")
+    return [args.output, figure]
+
+
+if __name__ == "__main__":
+    command.run(main)
