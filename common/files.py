@@ -116,6 +116,41 @@ def replacing(path):
 
 
 @contextmanager
+def locked(path):
+    """Keep `path` for this process while the block runs; raise `Failure` if another has it.
+
+    The lock is the operating system's, on a hidden file beside `path`: it ends with the process,
+    however that ends.  Where there are no such locks (Windows), nothing is locked.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        yield
+        return
+    lock = Path(path).with_name(f".{Path(path).name}.lock")
+    with writing(lock):
+        file = open(lock, "a")  # noqa: SIM115
+    with file:
+        free = True
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Another run may have ended, and taken the file away, since it was opened.
+            free = lock.exists() and os.path.samestat(os.fstat(file.fileno()), os.stat(lock))
+        except BlockingIOError:
+            free = False
+        except OSError:  # a file system without locks
+            pass
+        if not free:
+            raise Failure(
+                f"another run is writing {show(path)}: wait for it, or name another --output"
+            )
+        try:
+            yield
+        finally:
+            lock.unlink(missing_ok=True)
+
+
+@contextmanager
 def writing(path):
     """Turn what the operating system says in the block into the `Failure` that names `path`."""
     try:

@@ -14,6 +14,7 @@ that a script can answer `--help` at once.
 """
 
 import argparse
+import os
 import re
 import warnings
 import weakref
@@ -223,6 +224,9 @@ def fill_weights(model, path, *, title, remedy):
             warnings.simplefilter("ignore")
             model.load_weights(path)
     except OSError as error:
+        # HDF5 hides the system's reason (locked, no permission) in its own message.
+        if error.errno:
+            raise Failure(f"cannot read {name}: {os.strerror(error.errno)}; {remedy}") from error
         raise Failure(f"{name} is truncated or not a weights file: {remedy}") from error
     except Exception as error:  # Keras raises many types for shapes and layers that differ
         raise Failure(f"{name} does not hold the weights of {title}: {remedy}") from error

@@ -22,6 +22,7 @@ STEPS = (
     ("train_softmax", "logreg_softmax.train", ()),
     ("train_mlp", "common.train_mnist", ("--model", "mlp")),
     ("train_cnn", "common.train_mnist", ("--model", "cnn")),
+    ("my_digits", "common.my_digits", ()),
     *(
         (f"{script}_{model}", f"method2_fgsm.{script}", ("--model", model))
         for script in ("epsilon", "two_to_six")

@@ -1,5 +1,8 @@
 """The digits are the digits, and a file that is anything else is refused in one line."""
 
+import os
+import subprocess
+import sys
 import zipfile
 
 import numpy as np
@@ -203,3 +206,34 @@ def test_an_interrupted_write_leaves_the_old_file(tmp_path):
         interrupted()
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+HOLD = """
+import sys
+from common import files
+with files.locked(sys.argv[1]):
+    print("locked", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_second_run_with_the_same_output_is_refused_while_the_first_runs(tmp_path):
+    path = tmp_path / "a.csv"
+    command = [sys.executable, "-c", HOLD, str(path)]
+    with subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(files.ROOT)},
+    ) as first:
+        assert first.stdout.readline() == b"locked\n"
+        with pytest.raises(Failure, match=r"another run is writing .*a\.csv"), files.locked(path):
+            pytest.fail("two runs at once")
+        with files.locked(tmp_path / "b.csv"):
+            pass
+        first.kill()
+    # The lock that a dead run leaves behind is no obstacle.
+    assert list(tmp_path.iterdir()) == [tmp_path / ".a.csv.lock"]
+    with files.locked(path):
+        pass
+    assert list(tmp_path.iterdir()) == []

@@ -1,6 +1,9 @@
 """The models are what their names say, train repeatably, and refuse weights of another."""
 
 import csv
+import errno
+import fcntl
+import os
 
 import numpy as np
 import pytest
@@ -161,3 +164,13 @@ def test_fully_connected_networks_are_built_from_their_name():
     ]  # fmt: skip
     assert models.build("fc10").count_params() == models.build("softmax").count_params()
     assert models.build("mlp_adversarial").count_params() == models.build("mlp").count_params()
+
+
+def test_weights_that_another_program_holds_are_called_that_not_truncated(tmp_path, trained):
+    path = tmp_path / "a.weights.h5"
+    trained["softmax"].save_weights(path)
+    with open(path, "r+b") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(Failure, match=f"cannot read .*: {os.strerror(errno.EAGAIN)}"):
+            models.load("softmax", path)
+    models.load("softmax", path)
