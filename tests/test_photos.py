@@ -201,19 +201,17 @@ def test_what_is_not_a_file_is_turned_away(tmp_path):
             photos.read(tmp_path / name, SIDE)
 
 
+def make_files(folder, *paths):
+    for path in paths:
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).touch()
+
+
 def test_folders_are_walked_in_order_and_loops_end(tmp_path):
     inside, outside = tmp_path / "photos", tmp_path / "elsewhere"
-    for path in (
-        "b/2.png",
-        "b/10.png",
-        "a/deep/er/x.png",
-        "a.png",
-        "b.png",
-        "README.md",
-        "z/n.txt",
-    ):
-        (inside / path).parent.mkdir(parents=True, exist_ok=True)
-        (inside / path).touch()
+    make_files(
+        inside, "b/2.png", "b/10.png", "a/deep/er/x.png", "a.png", "b.png", "README.md", "z/n.txt"
+    )
     outside.mkdir()
     (outside / "linked.png").touch()
     (outside / "back").symlink_to(inside)
@@ -234,7 +232,8 @@ def test_folders_are_walked_in_order_and_loops_end(tmp_path):
 
 
 def test_droppings_beside_photographs_are_passed_over_silently(tmp_path):
-    for path in (
+    make_files(
+        tmp_path,
         "a.jpg",
         "trip/b.jpg",
         ".hidden.jpg",
@@ -250,16 +249,12 @@ def test_droppings_beside_photographs_are_passed_over_silently(tmp_path):
         "Icon\r",
         "a.jpg.xmp",
         "IMG_1.AAE",
-    ):
-        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / path).touch()
+    )
     assert list(photos.walk(tmp_path, pytest.fail)) == ["a.jpg", "trip/b.jpg"]
 
 
 def test_files_and_folders_are_found_together_each_file_once(tmp_path, monkeypatch):
-    for path in ("a/1.jpg", "a/b/2.jpg", "c/1.jpg", "c/.3.jpg"):
-        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / path).touch()
+    make_files(tmp_path, "a/1.jpg", "a/b/2.jpg", "c/1.jpg", "c/.3.jpg")
     monkeypatch.chdir(tmp_path)
 
     def find(*paths):
