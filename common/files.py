@@ -104,7 +104,8 @@ def replacing(path):
     """
     with writing(path):
         target = Path(os.path.realpath(path))
-        temporary = target.with_name(f".{os.getpid()}.{target.name}")
+        # Not the whole name, since together they may not be longer than the system takes.
+        temporary = target.with_name(f".{os.getpid()}.{target.name[-40:]}")
         temporary.touch()
         try:
             yield temporary

@@ -66,7 +66,7 @@ def main(argv=None):
     args = parser.parse_args(argv)
     output = args.output or results_path(args.model, args.method, args.regularization)
     files.check_output(output)
-    x, y, indices = (array[: args.limit] for array in data.load_samples(args.samples))
+    x, y, indices = data.load_samples(args.samples, args.limit)
     model = digit_attack.load(args.model)
 
     count = len(x)
@@ -78,7 +78,8 @@ def main(argv=None):
     kept = right & ~is_target
     if not kept.any():
         raise command.Failure(f"none of the {count} digits is left to attack: choose other ones")
-    x, y, y_target, indices = x[kept], y[kept], y_target[kept], indices[kept]
+    x, y, y_target = x[kept], y[kept], y_target[kept]
+    indices = None if indices is None else indices[kept]
 
     how = {
         "method": args.method,

@@ -1,24 +1,27 @@
 """The fast gradient sign method on photographs (Goodfellow et al. 2015).
 
     python method2_fgsm/imnet_fast_gradient.py
-    python method2_fgsm/imnet_fast_gradient.py --images FOLDER --save-images OTHER_FOLDER
+    python method2_fgsm/imnet_fast_gradient.py --images PHOTO FOLDER --save-images OTHER_FOLDER
     python method2_fgsm/imnet_fast_gradient.py --model vgg16 --eps 0.004 --target "giant panda"
 
 One step of size eps along the sign of the gradient, x_adv = clip(x + eps * sign(grad J(x, y))),
 with pixels in [0, 1] whatever the network.  y is the label that the network itself gives the
-photograph, unless the folder a photograph lies in is called by an ImageNet index ("388") or
-synset ("n02510455"): then y is that class, and top-1 and top-5 accuracy are reported.  With
---target the step goes down the gradient of J(x, target).
+photograph, unless --labels says better; then top-1 and top-5 accuracy are reported.  With
+`--labels folders` the folder a photograph lies in is called by its ImageNet index ("388") or
+synset ("n02510455"); with `--labels FILE` each line of FILE holds a file name and its class.
+With --target the step goes down the gradient of J(x, target).
 
-Every file below FOLDER is tried, in sorted order: JPEG, PNG, BMP, GIF, WebP.  A photograph is
-turned upright, its shorter side scaled to 224 pixels, and the middle 224 x 224 cut out
-(common/imagenet/photos.py says how exactly).  What cannot be read is skipped with a warning.
-Memory does not grow with the folder.
+--images names photographs and folders.  Every file below a folder is tried, in sorted order,
+but for hidden ones and what photo managers leave: JPEG, PNG, BMP, GIF, WebP, and where Pillow
+reads them AVIF, TIFF and JPEG 2000.  Results call a photograph by its path from the deepest
+folder that holds all of them.  It is turned upright, its shorter side scaled to 224 pixels, and
+the middle 224 x 224 cut out (common/imagenet/photos.py says how exactly).  What cannot be read
+is skipped with a warning.  Memory does not grow with the folder.
 
---save-images writes FOLDER's structure anew with an 8-bit PNG for each photograph, named after
-it with ".png" added.  Rounding goes towards the original, so that the PNG is within eps of it
-too: 0.007 is 1.785 / 255, so each value changes by 1.  Below 1 / 255 = 0.0039 no 8-bit image but
-the original itself is within eps.  Each PNG is read back and classified again.
+--save-images writes the same structure of folders anew with an 8-bit PNG for each photograph,
+named after it with ".png" added.  Rounding goes towards the original, so that the PNG is within
+eps of it too: 0.007 is 1.785 / 255, so each value changes by 1.  Below 1 / 255 = 0.0039 no 8-bit
+image but the original itself is within eps.  Each PNG is read back and classified again.
 
 reads   the photographs; the network's weights (installed by pip, downloaded, or --weights)
 writes  OUTPUT.csv, a row for each photograph (columns: common/imagenet/rows.py), and OUTPUT.npz
@@ -30,7 +33,6 @@ import functools
 import os
 
 from common import command, engine, files, models
-from common.command import Failure
 from common.imagenet import folder_attack, labels, networks, rows
 from common.imagenet.attack_batch import Job
 
@@ -43,14 +45,13 @@ def main(argv=None):
     for path in (args.output, npz):
         files.check_output(path)
     target = None if args.target is None else labels.index_of(args.target)
-    if not args.images.is_dir():
-        raise Failure(f"--images {files.show(args.images)} is not a folder")
     if args.save_images:
         folder_attack.check_save_images(args.save_images, args.images)
     if args.weights:
         models.check_weights(args.weights, remedy=networks.REMEDY)
-    paths, unopened = folder_attack.find(args.images)
-    y_true = [labels.of_folder((args.images.resolve() / path).parent.name) for path in paths]
+    folder, paths, unopened = folder_attack.find(args.images)
+    y_true = labels.of_photographs(args.labels, folder, paths)
+    named = [files.from_root(path) for path in args.images]
 
     from method2_fgsm import fgsm, sign_pictures
 
@@ -61,7 +62,7 @@ def main(argv=None):
         network=args.model,
         weights=args.weights and os.path.abspath(args.weights),
         weights_sha256=args.weights and files.sha256(args.weights),
-        folder=os.path.abspath(args.images),
+        folder=folder,
         target=target,
         save_images=args.save_images and os.path.abspath(args.save_images),
         for_figure=sign_pictures.sign_pictures,
@@ -72,11 +73,12 @@ def main(argv=None):
         "weights": job.weights_sha256,
         "eps": args.eps,
         "target": target,
-        "images": files.from_root(args.images),
+        "images": named[0] if len(named) == 1 else named,
+        "labels": labels.setting(args.labels),
         "batch_size": args.batch_size,
         "save_images": args.save_images and files.from_root(args.save_images),
     }
-    with engine.start(args.workers, args.cluster) as run:
+    with files.locked(args.output), engine.start(args.workers, args.cluster) as run:
         outcome = folder_attack.attack_folder(
             run,
             job,
@@ -110,7 +112,18 @@ def parse(argv):
         "--model", choices=networks.NAMES, default="efficientnet_lite0", help="the network"
     )
     parser.add_argument(
-        "--images", type=command.path, default=files.COMMON / "images", help="folder of photographs"
+        "--images",
+        type=command.path,
+        nargs="+",
+        default=[files.COMMON / "images"],
+        metavar="PATH",
+        help="photographs and folders of them (default: common/images)",
+    )
+    parser.add_argument(
+        "--labels",
+        type=labels.argument,
+        metavar="folders|FILE",
+        help="where the true classes come from (default: the network's own answers)",
     )
     parser.add_argument(
         "--eps", type=command.pixel_size, default=EPS, help="size of the step, in pixels of [0, 1]"

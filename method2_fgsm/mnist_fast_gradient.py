@@ -58,7 +58,8 @@ def main(argv=None):
     kept = right & ~is_target
     if not kept.any():
         raise command.Failure(f"none of the {count} digits is left to attack: choose other ones")
-    x, y, indices = x[kept], y[kept], indices[kept]
+    x, y = x[kept], y[kept]
+    indices = None if indices is None else indices[kept]
     targeted = args.target is not None
     y_attacked = np.full_like(y, args.target) if targeted else y
 

@@ -132,7 +132,7 @@ def test_folders_called_by_index_or_synset_give_the_true_label(attack, tmp_path,
     ):
         (folder / name).mkdir(parents=True)
         shutil.copy(PHOTOGRAPHS / photograph, folder / name)
-    found, kept, _ = attack("--images", folder)
+    found, kept, _ = attack("--images", folder, "--labels", "folders")
     assert {row["path"]: row["y_true"] for row in found} == {
         "388/panda.jpg": "388",
         "n01443537/coffee.jpg": "1",
@@ -149,17 +149,54 @@ def test_folders_called_by_index_or_synset_give_the_true_label(attack, tmp_path,
 
 def test_hostile_files_are_skipped_one_line_each_and_counted(attack, tmp_path, capsys):
     folder = tmp_path / "mixed"
-    (folder / "sub").mkdir(parents=True)
-    shutil.copy(PHOTOGRAPHS / "panda.jpg", folder / "sub")
+    (folder / "14").mkdir(parents=True)
+    shutil.copy(PHOTOGRAPHS / "panda.jpg", folder / "14")
     (folder / "empty.jpg").touch()
     (folder / "note\n.txt").write_text("no image")
     (folder / "cut.jpg").write_bytes((PHOTOGRAPHS / "panda.jpg").read_bytes()[:5000])
     os.mkfifo(folder / "pipe.png")
     found, _, _ = attack("--images", folder)
     out, err = capsys.readouterr()
-    assert [row["path"] for row in found] == ["sub/panda.jpg"]
+    # The fourteenth of a month is no class, unless one says so.
+    assert [(row["path"], row["y_true"]) for row in found] == [("14/panda.jpg", "")]
     assert len(re.findall(r"^skipped .*: .+$", err, re.M)) == 4
     assert re.search(r"^skipped files +4$", out, re.M)
+
+
+def test_files_and_folders_are_attacked_together_with_labels_from_a_list(attack, tmp_path):
+    for name in ("a/panda.jpg", "b/coffee.jpg", "b/rocket.jpg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(PHOTOGRAPHS / os.path.basename(name), tmp_path / name)
+    (tmp_path / "list.txt").write_text("panda.jpg, giant panda\nrocket.jpg, 657\n")
+    paths = (tmp_path / "a" / "panda.jpg", tmp_path / "b")
+    found, _, _ = attack("--images", *paths, "--labels", tmp_path / "list.txt")
+    assert [(row["path"], row["y_true"]) for row in found] == [
+        ("a/panda.jpg", "388"),
+        ("b/coffee.jpg", ""),
+        ("b/rocket.jpg", "657"),
+    ]
+
+
+def test_a_name_too_long_for_its_png_is_counted_and_the_run_goes_on(attack, tmp_path, capsys):
+    folder, saved = tmp_path / "photographs", tmp_path / "png"
+    folder.mkdir()
+    fits, long = "a" * 247 + ".jpg", "b" * 248 + ".jpg"
+    for name in (fits, long, "c.jpg"):
+        shutil.copy(PHOTOGRAPHS / "goldfish.jpg", folder / name)
+    found, _, _ = attack("--images", folder, "--save-images", saved)
+    assert [row["path"] for row in found] == [fits, "c.jpg"]
+    assert sorted(os.listdir(saved)) == [f"{fits}.png", "c.jpg.png"]
+    out, err = capsys.readouterr()
+    assert re.search(r"^skipped b+\.jpg: .*name is too long", err, re.M)
+    assert re.search(r"^skipped files +1$", out, re.M)
+
+
+def test_a_second_run_does_not_touch_the_output_of_one_that_runs(attack, tmp_path):
+    output = tmp_path / "out.csv"
+    output.write_text("kept")
+    with files.locked(output), pytest.raises(Failure, match=r"another run is writing .*out\.csv"):
+        imnet_fast_gradient.main(["--output", str(output)])
+    assert output.read_text() == "kept"
 
 
 def test_names_that_csv_and_unicode_do_not_like_survive(attack, tmp_path):
@@ -192,7 +229,8 @@ def test_wrong_settings_end_before_the_network_is_loaded(monkeypatch, tmp_path):
     main = imnet_fast_gradient.main
     output = ["--output", str(tmp_path / "a.csv")]
     for arguments, words in (
-        (["--images", str(tmp_path / "none")], "is not a folder"),
+        (["--images", str(tmp_path / "none")], "none not found"),
+        (["--labels", str(tmp_path / "none")], "none not found"),
         (["--target", "unicorn"], "not an ImageNet class"),
         (["--weights", str(tmp_path / "none.h5")], "none.h5 not found"),
         (["--save-images", str(PHOTOGRAPHS / "x")], "lies in"),

@@ -5,9 +5,11 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFont
 
-from common import data, drawn_digits, files, handwriting, models, my_digits
+from common import check_results, data, drawn_digits, files, handwriting, models, my_digits, results
 from common.command import Failure
 from common.imagenet import photos
+from method1_noise_optimization import attack_mnist
+from method2_fgsm import mnist_fast_gradient
 
 FONT = f"{matplotlib.get_data_path()}/fonts/ttf/DejaVuSans.ttf"
 
@@ -170,6 +172,16 @@ def test_pictures_become_samples_that_an_attack_takes(tmp_path, trained, capsys)
     assert labels.tolist() == [2, 3]
     assert indices is None
     assert Image.open(figure).size[0] > 400
+
+
+@pytest.mark.parametrize("attack", [attack_mnist, mnist_fast_gradient])
+def test_attacks_take_samples_without_indices(attack, tmp_path, trained):
+    samples, attacked = tmp_path / "s.npz", tmp_path / "a.npz"
+    images = [handwriting.like_mnist(picture) for picture in drawn_digits.ten()[:3]]
+    np.savez(samples, images=np.stack(images), labels=[0, 1, 2])
+    attack.main(["--model", "softmax", "--samples", str(samples), "--output", str(attacked)])
+    assert "indices" not in results.load(attacked)
+    assert check_results.main([str(attacked)]) == []
 
 
 def test_where_no_digit_is_left_the_script_says_why(tmp_path, trained):

@@ -3,6 +3,7 @@
 import io
 import os
 import struct
+import time
 import zlib
 
 import numpy as np
@@ -298,6 +299,24 @@ def test_a_batch_keeps_its_order_and_says_what_it_leaves_out(tmp_path):
     assert reason.startswith("not a JPEG")
     paths, images, skipped = photos.read_batch(tmp_path, ["03.png"], SIDE)
     assert (paths, images.shape, len(skipped)) == ([], (0, SIDE, SIDE, 3), 1)
+
+
+def test_no_more_than_a_few_photographs_are_decoded_at_a_time(monkeypatch):
+    at_work, most = [], []
+
+    def read(path, side):
+        at_work.append(path)
+        most.append(len(at_work))
+        time.sleep(0.01)
+        at_work.remove(path)
+        return np.zeros((side, side, 3), np.uint8)
+
+    monkeypatch.setattr(photos, "read", read)
+    for cores in (2, 500):
+        monkeypatch.setattr(photos, "cores", lambda cores=cores: cores)
+        most.clear()
+        photos.read_batch("", [f"{i}.jpg" for i in range(30)], SIDE)
+        assert max(most) == min(cores, photos.DECODERS)
 
 
 def test_each_of_our_photographs_has_its_licence_and_a_modest_size():

@@ -3,7 +3,9 @@
 This is what a worker does for folder_attack.py, in this process or on another machine.
 """
 
+import errno
 import functools
+import os
 import platform
 from collections.abc import Callable
 from pathlib import Path
@@ -45,12 +47,19 @@ def load_network(name, weights, sha256):
     return networks.load(name, weights and Path(weights))
 
 
-def read_batch(folder, batch):
-    """Read the photographs of a `Batch`: (the readable part of it, uint8 pixels, skipped)."""
+def read_batch(folder, save_images, batch):
+    """Read the photographs of a `Batch`: (the readable part of it, uint8 pixels, skipped).
+
+    Skipped are those, too, whose PNG in `save_images`, if that is not None, would have a name
+    longer than the system takes.
+    """
     from common.imagenet import photos
 
     label = dict(zip(batch.paths, batch.y_true, strict=True))
-    paths, pixels, skipped = photos.read_batch(folder, batch.paths, networks.SIDE)
+    too_long = [path for path in batch.paths if save_images and _too_long(save_images, path)]
+    paths = [path for path in batch.paths if path not in too_long]
+    paths, pixels, skipped = photos.read_batch(folder, paths, networks.SIDE)
+    skipped += [(path, "with .png added its name is too long to be saved") for path in too_long]
     return Batch(paths, [label[path] for path in paths], batch.keep), pixels, skipped
 
 
@@ -154,13 +163,25 @@ def round_to_8_bits(pixels, x_adv):
     return (pixels + levels).astype(np.uint8)
 
 
+def _too_long(folder, path):
+    try:
+        os.lstat(_png(folder, path))
+    except OSError as error:
+        return error.errno == errno.ENAMETOOLONG
+    return False
+
+
+def _png(folder, path):
+    return Path(folder, f"{path}.png")
+
+
 def save(folder, paths, images):
     """Write uint8 images as PNG and return them as they are read back, uint8."""
     from common.imagenet import photos
 
     saved = []
     for path, image in zip(paths, images, strict=True):
-        png = Path(folder, f"{path}.png")
+        png = _png(folder, path)
         with files.writing(png):
             png.parent.mkdir(parents=True, exist_ok=True)
         with files.replacing(png) as temporary:

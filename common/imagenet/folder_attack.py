@@ -25,27 +25,28 @@ class Outcome(NamedTuple):
     seconds: float
 
 
-def find(folder):
-    """(paths, skipped): all files below `folder`, and (path, reason) for folders not opened.
+def find(images):
+    """(folder, paths, skipped): see `photos.find`; (path, reason) for folders not opened.
 
-    Raises `Failure` when there is no file.
+    images: the files and folders to attack.  Raises `Failure` when there is no file.
     """
     from common.imagenet import photos
 
     skipped = []
-    paths = list(photos.walk(folder, lambda *problem: skipped.append(problem)))
+    folder, paths = photos.find(images, lambda *problem: skipped.append(problem))
     if not paths:
         raise Failure(f"no image in {files.show(folder)}: it holds no file")
-    return paths, skipped
+    return folder, paths, skipped
 
 
-def check_save_images(save_images, folder):
+def check_save_images(save_images, images):
     """The folder for the PNGs may not lie among the photographs.  Raises `Failure`."""
-    if save_images.resolve().is_relative_to(folder.resolve()):
-        raise Failure(
-            f"--save-images {files.show(save_images)} lies in {files.show(folder)}: what is saved "
-            "there would be taken for photographs; name a folder elsewhere"
-        )
+    for folder in images:
+        if folder.is_dir() and save_images.resolve().is_relative_to(folder.resolve()):
+            raise Failure(
+                f"--save-images {files.show(save_images)} lies in {files.show(folder)}: what is "
+                "saved there would be taken for photographs; name a folder elsewhere"
+            )
     if save_images.exists() and not save_images.is_dir():
         raise Failure(f"--save-images {files.show(save_images)} is not a folder")
     if not save_images.parent.is_dir():
@@ -93,7 +94,7 @@ def attack_folder(
     found = run(
         functools.partial(attack_batch, job),
         batches(),
-        prepare=functools.partial(read_batch, job.folder),
+        prepare=functools.partial(read_batch, job.folder, job.save_images),
         name=lambda batch: f"the batch that begins with {batch.paths[0]}",
     )
     bar = tqdm(total=len(paths), initial=len(done.intersection(paths)), unit="photo", disable=None)

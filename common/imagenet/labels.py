@@ -9,7 +9,7 @@ import json
 import os
 from functools import cache
 
-from common import files
+from common import command, files
 from common.command import Failure
 
 NAMES = files.COMMON / "labels.json"
@@ -80,6 +80,16 @@ def index_of(text):
         f"{text!r} is not an ImageNet class: give an index from 0 to 999, a synset or a name "
         f"from {files.show(NAMES)}{hint if close else ''}"
     )
+
+
+def argument(text):
+    """A command line argument as `of_photographs` takes it: "folders" or a path."""
+    return text if text == FOLDERS else command.path(text)
+
+
+def setting(source):
+    """What results record of such an argument: of a file its SHA-256."""
+    return source if source in (None, FOLDERS) else files.sha256(source)
 
 
 def of_photographs(source, folder, names):
