@@ -11,8 +11,9 @@ Each image has two panels.  Above, the raw line: softmax regression is linear, s
 are ten straight lines.  Below, the line is clipped to [0, 1], which keeps the image valid; the
 dotted line marks the smallest epsilon at which 6 is predicted.
 
-reads   common/mnist.npz, common/weights/{model}.weights.h5
-writes  img/epsilon_{model}.png, for other digits img/epsilon_{model}_{source}_to_{target}.png
+reads   common/mnist.npz or --samples, common/weights/{model}.weights.h5
+writes  img/epsilon_{model}.png, for other digits img/epsilon_{model}_{source}_to_{target}.png;
+        with --samples the name of that file is added
 """
 
 import numpy as np
@@ -72,7 +73,7 @@ def draw(eps, raw, clipped, choice, source, target, title):
         if column == 0:
             above.set_ylabel("score (logit)\nraw")
             below.set_ylabel("score (logit)\nclipped to [0, 1]")
-        above.set_title(f"test image {choice.indices[image]}")
+        above.set_title(f"{choice.kind} {choice.indices[image]}")
         below.set_xlabel("ε (pixel units)")
         if np.isfinite(smallest):
             below.axvline(-smallest, color="black", linewidth=1.2, linestyle=":")
@@ -94,10 +95,11 @@ def main(argv=None):
     args = parser.parse_args(argv)
     source_to_target.check_arguments(parser, args)
     digits = "" if (args.source, args.target) == (2, 6) else f"_{args.source}_to_{args.target}"
+    digits += source_to_target.ending(args.samples)
     output = files.check_output(args.output or files.IMG / f"epsilon_{args.model}{digits}.png")
 
     model = models.load(args.model)
-    choice = source_to_target.choose(args.model, args.source, args.target, args.count)
+    choice = source_to_target.choose(args.model, args.source, args.target, args.count, args.samples)
 
     from method2_fgsm import fgsm
 
@@ -111,7 +113,7 @@ def main(argv=None):
     )
     plots.save(draw(EPS, raw, clipped, choice, args.source, args.target, title), output)
 
-    print("test image   smallest eps   furthest from a straight line (logits)")
+    print(f"{choice.kind:>10}   smallest eps   furthest from a straight line (logits)")
     for index, smallest, distance in zip(choice.indices, choice.eps, bend(EPS, raw), strict=True):
         print(f"{index:10d}   {smallest:12.4f}   {distance:12.4f}")
     print(source_to_target.reach(choice, args.source, args.target))

@@ -15,6 +15,8 @@ from method2_fgsm.fgsm import gradient_sign, label_and_others
 # rounding, which another batch size could undo.  Method 1, which looks for the border itself,
 # asks for ten times as much.
 LEAD = 1e-5
+# Images at a time: as many as fit into so many bytes, and no more than so many.
+BATCH_BYTES, MOST_IMAGES = 20_000_000, 1000
 
 
 def smallest_eps(
@@ -26,7 +28,7 @@ def smallest_eps(
     tol=1e-4,
     resolution=1e-3,
     confidence=0.0,
-    batch_size=1000,
+    batch_size=None,
 ):
     """The smallest eps with which one targeted, clipped sign step is classified as its target.
 
@@ -39,6 +41,7 @@ def smallest_eps(
     x: float32 (n, ...) in [0, 1].  y_target: integers (n,).  tol: how far above the crossing
     the answer may lie.  max_eps, tol and resolution are in pixel units.  confidence: the
     probability of the target has to be above this; with 0 it only has to be the predicted class.
+    batch_size: images at a time; None takes 1,000 digits, or 33 photographs of 224 x 224.
     Logits that are `LEAD` or less apart are a tie, and predict no class.
     Returns (eps, x_adv).  eps: float32 (n,), 0 where x is classified as its target already, NaN
     where no eps up to max_eps is enough.  x_adv: float32 like x, the adversarial images at
@@ -51,10 +54,13 @@ def smallest_eps(
     contract.pixel_size("max_eps", max_eps)
     contract.positive("tol", tol)
     contract.positive("resolution", resolution)
-    contract.positive("batch_size", batch_size, whole=True)
+    if batch_size is not None:
+        contract.positive("batch_size", batch_size, whole=True)
     if not 0 <= confidence < 1:
         raise ValueError(f"confidence must be at least 0 and below 1, not {confidence!r}")
     x, y_target = contract.checked(model, x, y_target)
+    if batch_size is None:
+        batch_size = min(MOST_IMAGES, max(1, BATCH_BYTES // max(1, x[:1].nbytes)))
     confidence = tf.constant(confidence, tf.float32)
     steps = int(np.ceil(max_eps / resolution - 1e-9))
     grid = np.minimum(np.arange(steps + 1) * resolution, max_eps).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Which test digits `epsilon.py` and `two_to_six.py` draw: those of one digit that the model can
+"""Which digits `epsilon.py` and `two_to_six.py` draw: those of one digit that the model can
 be made to see as another.
 
 The two scripts share their command line and their choice of images, so that both show the same.
@@ -9,16 +9,17 @@ from typing import NamedTuple
 
 import numpy as np
 
-from common import command, data, models
+from common import command, data, files, models
 from common.command import Failure
 
 
 class Choice(NamedTuple):
     """Images of one digit and the smallest epsilon that turns each into the target.
 
-    x: float32 (count, 28, 28).  indices: int64 (count,), places in the test set.  eps: float32
-    (count,), pixel units, NaN where no epsilon is enough.  tried: how many correctly classified
-    images were tried in all, and reachable: for how many of those some epsilon is enough.
+    x: float32 (count, 28, 28).  indices: int64 (count,), places in the test set or sample file.
+    eps: float32 (count,), pixel units, NaN where no epsilon is enough.  tried: how many correctly
+    classified images were tried in all, and reachable: for how many of those some epsilon is
+    enough.  kind: what to call an image, "test image" or "image".
     """
 
     x: np.ndarray
@@ -26,14 +27,26 @@ class Choice(NamedTuple):
     eps: np.ndarray
     tried: int
     reachable: int
+    kind: str
 
 
 def add_arguments(parser):
-    """--model, --source, --target and --count."""
+    """--model, --source, --target, --count and --samples."""
     command.add_model(parser, "softmax")
     parser.add_argument("--source", type=command.digit, default=2, help="the digit it is")
     parser.add_argument("--target", type=command.digit, default=6, help="the digit to be seen")
     parser.add_argument("--count", type=command.positive_int, default=10, help="how many images")
+    parser.add_argument(
+        "--samples",
+        type=command.path,
+        help="a file of digits, such as my_digits.py writes, which may hold fewer than COUNT "
+        "(default: the test set)",
+    )
+
+
+def ending(samples):
+    """What the name of a figure ends with: nothing for digits of the test set."""
+    return "" if samples is None else f"_{samples.stem}"
 
 
 def check_arguments(parser, args):
@@ -42,15 +55,20 @@ def check_arguments(parser, args):
         parser.error(f"--source and --target are both {args.source}: choose two digits")
 
 
-def correctly_classified(model, source, count):
+def correctly_classified(model, source, count, samples=None):
     """The test images of a digit that the model gets right: (x, indices), in test set order.
 
-    Raises `Failure` when there are fewer than `count`.
+    samples: a sample file to take instead of the test set.  Raises `Failure` when the test set
+    holds fewer than `count` or the sample file none.
     """
-    x, y = data.load("test")
+    x, y = data.load("test") if samples is None else data.load_samples(samples)[:2]
     indices = np.flatnonzero(y == source)
     indices = indices[models.classify(model, x[indices]) == source]
-    if len(indices) < count:
+    if samples is not None and not len(indices):
+        raise Failure(
+            f"{files.show(samples)} holds no {source} that the {model.name} classifies correctly"
+        )
+    if samples is None and len(indices) < count:
         raise Failure(
             f"--count {count}: the {model.name} classifies only {len(indices)} test images of "
             f"the digit {source} correctly"
@@ -58,7 +76,7 @@ def correctly_classified(model, source, count):
     return x[indices], indices
 
 
-def choose(name, source, target, count):
+def choose(name, source, target, count, samples=None):
     """The first `count` test images that the model `name` gets right and one step turns.
 
     One straight step does not reach the target from every image.  Test images are tried in
@@ -66,19 +84,19 @@ def choose(name, source, target, count):
     fill up the choice, with NaN as their epsilon.
     On the CNN this takes seconds, so a process that draws both figures searches only once for
     the same weights file.
-    Raises `Failure` when fewer than `count` test images are classified correctly.
+    Raises `Failure` as `correctly_classified` does.
     """
-    weights = models.weights_path(name)
-    version = weights.stat().st_mtime_ns if weights.exists() else None
-    return _choose(name, version, source, target, count)
+    read = [path for path in (models.weights_path(name), samples) if path is not None]
+    versions = tuple(path.stat().st_mtime_ns if path.exists() else None for path in read)
+    return _choose(name, versions, source, target, count, samples)
 
 
 @functools.cache
-def _choose(name, version, source, target, count):
+def _choose(name, versions, source, target, count, samples):
     from method2_fgsm.smallest_eps import smallest_eps
 
     model = models.load(name)
-    x, indices = correctly_classified(model, source, count)
+    x, indices = correctly_classified(model, source, count, samples)
     eps = np.empty(0, np.float32)
     while len(eps) < len(x) and np.isfinite(eps).sum() < count:
         batch = x[len(eps) : len(eps) + max(count, 20)]
@@ -87,7 +105,9 @@ def _choose(name, version, source, target, count):
         # What was tried after the last image needed is not counted.
         eps = eps[: np.flatnonzero(np.isfinite(eps))[count - 1] + 1]
     chosen = np.argsort(np.isnan(eps), kind="stable")[:count]
-    return Choice(x[chosen], indices[chosen], eps[chosen], len(eps), int(np.isfinite(eps).sum()))
+    reachable = int(np.isfinite(eps).sum())
+    kind = "test image" if samples is None else "image"
+    return Choice(x[chosen], indices[chosen], eps[chosen], len(eps), reachable, kind)
 
 
 def reach(choice, source, target):

@@ -9,9 +9,9 @@ no epsilon lifts so far is shown at the smallest epsilon that makes the target t
 digit.  `--margin` fixes the margin, `--eps` one epsilon for all.  (Goodfellow et al. 2015,
 section 4.)
 
-reads   common/mnist.npz, common/weights/{model}.weights.h5
+reads   common/mnist.npz or --samples, common/weights/{model}.weights.h5
 writes  img/2s_{model}.png (for other digits img/3s_{model}.png, img/3s_as_8s_{model}.png
-        and so on)
+        and so on; with --samples the name of that file is added)
 """
 
 import numpy as np
@@ -77,7 +77,7 @@ def enough_eps(model, choice, target, margin):
 def print_table(indices, eps, before, after, source, target):
     """A line for each image: its epsilon, and the confidences (n, 10) before and after."""
     print(
-        f"test image      eps   P({source}) before   P({target}) before   "
+        f"     image      eps   P({source}) before   P({target}) before   "
         f"P({source}) after   P({target}) after   predicted"
     )
     for i, index in enumerate(indices):
@@ -114,16 +114,17 @@ def main(argv=None):
     source_to_target.check_arguments(parser, args)
     source, target = args.source, args.target
     seen_as = "" if target == 6 else f"_as_{target}s"
-    output = args.output or files.IMG / f"{source}s{seen_as}_{args.model}.png"
+    ending = source_to_target.ending(args.samples)
+    output = args.output or files.IMG / f"{source}s{seen_as}_{args.model}{ending}.png"
     files.check_output(output)
 
     model = models.load(args.model)
     if args.eps is None:
-        choice = source_to_target.choose(args.model, source, target, args.count)
+        choice = source_to_target.choose(args.model, source, target, args.count, args.samples)
         x, indices = choice.x, choice.indices
         eps, how = enough_eps(model, choice, target, args.margin)
     else:
-        x, indices = source_to_target.correctly_classified(model, source, args.count)
+        x, indices = source_to_target.correctly_classified(model, source, args.count, args.samples)
         x, indices = x[: args.count], indices[: args.count]
         eps, how = np.full(len(x), args.eps, np.float32), f"ε = {args.eps:g}"
 

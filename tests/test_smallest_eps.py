@@ -9,6 +9,7 @@ import pytest
 
 from common import models
 from method2_fgsm import fgsm
+from method2_fgsm import smallest_eps as search
 from method2_fgsm.smallest_eps import smallest_eps
 
 
@@ -81,3 +82,20 @@ def test_a_tolerance_below_the_spacing_of_float32_ends(trained, right):
 def test_wrong_settings_are_named(trained, name):
     with pytest.raises(ValueError, match=name):
         smallest_eps(trained["softmax"], np.zeros((1, 28, 28)), np.array([1]), **{name: -1})
+
+
+def test_a_batch_is_no_larger_than_its_bytes(monkeypatch, trained, digits):
+    sizes = []
+    reached = search._reached
+
+    def recorded(model, x, sign, y_target, confidence, eps):
+        sizes.append(x[:1].nbytes * eps.size)
+        return reached(model, x, sign, y_target, confidence, eps)
+
+    monkeypatch.setattr(search, "_reached", recorded)
+    monkeypatch.setattr(search, "BATCH_BYTES", 28 * 28 * 4 * 5)
+    x, y = digits[0][:12], (digits[1][:12] + 1) % 10
+    few, _ = smallest_eps(trained["softmax"], x, y)
+    assert max(sizes) == 28 * 28 * 4 * 5
+    many, _ = smallest_eps(trained["softmax"], x, y, batch_size=1000)
+    np.testing.assert_array_equal(few, many)

@@ -103,3 +103,15 @@ def test_figures_of_other_digits_get_another_name(
     monkeypatch.setattr(files, "IMG", tmp_path)
     assert script.main(["--count", "1", *arguments]) == [tmp_path / name]
     assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.parametrize("script", [epsilon, two_to_six])
+def test_both_take_digits_of_ones_own(script, trained, right, tmp_path, capsys):
+    x, y = right(trained["mlp"], 2, source=2)
+    samples = tmp_path / "mine.npz"
+    np.savez(samples, images=(255 * x).round().astype(np.uint8), labels=y)
+    arguments = ["--model", "mlp", "--samples", str(samples)]
+    assert script.main(arguments)[0].name.endswith("_mlp_mine.png")
+    assert re.findall(r"^ +(\d+) +(?:\d\.|nan)", capsys.readouterr().out, re.M) == ["0", "1"]
+    with pytest.raises(Failure, match=r"mine\.npz holds no 3"):
+        script.main([*arguments, "--source", "3"])

@@ -69,9 +69,21 @@ def attack_batch(job, prepared):
     prepared: from `read_batch`.  Returns its rows, the (path, reason) of what was skipped, and,
     where the batch is to `keep` them, a dict of the paths and arrays of the first photographs.
     """
-    (paths, y_true, keep), pixels, skipped = prepared
+    (paths, _, _), _, skipped = prepared
     if not paths:
         return [], skipped, None
+    import tensorflow as tf
+
+    try:
+        return _attack_batch(job, *prepared)
+    except (MemoryError, tf.errors.ResourceExhaustedError) as error:
+        raise Failure(
+            f"out of memory with {len(paths)} photographs at a time: ask for fewer (--batch-size)"
+        ) from error
+
+
+def _attack_batch(job, batch, pixels, skipped):
+    paths, y_true, keep = batch
     model = load_network(job.network, job.weights, job.weights_sha256)
     x = _floats(pixels)
     logits = model.predict_on_batch(x)
