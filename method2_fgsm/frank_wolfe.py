@@ -1,0 +1,147 @@
+"""The smallest L∞ noise that many steps find: Frank-Wolfe steps inside a box that shrinks.
+
+The point p of the pixel cube nearest to the image x, in the largest change of a pixel, that is
+classified as its target t, with logits z:
+
+    minimise ε   subject to   |p - x|∞ ≤ ε,   0 ≤ p ≤ 1,   g(p) = z_t(p) - max_{k≠t} z_k(p) > 0
+
+Within half-width ε the slope m of g leads furthest at a corner of the box,
+
+    v = clip(x + ε sign(m), 0, 1)
+
+which is the targeted sign step of `fgsm.py`, and for a linear classifier of two classes the
+answer.  In a network the slope changes on the way.  So a step goes only the part s of the way to
+the corner (Frank & Wolfe 1956; for adversarial examples Chen et al. 2020, "A Frank-Wolfe
+Framework for Efficient and Effective Adversarial Attacks"),
+
+    m ← ρ m + (1 - ρ) ∇g(p) / |∇g(p)|₁        p ← (1 - s) p + s v
+
+with s falling geometrically: most pixels end at the corner, and those whose slope changes its sign
+from piece to piece of the network settle in between.  Half-width ε follows Pintor et al. 2021
+("Fast Minimum-norm Adversarial Attacks through Adaptive Norm Constraints", section 2): a hit
+shrinks the box to a little less than the noise that hit, a miss lets it grow by as much, and that
+little falls geometrically too.
+"""
+
+import numpy as np
+import tensorflow as tf
+
+from common.compiled import compiled
+from method2_fgsm.fgsm import label_and_others
+
+# The steps are shared out: a fifth for each of three starts, the rest for going on from the best.
+STARTS = 3
+SHARE = 1 / 5
+MOMENTUM = 0.95  # ρ
+# First and last value of s and of the factor by which the box shrinks or grows.
+FIRST_RUN = (1.0, 0.01), (0.1, 1e-3)
+SECOND_RUN = (0.3, 3e-3), (0.03, 2e-4)
+STEPS_A_CALL = 10
+
+
+def search(model, x, y_target, *, steps, lead):
+    """The smallest noise found for one batch of images.
+
+    x: float32 (n, ...) in [0, 1].  y_target: int64 (n,).  steps: gradients for each image, shared
+    out over three starts.  lead: a target counts as reached when its logit leads by more.
+    Returns (eps, x_adv): float32 (n,), infinite where the target was not reached, and float32
+    like x, the points at exactly that eps.
+    """
+    first = max(1, int(steps * SHARE))
+    needed = linear_estimate(model, x, y_target).numpy()
+    # The same pattern for all images, so that their order and their batch do not matter.
+    pattern = np.random.default_rng(0).uniform(-1, 1, x.shape[1:]).astype(np.float32)
+    spread = 2 * needed.reshape(-1, *[1] * (x.ndim - 1)) * pattern
+    size, best = np.full(len(x), np.inf, np.float32), x.copy()
+    for start, eps in ((x, 2 * needed), (x, 5 * needed), (np.clip(x + spread, 0, 1), 2 * needed)):
+        found = shrink(model, x, y_target, (start, eps, size, best), first, FIRST_RUN, lead)
+        size, best = (part.numpy() for part in found)
+    start = best, np.where(np.isfinite(size), size, needed), size, best
+    rest = max(1, steps - STARTS * first)
+    size, best = shrink(model, x, y_target, start, rest, SECOND_RUN, lead)
+    return pull(model, x, y_target, size, best, lead)
+
+
+@compiled
+def linear_estimate(model, x, y_target):
+    """The eps with which x would reach its target, were g linear: (n,), at most 1."""
+    g, slope = lead_and_slope(model, x, y_target)
+    # A pixel at its bound cannot follow a slope that leads out of the cube.
+    free = tf.where(slope > 0, x < 1, x > 0)
+    steepness = tf.reduce_sum(tf.abs(slope) * tf.cast(free, x.dtype), pixel_axes(x))
+    return tf.clip_by_value(tf.math.divide_no_nan(-g, steepness), 1e-4, 1)
+
+
+def shrink(model, x, y_target, start, steps, schedule, lead):
+    """`steps` steps from `start`: (p, eps, size, best), the last two the smallest hit so far."""
+    p, eps, size, best = map(tf.constant, start)
+    slope = tf.zeros_like(p)
+    done = np.linspace(0, 1, steps, dtype=np.float32)
+    (s, s_last), (change, change_last) = schedule
+    parts = s * (s_last / s) ** done
+    changes = change * (change_last / change) ** done
+    for first in range(0, steps, STEPS_A_CALL):
+        call = slice(first, first + STEPS_A_CALL)
+        p, slope, eps, size, best = steps_in_the_box(
+            model, x, y_target, p, slope, eps, size, best, parts[call], changes[call], lead
+        )
+    return size, best
+
+
+@compiled
+def steps_in_the_box(model, x, y_target, p, m, eps, size, best, parts, changes, lead):
+    """One step for each entry of `parts` (s) and `changes`; returns (p, m, eps, size, best)."""
+    for i in tf.range(tf.shape(parts)[0]):
+        g, slope = lead_and_slope(model, p, y_target)
+        noise = tf.reduce_max(tf.abs(p - x), pixel_axes(x))
+        hit = g > lead
+        smaller = hit & (noise < size)
+        best = tf.where(per_image(smaller, x), p, best)
+        size = tf.where(smaller, noise, size)
+        eps = tf.where(hit, tf.minimum(eps, size) * (1 - changes[i]), eps * (1 + changes[i]))
+        eps = tf.minimum(eps, tf.minimum(size * (1 - 1e-4), 1.0))
+
+        steepness = tf.reduce_sum(tf.abs(slope), pixel_axes(x))
+        m = MOMENTUM * m + (1 - MOMENTUM) * tf.math.divide_no_nan(slope, per_image(steepness, x))
+        low = tf.maximum(x - per_image(eps, x), 0)
+        high = tf.minimum(x + per_image(eps, x), 1)
+        corner = tf.where(m > 0, high, tf.where(m < 0, low, p))
+        p = tf.clip_by_value(p + parts[i] * (corner - p), low, high)
+    return p, m, eps, size, best
+
+
+@compiled
+def pull(model, x, y_target, size, best, lead):
+    """The hits, moved towards x along the straight line while they stay hits: (eps, x_adv)."""
+    low, high = tf.zeros_like(size), tf.ones_like(size)
+    for _ in tf.range(10):
+        middle = (low + high) / 2
+        p = x + per_image(middle, x) * (best - x)
+        hit = lead_of(model(p, training=False), y_target) > lead
+        low, high = tf.where(hit, low, middle), tf.where(hit, middle, high)
+    return size * high, x + per_image(high, x) * (best - x)
+
+
+def lead_and_slope(model, p, y_target):
+    """g (n,) and ∇g, like p."""
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch(p)
+        g = lead_of(model(p, training=False), y_target)
+    return g, tape.gradient(g, p)
+
+
+def lead_of(logits, y_target):
+    """g (n,): how far the target is ahead of the strongest other class."""
+    is_target, others = label_and_others(logits, y_target)
+    own = tf.reduce_sum(tf.where(is_target, logits, 0), axis=1)
+    return own - tf.reduce_max(others, axis=1)
+
+
+def pixel_axes(x):
+    """The axes of an image in a batch."""
+    return list(range(1, len(x.shape)))
+
+
+def per_image(values, x):
+    """One value an image (n,), in a shape that multiplies images like x."""
+    return tf.reshape(values, [-1] + [1] * (len(x.shape) - 1))
