@@ -29,9 +29,9 @@ import tensorflow as tf
 from common.compiled import compiled
 from method2_fgsm.fgsm import label_and_others
 
-# The steps are shared out: a fifth for each of three starts, the rest for going on from the best.
-STARTS = 3
-SHARE = 1 / 5
+# With this many steps or more, three starts have a fifth of them each, and the rest go on from the
+# best of the three.  Fewer steps are better spent on one start.
+MANY_STEPS = 250
 MOMENTUM = 0.95  # ρ
 # First and last value of s and of the factor by which the box shrinks or grows.
 FIRST_RUN = (1.0, 0.01), (0.1, 1e-3)
@@ -39,67 +39,72 @@ SECOND_RUN = (0.3, 3e-3), (0.03, 2e-4)
 STEPS_A_CALL = 10
 
 
-def search(model, x, y_target, *, steps, lead):
+def search(model, x, y_target, *, steps, max_eps=1.0, lead=0.0, confidence=0.0):
     """The smallest noise found for one batch of images.
 
     x: float32 (n, ...) in [0, 1].  y_target: int64 (n,).  steps: gradients for each image, shared
-    out over three starts.  lead: a target counts as reached when its logit leads by more.
+    out over three starts.  max_eps: no pixel changes by more.  lead: a target counts as reached
+    when its logit leads by more.  confidence: and when its probability is above this.
     Returns (eps, x_adv): float32 (n,), infinite where the target was not reached, and float32
     like x, the points at exactly that eps.
     """
-    first = max(1, int(steps * SHARE))
-    needed = linear_estimate(model, x, y_target).numpy()
+    # P_t > c means z_t - log Σ_{k≠t} exp z_k > log(c / (1 - c)).
+    log_odds = np.log(confidence / (1 - confidence)) if confidence else -np.inf
+    goal = tf.constant([lead, log_odds, max_eps], tf.float32)
+    needed = linear_estimate(model, x, y_target, goal).numpy()
     # The same pattern for all images, so that their order and their batch do not matter.
     pattern = np.random.default_rng(0).uniform(-1, 1, x.shape[1:]).astype(np.float32)
     spread = 2 * needed.reshape(-1, *[1] * (x.ndim - 1)) * pattern
+    starts = [(x, 2 * needed), (x, 5 * needed), (np.clip(x + spread, 0, 1), 2 * needed)]
+    starts, each = (starts, steps // 5) if steps >= MANY_STEPS else (starts[:1], steps)
     size, best = np.full(len(x), np.inf, np.float32), x.copy()
-    for start, eps in ((x, 2 * needed), (x, 5 * needed), (np.clip(x + spread, 0, 1), 2 * needed)):
-        found = shrink(model, x, y_target, (start, eps, size, best), first, FIRST_RUN, lead)
-        size, best = (part.numpy() for part in found)
-    start = best, np.where(np.isfinite(size), size, needed), size, best
-    rest = max(1, steps - STARTS * first)
-    size, best = shrink(model, x, y_target, start, rest, SECOND_RUN, lead)
-    return pull(model, x, y_target, size, best, lead)
+    for p, eps in starts:
+        size, best = shrink(model, x, y_target, p, eps, size, best, each, FIRST_RUN, goal)
+    rest = steps - len(starts) * each
+    if rest:
+        eps = np.where(np.isfinite(size), size, needed)
+        size, best = shrink(model, x, y_target, best, eps, size, best, rest, SECOND_RUN, goal)
+    eps, x_adv = pull(model, x, y_target, size, best, goal)
+    return eps.numpy(), x_adv.numpy()
 
 
 @compiled
-def linear_estimate(model, x, y_target):
+def linear_estimate(model, x, y_target, goal):
     """The eps with which x would reach its target, were g linear: (n,), at most 1."""
-    g, slope = lead_and_slope(model, x, y_target)
+    g, slope = lead_and_slope(model, x, y_target, goal)
     # A pixel at its bound cannot follow a slope that leads out of the cube.
     free = tf.where(slope > 0, x < 1, x > 0)
     steepness = tf.reduce_sum(tf.abs(slope) * tf.cast(free, x.dtype), pixel_axes(x))
     return tf.clip_by_value(tf.math.divide_no_nan(-g, steepness), 1e-4, 1)
 
 
-def shrink(model, x, y_target, start, steps, schedule, lead):
-    """`steps` steps from `start`: (p, eps, size, best), the last two the smallest hit so far."""
-    p, eps, size, best = map(tf.constant, start)
-    slope = tf.zeros_like(p)
+def shrink(model, x, y_target, p, eps, size, best, steps, schedule, goal):
+    """`steps` steps from p in the box of half-width eps: the smallest hit so far, (size, best)."""
+    p, eps, slope = tf.constant(p), tf.constant(eps), tf.zeros_like(p)
+    (part, last_part), (change, last_change) = schedule
     done = np.linspace(0, 1, steps, dtype=np.float32)
-    (s, s_last), (change, change_last) = schedule
-    parts = s * (s_last / s) ** done
-    changes = change * (change_last / change) ** done
+    parts = part * (last_part / part) ** done
+    changes = change * (last_change / change) ** done
     for first in range(0, steps, STEPS_A_CALL):
         call = slice(first, first + STEPS_A_CALL)
         p, slope, eps, size, best = steps_in_the_box(
-            model, x, y_target, p, slope, eps, size, best, parts[call], changes[call], lead
+            model, x, y_target, p, slope, eps, size, best, parts[call], changes[call], goal
         )
-    return size, best
+    return size.numpy(), best.numpy()
 
 
 @compiled
-def steps_in_the_box(model, x, y_target, p, m, eps, size, best, parts, changes, lead):
+def steps_in_the_box(model, x, y_target, p, m, eps, size, best, parts, changes, goal):
     """One step for each entry of `parts` (s) and `changes`; returns (p, m, eps, size, best)."""
     for i in tf.range(tf.shape(parts)[0]):
-        g, slope = lead_and_slope(model, p, y_target)
+        g, slope = lead_and_slope(model, p, y_target, goal)
         noise = tf.reduce_max(tf.abs(p - x), pixel_axes(x))
-        hit = g > lead
+        hit = g > 0
         smaller = hit & (noise < size)
         best = tf.where(per_image(smaller, x), p, best)
         size = tf.where(smaller, noise, size)
         eps = tf.where(hit, tf.minimum(eps, size) * (1 - changes[i]), eps * (1 + changes[i]))
-        eps = tf.minimum(eps, tf.minimum(size * (1 - 1e-4), 1.0))
+        eps = tf.minimum(eps, tf.minimum(size * (1 - 1e-4), goal[2]))
 
         steepness = tf.reduce_sum(tf.abs(slope), pixel_axes(x))
         m = MOMENTUM * m + (1 - MOMENTUM) * tf.math.divide_no_nan(slope, per_image(steepness, x))
@@ -111,30 +116,31 @@ def steps_in_the_box(model, x, y_target, p, m, eps, size, best, parts, changes, 
 
 
 @compiled
-def pull(model, x, y_target, size, best, lead):
+def pull(model, x, y_target, size, best, goal):
     """The hits, moved towards x along the straight line while they stay hits: (eps, x_adv)."""
     low, high = tf.zeros_like(size), tf.ones_like(size)
     for _ in tf.range(10):
         middle = (low + high) / 2
         p = x + per_image(middle, x) * (best - x)
-        hit = lead_of(model(p, training=False), y_target) > lead
+        hit = lead_of(model(p, training=False), y_target, goal) > 0
         low, high = tf.where(hit, low, middle), tf.where(hit, middle, high)
     return size * high, x + per_image(high, x) * (best - x)
 
 
-def lead_and_slope(model, p, y_target):
+def lead_and_slope(model, p, y_target, goal):
     """g (n,) and ∇g, like p."""
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(p)
-        g = lead_of(model(p, training=False), y_target)
+        g = lead_of(model(p, training=False), y_target, goal)
     return g, tape.gradient(g, p)
 
 
-def lead_of(logits, y_target):
-    """g (n,): how far the target is ahead of the strongest other class."""
+def lead_of(logits, y_target, goal):
+    """g (n,): how far the target is ahead of the strongest other class, and of the goal."""
     is_target, others = label_and_others(logits, y_target)
     own = tf.reduce_sum(tf.where(is_target, logits, 0), axis=1)
-    return own - tf.reduce_max(others, axis=1)
+    lead = own - tf.reduce_max(others, axis=1) - goal[0]
+    return tf.minimum(lead, own - tf.reduce_logsumexp(others, axis=1) - goal[1])
 
 
 def pixel_axes(x):

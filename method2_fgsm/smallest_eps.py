@@ -1,7 +1,9 @@
-"""The smallest epsilon with which the fast gradient sign method reaches a target.
+"""The smallest epsilon that reaches a target: by one step of the fast gradient sign method, or by
+many steps.
 
 One sign step is a straight line through the image.  The search walks along it from epsilon 0
-upwards, and where the target is reached first, bisection finds the place.
+upwards, and where the target is reached first, bisection finds the place.  Many steps
+(frank_wolfe.py) leave the line and find far less.
 """
 
 import numpy as np
@@ -9,6 +11,7 @@ import tensorflow as tf
 
 from common import contract
 from common.compiled import compiled
+from method2_fgsm import frank_wolfe
 from method2_fgsm.fgsm import gradient_sign, label_and_others
 
 # A target counts as reached when its logit leads by more than this.  A smaller lead may be
@@ -24,31 +27,38 @@ def smallest_eps(
     x,
     y_target,
     *,
+    steps=1,
     max_eps=1.0,
     tol=1e-4,
     resolution=1e-3,
     confidence=0.0,
     batch_size=None,
 ):
-    """The smallest eps with which one targeted, clipped sign step is classified as its target.
+    """The smallest eps with which noise of at most eps a pixel makes each image its target.
 
-    The sign is taken once, at x.  Along x(eps) = clip(x - eps * sign(∇ₓ J(x, y_target))) the
-    target may be reached, lost and reached again; the result is the first crossing.  Every eps
-    on a grid from 0 to max_eps in steps of `resolution` is tried in ascending order, and the
-    first grid step that ends at the target is bisected.  So a stretch of success that is
-    narrower than `resolution` and lies between two grid points is missed.
+    With one step, the noise is that of the targeted, clipped sign step (Goodfellow et al. 2015,
+    section 4).  The sign is taken once, at x.  Along
+    x(eps) = clip(x - eps * sign(∇ₓ J(x, y_target))) the target may be reached, lost and reached
+    again; the result is the first crossing.  Every eps on a grid from 0 to max_eps in steps of
+    `resolution` is tried in ascending order, and the first grid step that ends at the target is
+    bisected.  So a stretch of success that is narrower than `resolution` and lies between two
+    grid points is missed.
 
-    x: float32 (n, ...) in [0, 1].  y_target: integers (n,).  tol: how far above the crossing
-    the answer may lie.  max_eps, tol and resolution are in pixel units.  confidence: the
-    probability of the target has to be above this; with 0 it only has to be the predicted class.
+    With more, it is any noise in the box: what the Frank-Wolfe steps of frank_wolfe.py find with
+    that many gradients for each image, and never more than one step needs.
+
+    x: float32 (n, ...) in [0, 1].  y_target: integers (n,).  steps: gradients for each image.
+    tol: how far above the crossing the answer of one step may lie.  max_eps, tol and resolution
+    are in pixel units.  confidence: the probability of the target has to be above this; with 0
+    it only has to be the predicted class.
     batch_size: images at a time; None takes 1,000 digits, or 33 photographs of 224 x 224.
     Logits that are `LEAD` or less apart are a tie, and predict no class.
     Returns (eps, x_adv).  eps: float32 (n,), 0 where x is classified as its target already, NaN
     where no eps up to max_eps is enough.  x_adv: float32 like x, the adversarial images at
     exactly that eps, and x itself where there is none.
-    Raises ValueError when max_eps is not above 0 and at most 1, tol or resolution not above 0,
-    confidence not in [0, 1), for a batch_size below 1, pixels outside [0, 1] or not numbers, and
-    labels that do not match the images or the model.
+    Raises ValueError when steps is below 1, max_eps is not above 0 and at most 1, tol or
+    resolution not above 0, confidence not in [0, 1), for a batch_size below 1, pixels outside
+    [0, 1] or not numbers, and labels that do not match the images or the model.
     """
     contract.positive("max_eps", max_eps)
     contract.pixel_size("max_eps", max_eps)
@@ -61,24 +71,50 @@ def smallest_eps(
     x, y_target = contract.checked(model, x, y_target)
     if batch_size is None:
         batch_size = min(MOST_IMAGES, max(1, BATCH_BYTES // max(1, x[:1].nbytes)))
-    confidence = tf.constant(confidence, tf.float32)
-    steps = int(np.ceil(max_eps / resolution - 1e-9))
-    grid = np.minimum(np.arange(steps + 1) * resolution, max_eps).astype(np.float32)
-
+    contract.positive("steps", steps, whole=True)
+    line_search = max_eps, tol, resolution, confidence, batch_size
     eps = np.empty(len(x), np.float32)
     x_adv = np.empty_like(x)
     for start in range(0, len(x), batch_size):
         batch = slice(start, start + batch_size)
-        sign = gradient_sign(model, x[batch], y_target[batch]).numpy()
-        contract.finite(sign, "logits or gradients")
-        line = x[batch], sign, y_target[batch]
-        first = _first_on_grid(model, line, grid, confidence, batch_size)
-        low = grid[np.maximum(first - 1, 0)]
-        high = np.where(first >= 0, grid[first], np.float32(np.nan))
-        eps[batch] = _bisect(model, line, low, high, tol, confidence)
-        distance = np.nan_to_num(eps[batch]).reshape(-1, *[1] * (x.ndim - 1))
-        x_adv[batch] = np.clip(x[batch] - distance * sign, 0, 1)
+        images = x[batch], y_target[batch]
+        if steps == 1:
+            found = _one_step(model, *images, *line_search)
+        else:
+            found = _many_steps(model, *images, steps, *line_search)
+        eps[batch], x_adv[batch] = found
     return eps, x_adv
+
+
+def _one_step(model, x, y_target, max_eps, tol, resolution, confidence, batch_size):
+    """The first crossing on the line of the sign step, for one batch: (eps, x_adv)."""
+    confidence = tf.constant(confidence, tf.float32)
+    points = int(np.ceil(max_eps / resolution - 1e-9))
+    grid = np.minimum(np.arange(points + 1) * resolution, max_eps).astype(np.float32)
+    sign = gradient_sign(model, x, y_target).numpy()
+    contract.finite(sign, "logits or gradients")
+    line = x, sign, y_target
+    first = _first_on_grid(model, line, grid, confidence, batch_size)
+    low = grid[np.maximum(first - 1, 0)]
+    high = np.where(first >= 0, grid[first], np.float32(np.nan))
+    eps = _bisect(model, line, low, high, tol, confidence)
+    distance = np.nan_to_num(eps).reshape(-1, *[1] * (x.ndim - 1))
+    return eps, np.clip(x - distance * sign, 0, 1)
+
+
+def _many_steps(model, x, y_target, steps, max_eps, tol, resolution, confidence, batch_size):
+    """The smaller of what Frank-Wolfe steps and one sign step find, for one batch."""
+    size, x_adv = frank_wolfe.search(
+        model, x, y_target, steps=steps, max_eps=max_eps, lead=LEAD, confidence=confidence
+    )
+    # One step can only matter where it needs less than that.
+    reach = min(max_eps, float(size.max()))
+    eps, x_step = _one_step(model, x, y_target, reach, tol, resolution, confidence, batch_size)
+    better = eps < size
+    x_adv[better], size[better] = x_step[better], eps[better]
+    missed = ~np.isfinite(size)
+    x_adv[missed], size[missed] = x[missed], np.nan
+    return size, x_adv
 
 
 def _first_on_grid(model, line, grid, confidence, batch_size):
