@@ -26,6 +26,7 @@ little falls geometrically too.
 import numpy as np
 import tensorflow as tf
 
+from common import contract
 from common.compiled import compiled
 from method2_fgsm.fgsm import label_and_others
 
@@ -52,6 +53,7 @@ def search(model, x, y_target, *, steps, max_eps=1.0, lead=0.0, confidence=0.0):
     log_odds = np.log(confidence / (1 - confidence)) if confidence else -np.inf
     goal = tf.constant([lead, log_odds, max_eps], tf.float32)
     needed = linear_estimate(model, x, y_target, goal).numpy()
+    contract.finite(needed, "logits or gradients")
     # The same pattern for all images, so that their order and their batch do not matter.
     pattern = np.random.default_rng(0).uniform(-1, 1, x.shape[1:]).astype(np.float32)
     spread = 2 * needed.reshape(-1, *[1] * (x.ndim - 1)) * pattern

@@ -4,10 +4,11 @@ import re
 
 import numpy as np
 import pytest
-from scipy.optimize import minimize
+from scipy.optimize import linprog, minimize
 
 from common import generate_5k
 from logreg_softmax import exact
+from logreg_softmax.linear_programme import root, smallest_linf
 from method1_noise_optimization import attack
 from method1_noise_optimization.attack import sizes
 from method2_fgsm import fgsm
@@ -134,3 +135,54 @@ def test_the_script_measures_the_methods_and_draws_the_figure(trained, tmp_path,
     assert (np.diff(seen) >= 0).all()
     assert (seen <= left).all()
     assert seen[-1] > 95
+
+
+# The smallest epsilon over all noise --------------------------------------------------------------
+
+
+def test_the_smallest_linf_noise_agrees_with_the_whole_linear_programme():
+    rng = np.random.default_rng(5)
+    weights, bias = rng.normal(size=(4, 7)), rng.normal(size=7)
+    x = rng.uniform(0, 1, (30, 4)) * (rng.random((30, 4)) < 0.6)
+    y_target = np.argsort(x @ weights + bias, axis=1)[:, 2]
+    eps, p, bound = smallest_linf(weights, bias, x, y_target)
+    one, unit, zero = np.ones((4, 1)), np.eye(4), np.zeros((6, 1))
+    for i, t in enumerate(y_target):
+        slopes = np.delete(weights[:, [t]] - weights, t, axis=1).T
+        offsets = np.delete(bias[t] - bias, t)
+        rows = np.block([[-slopes, zero], [unit, -one], [-unit, -one]])
+        limits = np.concatenate([offsets, x[i], -x[i]])
+        whole = linprog(np.eye(5)[4], A_ub=rows, b_ub=limits, bounds=(0, 1), method="highs-ipm")
+        if whole.status == 2:
+            assert np.isinf(bound[i])
+            assert np.isnan(eps[i])
+        else:
+            np.testing.assert_allclose([eps[i], bound[i]], whole.fun, atol=1e-7)
+    assert 10 <= np.isfinite(bound).sum() < 30
+    found = np.isfinite(bound)
+    assert (lead(weights, bias, p[found], y_target[found]) > -1e-9).all()
+
+
+def test_no_mixture_of_the_constraints_bounds_it_higher():
+    rng = np.random.default_rng(6)
+    weights, bias = rng.normal(size=(20, 6)), rng.normal(size=6)
+    x = rng.uniform(0.2, 0.8, (1, 20))
+    t = np.argsort(x[0] @ weights + bias)[:1]
+    eps, _, _ = smallest_linf(weights, bias, x, t)
+    slopes = np.delete(weights[:, t] - weights, t[0], axis=1).T
+    leads = np.delete((x @ weights + bias)[0, t] - (x @ weights + bias)[0], t[0])
+    shares = rng.dirichlet(np.full(5, 0.3), 500)
+    roots = root(shares @ slopes, shares @ leads, np.repeat(x, 500, axis=0))
+    assert (roots <= eps + 1e-12).all()
+
+
+def test_no_attack_needs_less_than_the_smallest_linf_noise(trained, softmax, few):
+    x, y_target = few
+    optimum, p, bound = smallest_linf(*softmax, x, y_target)
+    np.testing.assert_allclose(bound, optimum, rtol=1e-9)
+    np.testing.assert_allclose(np.abs(p - x).max(axis=(1, 2)), optimum, atol=1e-12)
+    assert lead(*softmax, p, y_target).min() > -1e-9
+    for steps in (1, 100):
+        eps, _ = smallest_eps(trained["softmax"], x, y_target, steps=steps)
+        assert (eps[np.isfinite(eps)] >= optimum[np.isfinite(eps)] * (1 - 1e-5)).all()
+    assert eps.mean() <= 1.01 * optimum.mean()
