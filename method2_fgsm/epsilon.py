@@ -11,9 +11,13 @@ Each image has two panels.  Above, the raw line: softmax regression is linear, s
 are ten straight lines.  Below, the line is clipped to [0, 1], which keeps the image valid; the
 dotted line marks the smallest epsilon at which 6 is predicted.
 
+With --steps above 1 the line leads through the noise that so many steps find instead
+(smallest_eps.py), scaled to at most epsilon a pixel: a network that bends away from the sign
+step's line seldom bends away from this one.
+
 reads   common/mnist.npz or --samples, common/weights/{model}.weights.h5
 writes  img/epsilon_{model}.png, for other digits img/epsilon_{model}_{source}_to_{target}.png;
-        with --samples the name of that file is added
+        with --steps _steps and with --samples the name of that file is added
 """
 
 import numpy as np
@@ -24,9 +28,9 @@ from method2_fgsm import source_to_target
 EPS = np.linspace(-1, 1, 101, dtype=np.float32)
 
 
-def scores(model, x, sign, eps, *, clip):
-    """Logits (n, k, 10) along x + eps * sign: x and sign (n, 28, 28), eps (k,) pixel units."""
-    line = x[:, np.newaxis] + eps[:, np.newaxis, np.newaxis] * sign[:, np.newaxis]
+def scores(model, x, direction, eps, *, clip):
+    """Logits (n, k, 10) along x + eps * direction, both (n, 28, 28), eps (k,) in pixel units."""
+    line = x[:, np.newaxis] + eps[:, np.newaxis, np.newaxis] * direction[:, np.newaxis]
     if clip:
         line = line.clip(0, 1)
     logits = models.predict(model, line.reshape(-1, *x.shape[1:]))
@@ -95,28 +99,37 @@ def main(argv=None):
     args = parser.parse_args(argv)
     source_to_target.check_arguments(parser, args)
     digits = "" if (args.source, args.target) == (2, 6) else f"_{args.source}_to_{args.target}"
+    digits += "" if args.steps == 1 else "_steps"
     digits += source_to_target.ending(args.samples)
     output = files.check_output(args.output or files.IMG / f"epsilon_{args.model}{digits}.png")
 
     model = models.load(args.model)
     choice = source_to_target.choose(args.model, args.source, args.target, args.count, args.samples)
 
-    from method2_fgsm import fgsm
+    if args.steps == 1:
+        from method2_fgsm import fgsm
 
-    sign = fgsm.gradient_signs(model, choice.x, np.full(len(choice.x), args.target))
-    raw = scores(model, choice.x, sign, EPS, clip=False)
-    clipped = scores(model, choice.x, sign, EPS, clip=True)
+        direction = fgsm.gradient_signs(model, choice.x, np.full(len(choice.x), args.target))
+        line = f"x + ε sign(∇J(x, {args.target}))"
+    else:
+        eps, x_adv = source_to_target.by_many_steps(model, choice.x, args.target, args.steps)
+        choice = choice._replace(eps=eps)
+        direction = (choice.x - x_adv) / np.fmax(eps, 1e-6)[:, np.newaxis, np.newaxis]
+        line = f"x − ε r/|r|∞, r the noise of {args.steps} steps towards {args.target}"
+    raw = scores(model, choice.x, direction, EPS, clip=False)
+    clipped = scores(model, choice.x, direction, EPS, clip=True)
 
     title = (
-        f"{models.title(args.model)}: scores of ten digits along "
-        f"x + ε sign(∇J(x, {args.target})), x a handwritten {args.source}"
+        f"{models.title(args.model)}: scores of ten digits along {line}, "
+        f"x a handwritten {args.source}"
     )
     plots.save(draw(EPS, raw, clipped, choice, args.source, args.target, title), output)
 
     print(f"{choice.kind:>10}   smallest eps   furthest from a straight line (logits)")
     for index, smallest, distance in zip(choice.indices, choice.eps, bend(EPS, raw), strict=True):
         print(f"{index:10d}   {smallest:12.4f}   {distance:12.4f}")
-    print(source_to_target.reach(choice, args.source, args.target))
+    if args.steps == 1:
+        print(source_to_target.reach(choice, args.source, args.target))
     if np.isfinite(choice.eps).any():
         print(f"median smallest eps {np.nanmedian(choice.eps):.4f}")
     print(f"wrote {files.show(output)}")

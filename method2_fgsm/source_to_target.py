@@ -31,11 +31,17 @@ class Choice(NamedTuple):
 
 
 def add_arguments(parser):
-    """--model, --source, --target, --count and --samples."""
+    """--model, --source, --target, --count, --steps and --samples."""
     command.add_model(parser, "softmax")
     parser.add_argument("--source", type=command.digit, default=2, help="the digit it is")
     parser.add_argument("--target", type=command.digit, default=6, help="the digit to be seen")
     parser.add_argument("--count", type=command.positive_int, default=10, help="how many images")
+    parser.add_argument(
+        "--steps",
+        type=command.positive_int,
+        default=1,
+        help="1: the sign step; more: the smallest epsilon that so many steps find (500, say)",
+    )
     parser.add_argument(
         "--samples",
         type=command.path,
@@ -47,6 +53,13 @@ def add_arguments(parser):
 def ending(samples):
     """What the name of a figure ends with: nothing for digits of the test set."""
     return "" if samples is None else f"_{samples.stem}"
+
+
+def by_many_steps(model, x, target, steps):
+    """The smallest epsilon of each image x towards one digit, by that many steps: (eps, x_adv)."""
+    from method2_fgsm.smallest_eps import smallest_eps
+
+    return smallest_eps(model, x, np.full(len(x), target), steps=steps)
 
 
 def check_arguments(parser, args):

@@ -2,6 +2,7 @@
 
     python method2_fgsm/two_to_six.py --model softmax
     python method2_fgsm/two_to_six.py --model cnn --source 3 --target 8
+    python method2_fgsm/two_to_six.py --model cnn --steps 500
 
 One step of the targeted fast gradient sign method, with the smallest epsilon that each image
 needs plus the small margin that lifts the confidence in the target above 50 %.  An image that
@@ -9,9 +10,13 @@ no epsilon lifts so far is shown at the smallest epsilon that makes the target t
 digit.  `--margin` fixes the margin, `--eps` one epsilon for all.  (Goodfellow et al. 2015,
 section 4.)
 
+With --steps above 1 the figure sets the same digits side by side: original | one sign step at its
+smallest epsilon | the smallest epsilon that so many steps find (smallest_eps.py).
+
 reads   common/mnist.npz or --samples, common/weights/{model}.weights.h5
 writes  img/2s_{model}.png (for other digits img/3s_{model}.png, img/3s_as_8s_{model}.png
-        and so on; with --samples the name of that file is added)
+        and so on; with --steps img/2s_steps_{model}.png; with --samples the name of that
+        file is added)
 """
 
 import numpy as np
@@ -48,6 +53,61 @@ def draw(x, sign, x_adv, before, after, eps, source, target, title):
     )
     bar.set_label("sign of the gradient; the step goes against it")
     return fig
+
+
+def draw_steps(images, eps, after, source, target, steps, title):
+    """The figure of --steps: a column for each digit, a row for each way.
+
+    images: three arrays (n, 28, 28), the originals, one step and many.  eps: two arrays (n,), of
+    one step and of many.  after: the probabilities (n, 10) for each of the three.
+    """
+    n = len(images[0])
+    fig = plots.figure(1.62 * n + 1.4, 7.4, title)
+    axes = fig.subplots(3, n, squeeze=False)
+    names = ("original", "one sign step", f"{steps} steps")
+    for row, (name, x, p) in enumerate(zip(names, images, after, strict=True)):
+        for column, ax in enumerate(axes[row]):
+            lines = [] if row == 0 else [f"ε = {eps[row - 1][column]:.3f}"]
+            missed = row > 0 and np.isnan(eps[row - 1][column])
+            plots.digit(ax, np.ones((28, 28)) if missed else x[column])
+            lines += [f"{digit}: {p[column, digit]:.0%}" for digit in (source, target)]
+            ax.set_xlabel("no ε will do" if missed else "\n".join(lines), labelpad=3)
+        axes[row, 0].set_ylabel(name)
+    return fig
+
+
+def compare_steps(args, model, output):
+    """The figure and the table of --steps, for the digits that one step reaches."""
+    source, target, steps = args.source, args.target, args.steps
+    choice = source_to_target.choose(args.model, source, target, args.count, args.samples)
+    tried = source_to_target.correctly_classified(model, source, args.count, args.samples)
+    x, indices = (array[: choice.tried] for array in tried)
+    eps, x_adv = source_to_target.by_many_steps(model, x, target, steps)
+    reached = np.isfinite(eps)
+    rows = np.searchsorted(indices, choice.indices)
+    eps, x_adv = eps[rows], x_adv[rows]
+
+    from method2_fgsm import fgsm
+
+    sign = fgsm.gradient_signs(model, choice.x, np.full(len(choice.x), target))
+    distance = np.nan_to_num(choice.eps)[:, np.newaxis, np.newaxis]
+    images = choice.x, np.clip(choice.x - distance * sign, 0, 1), x_adv
+    after = [models.softmax(models.predict(model, image)) for image in images]
+    title = (
+        f"{models.title(args.model)}: the smallest ε that makes a {source} a {target}, by one sign "
+        f"step and by {steps} steps\n{source_to_target.reach(choice, source, target)}, "
+        f"{steps} steps {reached.sum()}"
+    )
+    figure = draw_steps(images, (choice.eps, eps), after, source, target, steps, title)
+    plots.save(figure, output)
+    print(f"     image   eps, one step   eps, {steps} steps   ratio")
+    for index, one, many in zip(choice.indices, choice.eps, eps, strict=True):
+        print(f"{index:10d}{one:16.4f}{many:{12 + len(str(steps))}.4f}{one / many:8.2f}")
+    print(f"mean      {np.nanmean(choice.eps):16.4f}{np.nanmean(eps):{12 + len(str(steps))}.4f}")
+    print(source_to_target.reach(choice, source, target))
+    print(f"{steps} steps turn {reached.sum()} of them")
+    print(f"wrote {files.show(output)}")
+    return [output]
 
 
 def confidences(probabilities, source, target):
@@ -112,13 +172,18 @@ def main(argv=None):
     )
     args = parser.parse_args(argv)
     source_to_target.check_arguments(parser, args)
+    if args.steps > 1 and not (args.eps is None and args.margin is None):
+        parser.error("--steps finds the smallest epsilon: leave --eps and --margin out")
     source, target = args.source, args.target
     seen_as = "" if target == 6 else f"_as_{target}s"
     ending = source_to_target.ending(args.samples)
-    output = args.output or files.IMG / f"{source}s{seen_as}_{args.model}{ending}.png"
+    kind = "" if args.steps == 1 else "_steps"
+    output = args.output or files.IMG / f"{source}s{kind}{seen_as}_{args.model}{ending}.png"
     files.check_output(output)
 
     model = models.load(args.model)
+    if args.steps > 1:
+        return compare_steps(args, model, output)
     if args.eps is None:
         choice = source_to_target.choose(args.model, source, target, args.count, args.samples)
         x, indices = choice.x, choice.indices
