@@ -46,17 +46,19 @@ from common.compiled import compiled
 from method1_noise_optimization.leads import LEAD, lead, leads, logits
 
 # The first temperature, in logits, of the starts in turn, and the last one of all.
-TEMPERATURES, COLDEST = (3.0, 10.0, 1.0), 0.01
-# The length of the noise beside |p - x|, and the share of the steps after which there is none.
-BLUR, CLEAR = 1.0, 2 / 3
+TEMPERATURES, COLDEST = (3.0, 10.0, 1.0, 30.0), 0.01
+# The first length of the noise beside |p - x|, of the starts in turn, and the share of the steps
+# after which there is none.
+BLURS, CLEAR = (1.0, 0.5, 2.0), 2 / 3
 # The weight of a new gradient beside m earlier ones is WINDOW / (m + WINDOW), and over the second
 # half of the steps it falls to zero besides.
 WINDOW = 10.0
 # The lead aimed at, in logits: its range, and its factors after a miss and after a hit.
 AIM_SMALLEST, AIM_LARGEST = 1e-3, 1.0
 AIM_MISSED, AIM_HIT = 1.3, 0.8
-# Two starts agree when their distances differ by less than this part.
-ALIKE = 1e-4
+# Starts whose distances differ by less than this part agree, and when this many found no nearer
+# hit than an earlier start did, but agree with it, the image is done.
+ALIKE, AGREED = 1e-4, 3
 # Newton steps of a projection that starts from the multiplier of the one before.
 NEWTON_STEPS = 2
 # Competitors of the last projection, and its Newton steps.
@@ -71,7 +73,7 @@ def find(model, x, y_target, *, max_steps, progress, starts=1):
     reached the target, x_adv is the one that would have come next.
     """
     x_adv, steps = x.copy(), np.zeros(len(x), np.int64)
-    size = np.full(len(x), np.inf, np.float32)
+    size, agreed = np.full(len(x), np.inf, np.float32), np.zeros(len(x), np.int64)
     rows = np.arange(len(x))
     for start in range(starts):
         if not len(rows):
@@ -87,9 +89,9 @@ def find(model, x, y_target, *, max_steps, progress, starts=1):
         missed, nearer = np.isinf(before) & np.isinf(distance), distance < before
         x_adv[rows[missed]] = point[missed]
         x_adv[rows[nearer]], size[rows[nearer]] = near[nearer], distance[nearer]
-        with np.errstate(invalid="ignore"):  # two starts that both missed do not agree
-            alike = np.abs(distance - before) <= ALIKE * before
-        rows = rows[~(alike & np.isfinite(before))]
+        agreed[rows[distance < (1 - ALIKE) * before]] = 0
+        agreed[rows] += np.isfinite(before) & (distance <= (1 + ALIKE) * before)
+        rows = rows[agreed[rows] < AGREED]
         progress(len(x) / starts)
     found = np.flatnonzero(np.isfinite(size))
     if len(found):
@@ -105,6 +107,7 @@ def _descend(model, x, target, start, steps):
     aim = tf.fill(tf.shape(x)[:1], AIM_SMALLEST)
     size = tf.fill(tf.shape(x)[:1], np.float32(np.inf))
     warmest = tf.gather(TEMPERATURES, start % len(TEMPERATURES))
+    blur = tf.gather(BLURS, start % len(BLURS))
     for i in tf.range(steps):
         share = tf.cast(i, tf.float32) / tf.cast(steps, tf.float32)
         temperature = warmest * (COLDEST / warmest) ** share
@@ -122,7 +125,7 @@ def _descend(model, x, target, start, steps):
         p, mu, _ = project(x, G[:, tf.newaxis], b[:, tf.newaxis], mu, NEWTON_STEPS)
         # The same noise for all images, so that none depends on its place in the batch.
         noise = tf.random.stateless_normal(tf.shape(x)[1:], seed=tf.stack([start, i]))
-        length = BLUR * tf.maximum(1 - share / CLEAR, 0) * tf.norm(p - x, axis=1, keepdims=True)
+        length = blur * tf.maximum(1 - share / CLEAR, 0) * tf.norm(p - x, axis=1, keepdims=True)
         p = tf.clip_by_value(p + length * noise / tf.norm(noise), 0, 1)
         # A relaxed trace of `project` forgets the shapes that the loop has to keep.
         p, mu = tf.ensure_shape(p, x.shape), tf.ensure_shape(mu, (x.shape[0], 1))
