@@ -28,14 +28,15 @@ gradients a tenth of the noise apart have next to nothing in common.  Four thing
 - `aim` is above zero by what the linearisation misses: it grows while an image is missed and
   shrinks while it is hit.
 
-Each start has noise and a first temperature of its own and ends in another local optimum; the
-nearest counts.  An image is done when two of its starts agree.  Last, the nearest point found is
-improved by one exact projection onto the linearised leads over its strongest competitors, each
-with its own gradient, which for a linear classifier is the exact answer, and is pulled towards x
-along the straight line as far as it stays a hit.
+The nearest hit of a start is pulled towards x along the straight line as far as it stays one, and
+replaced by the exact projection onto the linearised leads over its strongest competitors, each
+with its own gradient, where that is a nearer hit.  For a linear classifier it is the exact answer.
 
-A step costs one gradient.  The state of an image is a handful of arrays of its own size, whatever
-the number of classes: 2.4 MB for a photograph of 224 x 224.
+Each start has noise and a first temperature of its own and often ends in another local optimum:
+the nearest hit of all counts.  An image is done when enough of its starts agree.
+
+A step costs one gradient.  An image needs a few arrays of its own size and, for the last
+projection, a few for each of the strongest competitors, whatever the number of classes.
 """
 
 import numpy as np
@@ -93,9 +94,6 @@ def find(model, x, y_target, *, max_steps, progress, starts=1):
         agreed[rows] += np.isfinite(before) & (distance <= (1 + ALIKE) * before)
         rows = rows[agreed[rows] < AGREED]
         progress(len(x) / starts)
-    found = np.flatnonzero(np.isfinite(size))
-    if len(found):
-        x_adv[found] = _improve(model, x[found], y_target[found], x_adv[found])
     return x_adv, steps
 
 
@@ -129,7 +127,8 @@ def _descend(model, x, target, start, steps):
         p = tf.clip_by_value(p + length * noise / tf.norm(noise), 0, 1)
         # A relaxed trace of `project` forgets the shapes that the loop has to keep.
         p, mu = tf.ensure_shape(p, x.shape), tf.ensure_shape(mu, (x.shape[0], 1))
-    return p, best, size
+    best = _improve(model, x, target, best)
+    return p, best, tf.where(size < np.inf, tf.norm(best - x, axis=1), size)
 
 
 def _lead_and_gradient(model, p, target, temperature):
@@ -141,9 +140,8 @@ def _lead_and_gradient(model, p, target, temperature):
     return tf.reduce_min(g, axis=1), smooth, tape.gradient(smooth, p)
 
 
-@compiled
 def _improve(model, x, target, x_adv):
-    """The hits x_adv (n, d), or nearer ones where the exact projection at x_adv leads to one."""
+    """The hits x_adv (n, d), or nearer ones: pulled, and projected onto each strong competitor."""
     x_adv = _pull(model, x, target, x_adv)
     count = min(COMPETITORS, model.output_shape[-1] - 1)
     with tf.GradientTape(watch_accessed_variables=False, persistent=True) as tape:
