@@ -59,7 +59,10 @@ def main(argv=None):
         + ")",
     )
     parser.add_argument(
-        "--starts", type=command.positive_int, default=1, help="of minimal: 8 find smaller noise"
+        "--starts",
+        type=command.positive_int,
+        default=1,
+        help="of minimal: 10, of 120 steps, find less noise",
     )
     parser.add_argument(
         "--target", type=target, default="random", help="the digit to be seen, or random"

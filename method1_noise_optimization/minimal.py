@@ -50,7 +50,7 @@ from method1_noise_optimization.leads import LEAD, lead, leads, logits
 TEMPERATURES, COLDEST = (3.0, 10.0, 1.0, 30.0), 0.01
 # The first length of the noise beside |p - x|, of the starts in turn, and the share of the steps
 # after which there is none.
-BLURS, CLEAR = (0.5, 1.0, 2.0), 2 / 3
+BLURS, CLEAR = (0.5, 2.0, 1.0), 2 / 3
 # The weight of a new gradient beside m earlier ones is WINDOW / (m + WINDOW), and over the second
 # half of the steps it falls to zero besides.
 WINDOW = 10.0
