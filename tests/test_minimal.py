@@ -12,17 +12,6 @@ from method1_noise_optimization import attack
 from method1_noise_optimization.attack import find_noise, sizes
 
 
-@pytest.fixture
-def few(right):
-    """A function: the first digits that a model gets right, and other digits as targets."""
-
-    def first(model, count):
-        x, y = right(model, count)
-        return x, (y + np.arange(count) % 9 + 1) % 10
-
-    return first
-
-
 def linear(shape, classes, seed=0):
     """An untrained linear classifier."""
     keras.utils.set_random_seed(seed)
