@@ -2,7 +2,7 @@
 
     sgd       gradient descent on the noise, stopped where the target is reached     sgd.py
     lbfgs     minimise c |r| + loss(x + r, t) in the box (Szegedy et al. 2014)       lbfgs.py
-    minimal   project exactly onto averaged linearisations: the smallest noise       minimal.py
+    minimal   project exactly onto an averaged linearisation: the smallest noise      minimal.py
 
 Each works on a whole batch at once, with a target for each image, and for any Keras model from
 images in [0, 1] to logits (common/contract.py).  Importing this module does not import TensorFlow.
@@ -39,6 +39,7 @@ def search(
     regularization="l2",
     learning_rate=LEARNING_RATE,
     max_steps=None,
+    starts=1,
     batch_size=None,
     progress=False,
 ):
@@ -48,7 +49,8 @@ def search(
     method: "sgd", "lbfgs" or "minimal".
     regularization ("none", "l1": mean |r|, "l2": mean r²) and learning_rate: for sgd alone.
     max_steps: gradients for each image at most; for lbfgs, steps for one value of c, of which it
-    tries 13.  None is the method's own default.
+    tries 13, and for minimal, at each start.  None is the method's own default.
+    starts: of minimal, at most; more find smaller noise, and never larger.
     batch_size: images at a time; memory grows with it, and with n only by the result itself.
     progress: show a progress bar (on a terminal).
     Returns (noise, steps): float32 like x, with x + noise in [0, 1], and int64 (n,).  Where the
@@ -70,6 +72,7 @@ def search(
     batch_size = BATCH_SIZE[method] if batch_size is None else batch_size
     contract.positive("learning_rate", learning_rate)
     contract.positive("max_steps", max_steps, whole=True)
+    contract.positive("starts", starts, whole=True)
     contract.positive("batch_size", batch_size, whole=True)
 
     from method1_noise_optimization import lbfgs, leads, minimal, sgd
@@ -78,7 +81,7 @@ def search(
     find = {
         "sgd": functools.partial(sgd.find, batch_size=batch_size, **settings),
         "lbfgs": lbfgs.find,
-        "minimal": minimal.find,
+        "minimal": functools.partial(minimal.find, starts=starts),
     }[method]
     # sgd refills its batch as images finish; the others take one batch after the other.
     stride = max(len(x), 1) if method == "sgd" else batch_size

@@ -24,6 +24,8 @@ from method1_noise_optimization import attack
 
 # sgd refills its batch as digits finish, so that a worker gets several batches' worth at a time.
 SGD_BATCHES = 5
+# Settings that one method alone has: the results of the others do not name them.
+OF_METHOD = {"regularization": "sgd", "learning_rate": "sgd", "starts": "minimal"}
 
 
 def results_path(model, method, regularization):
@@ -51,9 +53,16 @@ def main(argv=None):
     parser.add_argument(
         "--max-steps",
         type=command.positive_int,
-        help="steps an image at most; for lbfgs, at each value of c (default: "
+        help="steps an image at most; for lbfgs, at each value of c, for minimal, at each start "
+        "(default: "
         + ", ".join(f"{method} {steps}" for method, steps in attack.MAX_STEPS.items())
         + ")",
+    )
+    parser.add_argument(
+        "--starts",
+        type=command.positive_int,
+        default=1,
+        help="of minimal: 10, of 120 steps, find less noise",
     )
     parser.add_argument(
         "--target", type=target, default="random", help="the digit to be seen, or random"
@@ -86,6 +95,7 @@ def main(argv=None):
         "regularization": args.regularization,
         "learning_rate": args.learning_rate,
         "max_steps": args.max_steps or attack.MAX_STEPS[args.method],
+        "starts": args.starts,
     }
     piece = attack.BATCH_SIZE[args.method] * (SGD_BATCHES if args.method == "sgd" else 1)
     # A single piece shows its own progress, unless it is another process that works on it.
@@ -110,7 +120,7 @@ def main(argv=None):
         **{
             name: value
             for name, value in how.items()
-            if args.method == "sgd" or name not in ("regularization", "learning_rate")
+            if OF_METHOD.get(name, args.method) == args.method
         },
         "target": args.target,
         "limit": args.limit,

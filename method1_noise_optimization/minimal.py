@@ -1,30 +1,42 @@
-"""The smallest L2 noise we can find: exact projections onto averaged linearisations.
+"""The smallest L2 noise we can find: exact projections onto an averaged linearisation.
 
 Wanted is the point x' of the box nearest to the image x that is classified as its target t:
 
-    minimise |x' - x|²   subject to   g_k(x') = z_t(x') - z_k(x') ≥ 0 for the nine k ≠ t,
-                                      0 ≤ x' ≤ 1                          (logits z)
+    minimise |x' - x|²   subject to   g(x') = z_t(x') - max_{k ≠ t} z_k(x') ≥ 0,   0 ≤ x' ≤ 1
 
-Were the leads g_k linear, this would be a small quadratic programme, which
-`common/box_projection.py` solves exactly.  So, as in sequential quadratic programming (and in
-DeepFool, Moosavi-Dezfooli et al. 2016, which does it for the nearest class and without the box),
-linearise at the point p reached so far, solve, go to the solution, and repeat:
+with logits z.  Were the lead g linear, `common/box_projection.py` would give the answer at once.
+So, as in sequential quadratic programming (and in DeepFool, Moosavi-Dezfooli et al. 2016),
+linearise at the point p reached so far, go to the solution, and repeat:
 
-    p ← the point of the box nearest to x at which   g_k(p) + G_k·(x' - p) ≥ aim   for all k
+    p ← the point of the box nearest to x at which   g(p) + G·(x' - p) ≥ aim
 
-For a linear classifier that is the exact answer as soon as each slope has been met.  In a network
-of ReLUs and maxima the best point lies where several linear pieces meet, and the gradient ∇g_k at
-p jumps from piece to piece, for ever.  The remedy is that of stochastic approximation (Robbins &
-Monro 1951): the slope G_k is a running average of the gradients met on the way, with weights that
-fall like one over their number, so that it settles at the combination of the neighbouring pieces
-under which p is optimal.  A step costs one gradient, that of the lead over the strongest
-competitor at p; the other slopes wait for the steps at which their class is the strongest.
-(Decoupling direction and norm with a decaying step, Rony et al. 2019, averages the gradients
-too, but then rescales and clips, which does not give the nearest point of the box.)
+The best point lies where several competitors are level and several linear pieces of the network
+meet.  There the gradient ∇g(p) jumps, for ever.  On a photograph it also turns so fast that two
+gradients a tenth of the noise apart have next to nothing in common.  Four things help:
 
-`aim` is above zero by what the linearisation misses: it grows while an image is missed and
-shrinks while it is hit.  The smallest noise that was a hit is kept and, at the end, pulled
-towards x along the straight line as far as it stays one.
+- The slope G is a running average of the gradients on the way, with weights that fall like one
+  over their number (Robbins & Monro 1951).  It settles at the combination of competitors and
+  pieces under which p is optimal, in which what is particular to a single gradient cancels.  One
+  slope for all competitors is met by every gradient; one for each would be met too rarely.
+  (Decoupling direction and norm, Rony et al. 2019, averages the gradients too, but then rescales
+  and clips, which does not give the nearest point of the box.)
+- The maximum over competitors is smoothed, T log Σ_k exp(z_k / T), with a temperature T that
+  falls to next to nothing (Nesterov 2005, "Smooth minimization of non-smooth functions").  As
+  it never lies below the maximum, the first steps go deep into the target's region.
+- The first two thirds of the steps look at p plus Gaussian noise, at first as long as p - x and
+  fading, so that G averages over the neighbourhood instead of one ragged point.
+- `aim` is above zero by what the linearisation misses: it grows while an image is missed and
+  shrinks while it is hit.
+
+The nearest hit of a start is pulled towards x along the straight line as far as it stays one, and
+replaced by the exact projection onto the linearised leads over its strongest competitors, each
+with its own gradient, where that is a nearer hit.  For a linear classifier it is the exact answer.
+
+Each start has noise and a first temperature of its own and often ends in another local optimum:
+the nearest hit of all counts.  An image is done when enough of its starts agree.
+
+A step costs one gradient.  An image needs a few arrays of its own size and, for the last
+projection, a few for each of the strongest competitors, whatever the number of classes.
 """
 
 import numpy as np
@@ -34,90 +46,70 @@ from common.box_projection import project
 from common.compiled import compiled
 from method1_noise_optimization.leads import LEAD, lead, leads, logits
 
-STEPS_A_CALL = 10
-# Newton steps of a projection: it starts from the multipliers of the one before.
-NEWTON_STEPS = 2
-# The weight of a new gradient beside m earlier ones of its class is WINDOW / (m + WINDOW), and
-# over the second half of the steps it falls to zero besides.
+# The first temperature, in logits, of the starts in turn, and the last one of all.
+TEMPERATURES, COLDEST = (3.0, 10.0, 1.0, 30.0), 0.01
+# The first length of the noise beside |p - x|, of the starts in turn, and the share of the steps
+# after which there is none.
+BLURS, CLEAR = (0.5, 2.0, 1.0), 2 / 3
+# The weight of a new gradient beside m earlier ones is WINDOW / (m + WINDOW), and over the second
+# half of the steps it falls to zero besides.
 WINDOW = 10.0
 # The lead aimed at, in logits: its range, and its factors after a miss and after a hit.
 AIM_SMALLEST, AIM_LARGEST = 1e-3, 1.0
 AIM_MISSED, AIM_HIT = 1.3, 0.8
-# An image is finished after CALM steps that were hits, moved no further than STILL (L2, pixel
-# units) and met the very slope they went by: the classifier is linear there.
-STILL, CALM = 1e-4, 3
+# Starts whose distances differ by less than this part agree, and when this many found no nearer
+# hit than an earlier start did, but agree with it, the image is done.
+ALIKE, AGREED = 1e-4, 3
+# Newton steps of a projection that starts from the multiplier of the one before.
+NEWTON_STEPS = 2
+# Competitors of the last projection, and its Newton steps.
+COMPETITORS, LAST_STEPS = 9, 20
 
 
-def find(model, x, y_target, *, max_steps, progress):
-    """The nearest hits for one batch and how many steps each took.
+def find(model, x, y_target, *, max_steps, progress, starts=1):
+    """The nearest hits for one batch and how many gradients each took.
 
-    x (n, d) float32 in [0, 1], y_target (n,) int64.  Returns x_adv (n, d) float32 and steps
-    (n,) int64; where no point tried reached the target, x_adv is the one that would have come next.
+    x (n, d) float32 in [0, 1], y_target (n,) int64; max_steps gradients for each of at most
+    `starts` starts.  Returns x_adv (n, d) float32 and steps (n,) int64; where no point tried
+    reached the target, x_adv is the one that would have come next.
     """
-    n, classes = len(x), model.output_shape[-1]
-    best, steps = x.copy(), np.zeros(n, np.int64)
-    distance = np.full(n, np.inf, np.float32)
-    rows = np.arange(n)
-    state = (
-        tf.constant(x),
-        tf.zeros((n, classes, x.shape[1])),
-        tf.zeros((n, classes)),
-        tf.zeros((n, classes)),
-        tf.fill((n,), AIM_SMALLEST),
-        tf.constant(x),
-        tf.constant(distance),
-        tf.zeros((n,), tf.int32),
-    )
-    while len(rows):
-        first = steps[rows[0]]
-        last = min(first + STEPS_A_CALL, max_steps)
-        done = tf.range(first, last, dtype=tf.float32) / max_steps
-        state = _steps(model, x[rows], y_target[rows], state, done)
-        steps[rows] = last
-        finished = (state[-1].numpy() >= CALM) | (last == max_steps)
-        # To repack the batch for a few costs more than to take them along.
-        if finished.mean() > 1 / 4:
-            left, kept = rows[finished], np.flatnonzero(~finished)
-            point, hit, size = (state[i].numpy()[finished] for i in (0, 5, 6))
-            found = np.isfinite(size)
-            best[left] = np.where(found[:, np.newaxis], hit, point)
-            distance[left] = size
-            rows, state = rows[kept], tuple(tf.gather(part, kept) for part in state)
-            progress(len(left))
-    found = np.flatnonzero(np.isfinite(distance))
-    if len(found):
-        best[found] = _pull(model, x[found], y_target[found], best[found])
-    return best, steps
+    x_adv, steps = x.copy(), np.zeros(len(x), np.int64)
+    size, agreed = np.full(len(x), np.inf, np.float32), np.zeros(len(x), np.int64)
+    rows = np.arange(len(x))
+    for start in range(starts):
+        if not len(rows):
+            break
+        point, near, distance = (
+            part.numpy()
+            for part in _descend(
+                model, x[rows], y_target[rows], tf.constant(start), tf.constant(max_steps)
+            )
+        )
+        steps[rows] += max_steps
+        before = size[rows]
+        missed, nearer = np.isinf(before) & np.isinf(distance), distance < before
+        x_adv[rows[missed]] = point[missed]
+        x_adv[rows[nearer]], size[rows[nearer]] = near[nearer], distance[nearer]
+        agreed[rows[distance < (1 - ALIKE) * before]] = 0
+        agreed[rows] += np.isfinite(before) & (distance <= (1 + ALIKE) * before)
+        rows = rows[agreed[rows] < AGREED]
+        progress(len(x) / starts)
+    return x_adv, steps
 
 
 @compiled
-def _steps(model, x, target, state, done):
-    """One step for each entry of `done`, the share of all steps that lie behind.
-
-    The state is a tuple, in this order:
-
-    p (n, d)                 the point to look at next
-    G (n, classes, d)        the averaged slopes, and seen (n, classes), the gradients in each
-    mu (n, classes)          the multipliers of the last projection
-    aim (n,)                 the lead aimed at
-    best (n, d), size (n,)   the nearest hit so far and its distance from x, at first infinite
-    calm (n,)                steps since anything changed
-    """
-    p, G, seen, mu, aim, best, size, calm = state
-    rows = tf.range(tf.shape(x, out_type=tf.int64)[0])
-    # The target's own row never binds; nor does any class whose gradient was not met yet.
-    own = tf.one_hot(target, G.shape[1], on_value=True, off_value=False)
-    for share in done:
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(p)
-            g = leads(logits(model, p), target)
-            worst = tf.reduce_min(g, axis=1)
-            # Of the competitors that are about as strong, the one whose slope is known least.
-            strongest = g <= worst[:, tf.newaxis] + aim[:, tf.newaxis]
-            k = tf.argmin(tf.where(strongest, seen, seen.dtype.max), axis=1)
-            competitor = tf.stack([rows, k], axis=1)
-            g_k = tf.gather_nd(g, competitor)
-        gradient = tape.gradient(g_k, p)
+def _descend(model, x, target, start, steps):
+    """One start: the last point (n, d), the nearest hit (n, d), and its distance, or infinity."""
+    p, G, best = x, tf.zeros_like(x), x
+    mu = tf.zeros_like(x[:, :1])
+    aim = tf.fill(tf.shape(x)[:1], AIM_SMALLEST)
+    size = tf.fill(tf.shape(x)[:1], np.float32(np.inf))
+    warmest = tf.gather(TEMPERATURES, start % len(TEMPERATURES))
+    blur = tf.gather(BLURS, start % len(BLURS))
+    for i in tf.range(steps):
+        share = tf.cast(i, tf.float32) / tf.cast(steps, tf.float32)
+        temperature = warmest * (COLDEST / warmest) ** share
+        worst, smooth, gradient = _lead_and_gradient(model, p, target, temperature)
 
         hit = worst > LEAD
         distance = tf.norm(p - x, axis=1)
@@ -125,27 +117,46 @@ def _steps(model, x, target, state, done):
         best, size = tf.where(nearer[:, tf.newaxis], p, best), tf.where(nearer, distance, size)
         aim = tf.clip_by_value(aim * tf.where(hit, AIM_HIT, AIM_MISSED), AIM_SMALLEST, AIM_LARGEST)
 
-        met = tf.gather_nd(seen, competitor)
-        slope = tf.gather_nd(G, competitor)
-        news = gradient - slope
-        weight = WINDOW / (met + WINDOW) * tf.minimum(2 * (1 - share), 1)
-        slope += tf.where(met == 0, 1.0, weight)[:, tf.newaxis] * news
-        G = tf.tensor_scatter_nd_update(G, competitor, slope)
-        seen = tf.tensor_scatter_nd_update(seen, competitor, met + 1)
-
-        b = aim[:, tf.newaxis] - g + tf.linalg.matvec(G, p)
-        b = tf.where(own | (seen == 0), -1.0, b)
-        new_p, new_mu, _ = project(x, G, b, mu, NEWTON_STEPS)
+        weight = WINDOW / (tf.cast(i, tf.float32) + WINDOW) * tf.minimum(2 * (1 - share), 1)
+        G += weight * (gradient - G)
+        b = aim - smooth + tf.reduce_sum(G * p, axis=1)
+        p, mu, _ = project(x, G[:, tf.newaxis], b[:, tf.newaxis], mu, NEWTON_STEPS)
+        # The same noise for all images, so that none depends on its place in the batch.
+        noise = tf.random.stateless_normal(tf.shape(x)[1:], seed=tf.stack([start, i]))
+        length = blur * tf.maximum(1 - share / CLEAR, 0) * tf.norm(p - x, axis=1, keepdims=True)
+        p = tf.clip_by_value(p + length * noise / tf.norm(noise), 0, 1)
         # A relaxed trace of `project` forgets the shapes that the loop has to keep.
-        new_p, mu = tf.ensure_shape(new_p, p.shape), tf.ensure_shape(new_mu, mu.shape)
-        straight = tf.norm(news, axis=1) < 1e-3 * tf.norm(slope, axis=1)
-        quiet = hit & straight & (tf.norm(new_p - p, axis=1) < STILL)
-        calm = tf.where(quiet, calm + 1, 0)
-        p = new_p
-    return p, G, seen, mu, aim, best, size, calm
+        p, mu = tf.ensure_shape(p, x.shape), tf.ensure_shape(mu, (x.shape[0], 1))
+    best = _improve(model, x, target, best)
+    return p, best, tf.where(size < np.inf, tf.norm(best - x, axis=1), size)
 
 
-@compiled
+def _lead_and_gradient(model, p, target, temperature):
+    """The lead, the smoothed lead and the latter's gradient at p."""
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch(p)
+        g = leads(logits(model, p), target)
+        smooth = -temperature * tf.reduce_logsumexp(-g / temperature, axis=1)
+    return tf.reduce_min(g, axis=1), smooth, tape.gradient(smooth, p)
+
+
+def _improve(model, x, target, x_adv):
+    """The hits x_adv (n, d), or nearer ones: pulled, and projected onto each strong competitor."""
+    x_adv = _pull(model, x, target, x_adv)
+    count = min(COMPETITORS, model.output_shape[-1] - 1)
+    with tf.GradientTape(watch_accessed_variables=False, persistent=True) as tape:
+        tape.watch(x_adv)
+        g = -tf.math.top_k(-leads(logits(model, x_adv), target), count)[0]
+        each = [g[:, k] for k in range(count)]
+    G = tf.stack([tape.gradient(g_k, x_adv) for g_k in each], axis=1)
+    b = 2 * LEAD - g + tf.linalg.matvec(G, x_adv)
+    p, _, _ = project(x, G, b, tf.zeros_like(b), LAST_STEPS)
+    nearer = (lead(logits(model, p), target) > LEAD) & (
+        tf.norm(p - x, axis=1) < tf.norm(x_adv - x, axis=1)
+    )
+    return tf.where(nearer[:, tf.newaxis], p, x_adv)
+
+
 def _pull(model, x, target, x_adv):
     """The hits x_adv (n, d), moved towards x along the straight line while they stay hits."""
     low, high = tf.zeros_like(x[:, 0]), tf.ones_like(x[:, 0])

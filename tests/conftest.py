@@ -64,6 +64,17 @@ def right(digits):
     return first
 
 
+@pytest.fixture
+def few(right):
+    """A function: the first digits that a model gets right, and other digits as targets."""
+
+    def first(model, count):
+        x, y = right(model, count)
+        return x, (y + np.arange(count) % 9 + 1) % 10
+
+    return first
+
+
 @pytest.fixture(scope="session")
 def checkout(tmp_path_factory):
     """A checkout in which nothing has been run: for scripts in a process of their own."""

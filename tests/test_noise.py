@@ -10,17 +10,6 @@ from method1_noise_optimization import attack, lbfgs
 from method1_noise_optimization.attack import sizes
 
 
-@pytest.fixture
-def few(right):
-    """A function: the first digits that a model gets right, and other digits as targets."""
-
-    def first(model, count):
-        x, y = right(model, count)
-        return x, (y + np.arange(count) % 9 + 1) % 10
-
-    return first
-
-
 @pytest.fixture(scope="module")
 def stubborn():
     """A classifier that says 0 whatever it sees."""
