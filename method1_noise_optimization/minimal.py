@@ -1,6 +1,6 @@
 """The smallest L2 noise we can find: exact projections onto an averaged linearisation.
 
-Wanted is the point x' of the box nearest to the image x that is classified as its target t:
+The point x' of the box nearest to the image x that is classified as its target t solves
 
     minimise |x' - x|²   subject to   g(x') = z_t(x') - max_{k ≠ t} z_k(x') ≥ 0,   0 ≤ x' ≤ 1
 
