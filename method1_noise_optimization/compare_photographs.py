@@ -65,8 +65,9 @@ def attacked(model, x, y_target, way):
             model, x, y_target, levels=1, confidence=None, max_steps=max_steps
         )[0]
     if way in attack.METHODS:
-        noise = attack.find_noise(model, x, y_target, method=way, batch_size=photo_noise.BATCH_SIZE)
-        return x + noise
+        return photo_noise.smallest_noise(
+            model, x, y_target, method=way, max_steps=photo_noise.MAX_STEPS[way]
+        )[0]
     from method2_fgsm.smallest_eps import smallest_eps
 
     batch_size = photo_noise.BATCH_SIZE

@@ -7,7 +7,8 @@ import numpy as np
 
 from method1_noise_optimization import attack
 
-MAX_STEPS = {**attack.MAX_STEPS, "grey levels": 100}
+# Photographs need more steps of minimal than digits.
+MAX_STEPS = {**attack.MAX_STEPS, "minimal": 100, "grey levels": 100}
 BATCH_SIZE = 9  # photographs, to which lbfgs and minimal add 25 MB each
 
 
