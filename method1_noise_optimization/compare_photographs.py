@@ -39,7 +39,9 @@ def main(argv=None):
 
     from tqdm import tqdm
 
-    lines = [f"{'':24}reached   mean |r|_2  mean |r|_inf   seconds"]
+    names = ", ".join(labels.names()[target] for target in targets)
+    print(f"{networks.TITLES[args.model]}: {len(x)} photographs, targets {names}")
+    print(f"{'':24}reached   mean |r|_2  mean |r|_inf   seconds")
     with tqdm(total=len(WAYS) * len(targets), disable=None) as bar:
         for way in WAYS:
             found, began = [], time.perf_counter()
@@ -50,10 +52,8 @@ def main(argv=None):
                 reached = attack.classify(model, x_other, x_adv - x_other, 9) == target
                 found.append((x_adv - x_other, reached))
                 bar.update()
-            lines.append(line(way, *map(np.concatenate, zip(*found, strict=True)), began))
-    names = ", ".join(labels.names()[target] for target in targets)
-    print(f"{networks.TITLES[args.model]}: {len(x)} photographs, targets {names}")
-    print("\n".join(lines))
+            # Some take minutes: each line is shown as soon as it is known.
+            tqdm.write(line(way, *map(np.concatenate, zip(*found, strict=True)), began))
     return []
 
 
