@@ -22,8 +22,8 @@ Reads each file (its format: common/results.py) and looks at
                   noise of minimal size ends on such a boundary, and rounding decides
 
 and prints PASS, with exit code 0, or FAIL and every violation, with exit code 1.  Predictions on
-photographs are not recomputed, since that takes the ImageNet networks: for them the first line
-says so.
+photographs are recomputed where the network's weights are at hand without a download: installed
+by pip, or the file of --weights from which the results were made.  Else the first line says so.
 
 reads   method*/results_*.npz or those named, common/mnist.npz,
         common/weights/{model}.weights.h5
@@ -34,6 +34,7 @@ import numpy as np
 
 from common import command, data, files, models, results
 from common.command import Failure
+from common.imagenet import efficientnet_lite, networks
 
 TIE = 1e-3  # logits
 ROUNDED_SIGNS = 1e-3  # share of an image's pixels
@@ -156,6 +157,19 @@ def predictions(found, model):
         yield from rows((behind > TIE) | ~known, f"the model does not say {name}")
 
 
+def network_of(config, weights):
+    """The network that attacked photographs, where its weights are at hand, or None.
+
+    weights: the file of the weights that were given to the attack by their own file.
+    """
+    name = config.get("model")
+    if config.get("weights") is not None:
+        if weights is None or files.sha256(weights) != config["weights"]:
+            return None
+        return networks.load(name, weights) if name in networks.NAMES else None
+    return networks.load(name) if efficientnet_lite.installed(name) else None
+
+
 def report(path, name=None, weights=None):
     """Check one file and print the outcome; returns the violations.
 
@@ -170,7 +184,9 @@ def report(path, name=None, weights=None):
         name = name or found["config"].get("model")
         count = f"{files.show(path)}: {len(found['xs'])}"
         if not is_digits(found):
-            print(f"{count} photographs, whose predictions are not recomputed")
+            model = network_of(found["config"], weights)
+            kept = "" if model else ", whose predictions are not recomputed"
+            print(f"{count} photographs, attacks on {found['config'].get('model')}{kept}")
         else:
             print(f"{count} digits, attacks on {name}")
             if isinstance(name, str) and models.known(name):

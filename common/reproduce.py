@@ -16,6 +16,9 @@ from common import command, files, models
 from common.command import Failure
 
 METHOD1 = "method1_noise_optimization"
+PHOTOGRAPHS = str(files.ROOT / METHOD1 / "results_imnet_efficientnet_lite0_{}.npz")
+# A file that the network is more than half sure of.
+GREY_LEVEL = ("--grey-levels", "1", "--confidence", "0.5")
 # name, the script's module, its arguments
 STEPS = (
     ("generate_5k", "common.generate_5k", ()),
@@ -51,6 +54,14 @@ STEPS = (
         "visualize_minimal",
         f"{METHOD1}.visualize_adv_examples",
         (str(files.ROOT / METHOD1 / "results_mlp_minimal.npz"),),
+    ),
+    ("attack_imnet_ostrich", f"{METHOD1}.attack_imnet", ()),
+    ("visualize_ostrich", f"{METHOD1}.visualize_adv_examples", (PHOTOGRAPHS.format("minimal"),)),
+    ("attack_imnet_grey_level", f"{METHOD1}.attack_imnet", GREY_LEVEL),
+    (
+        "visualize_grey_level",
+        f"{METHOD1}.visualize_adv_examples",
+        (PHOTOGRAPHS.format("grey_levels_1"),),
     ),
     ("compare_methods", f"{METHOD1}.compare_methods", ()),
     ("every_pair", f"{METHOD1}.every_pair", ()),

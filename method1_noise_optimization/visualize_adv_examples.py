@@ -2,21 +2,31 @@
 
     python method1_noise_optimization/visualize_adv_examples.py
     python method1_noise_optimization/visualize_adv_examples.py RESULTS.npz
+    python method1_noise_optimization/visualize_adv_examples.py \
+        method1_noise_optimization/results_imnet_efficientnet_lite0_minimal.npz
 
 A random choice of the digits that reached their target, "Orig" the label, "New" what the model
 says now.  The noise is in colour: red adds ink, blue takes it away, all on the same scale.
 
-reads   a result file of attack_mnist.py (default: the MLP's by sgd with L2 regularisation)
+Photographs of attack_imnet.py come in their order, with names and confidences; the noise is
+amplified by the factor that the title names, or, where whole grey levels were asked for, shows
+which values go up and down (photo_figures.py).
+
+reads   a result file of attack_mnist.py (default: the MLP's by sgd with L2 regularisation) or of
+        attack_imnet.py
 writes  img/noise_{model}_{method}.png, for sgd without or with L1 regularisation
         img/noise_{model}_sgd_none.png or img/noise_{model}_sgd_l1.png
+        for photographs img/{target}_{model}.png or img/one_grey_level_{model}.png
 """
 
 import numpy as np
 
 from common import command, files, models, plots, results
+from method1_noise_optimization import photo_figures
 from method1_noise_optimization.attack import METHODS, sizes, summary
 
 REMEDY = "run `python method1_noise_optimization/attack_mnist.py`"
+PHOTO_REMEDY = "run `python method1_noise_optimization/attack_imnet.py`"
 
 
 def draw(found, chosen, rows, columns, title):
@@ -46,13 +56,23 @@ def main(argv=None):
         default=files.ROOT / "method1_noise_optimization" / "results_mlp_sgd_l2.npz",
         help="the result file",
     )
-    parser.add_argument("--rows", type=command.positive_int, default=5, help="digits down")
-    parser.add_argument("--columns", type=command.positive_int, default=3, help="digits across")
-    command.add_seed(parser, "which digits")
+    parser.add_argument(
+        "--rows", type=command.positive_int, help="images down (default: 5 digits or 3 photographs)"
+    )
+    parser.add_argument("--columns", type=command.positive_int, default=3, help="images across")
+    command.add_seed(parser, "which digits are drawn")
     command.add_output(parser, "the figure to write (default: see above)")
     args = parser.parse_args(argv)
 
     found = results.load(args.results, remedy=REMEDY)
+    if found["xs"].ndim == 4:
+        photo_figures.check(found, files.show(args.results), PHOTO_REMEDY)
+        output = files.check_output(args.output or files.IMG / photo_figures.name(found["config"]))
+        plots.save(photo_figures.draw(found, args.rows or 3, args.columns), output)
+        print("\n".join(photo_figures.table(found)))
+        print(f"wrote {files.show(output)}")
+        return [output]
+
     model, method = (found["config"].get(name) for name in ("model", "method"))
     known = isinstance(model, str) and models.known(model)
     if not known or method not in METHODS or "y_targets" not in found:
@@ -68,12 +88,13 @@ def main(argv=None):
         raise command.Failure(
             f"{files.show(args.results)}: no digit reached its target: try more --max-steps"
         )
+    rows = args.rows or 5
     chosen = np.random.default_rng(args.seed).permutation(np.flatnonzero(reached))
     title = f"{models.title(model)}, {method}"
     if method == "sgd":
         title += f", regularisation {regularization}"
     title += f": mean |r|₂ = {sizes(found['noises']).mean():.2f} over {len(reached):,} digits"
-    figure = draw(found, chosen[: args.rows * args.columns], args.rows, args.columns, title)
+    figure = draw(found, chosen[: rows * args.columns], rows, args.columns, title)
     plots.save(figure, output)
 
     print(summary(found["noises"], reached))

@@ -30,122 +30,47 @@ writes  OUTPUT.csv, a row for each photograph (columns: common/imagenet/rows.py)
 """
 
 import functools
-import os
 
-from common import command, engine, files, models
-from common.imagenet import folder_attack, labels, networks, rows
-from common.imagenet.attack_batch import Job
+from common import command, files
+from common.imagenet import folder_script, labels
 
 EPS = 0.007  # the epsilon of Goodfellow et al.'s figure 1
 
 
 def main(argv=None):
     args = parse(argv)
-    npz = args.output.with_suffix(".npz")
-    for path in (args.output, npz):
-        files.check_output(path)
     target = None if args.target is None else labels.index_of(args.target)
-    if args.save_images:
-        folder_attack.check_save_images(args.save_images, args.images)
-    if args.weights:
-        models.check_weights(args.weights, remedy=networks.REMEDY)
-    folder, paths, unopened = folder_attack.find(args.images)
-    y_true = labels.of_photographs(args.labels, folder, paths)
-    named = [files.from_root(path) for path in args.images]
+    found = folder_script.find(args)
+    y_target = None if target is None else [target] * len(found.paths)
 
     from method2_fgsm import fgsm, sign_pictures
 
-    job = Job(
-        attack=functools.partial(
-            fgsm.fgsm, eps=args.eps, targeted=target is not None, batch_size=args.batch_size
-        ),
-        network=args.model,
-        weights=args.weights and os.path.abspath(args.weights),
-        weights_sha256=args.weights and files.sha256(args.weights),
-        folder=folder,
-        target=target,
-        save_images=args.save_images and os.path.abspath(args.save_images),
-        for_figure=sign_pictures.sign_pictures,
+    attack = functools.partial(
+        fgsm.fgsm, eps=args.eps, targeted=target is not None, batch_size=args.batch_size
     )
-    settings = {
-        "script": "imnet_fast_gradient",
-        "model": args.model,
-        "weights": job.weights_sha256,
-        "eps": args.eps,
-        "target": target,
-        "images": named[0] if len(named) == 1 else named,
-        "labels": labels.setting(args.labels),
-        "batch_size": args.batch_size,
-        "save_images": args.save_images and files.from_root(args.save_images),
-    }
-    with files.locked(args.output), engine.start(args.workers, args.cluster) as run:
-        outcome = folder_attack.attack_folder(
-            run,
-            job,
-            paths,
-            y_true,
-            args.output,
-            settings=settings,
-            batch_size=args.batch_size,
-            resume=args.resume,
-            skipped=unopened,
-        )
+    job = folder_script.job(args, found, attack, for_figure=sign_pictures.sign_pictures)
+    settings = {"script": "imnet_fast_gradient", "eps": args.eps, "target": target}
+    outcome = folder_script.run(args, job, found, y_target, settings)
 
     goal = "" if target is None else f", target {labels.names()[target]}"
-    eps = f"eps {args.eps:g} ({args.eps * 255:.3g} / 255)"
-    print(f"{networks.TITLES[args.model]}, fast gradient sign, {eps}{goal}")
-    print("\n".join(rows.summary(rows.read(args.output), saved=bool(args.save_images))))
-    if outcome.skipped:
-        print(f"skipped files        {outcome.skipped:7d}")
-    if outcome.attacked:
-        speed = outcome.attacked / outcome.seconds
-        print(f"photographs a second {speed:7.1f}  (compilation and reading included)")
-    written = [args.output, npz, *([args.save_images] if args.save_images else [])]
-    for path in written:
-        print(f"wrote {files.show(path)}")
-    return written
+    title = f"fast gradient sign, eps {args.eps:g} ({args.eps * 255:.3g} / 255){goal}"
+    return folder_script.report(args, job, outcome, title)
 
 
 def parse(argv):
     parser = command.Parser(__doc__)
     parser.add_argument(
-        "--model", choices=networks.NAMES, default="efficientnet_lite0", help="the network"
-    )
-    parser.add_argument(
-        "--images",
-        type=command.path,
-        nargs="+",
-        default=[files.COMMON / "images"],
-        metavar="PATH",
-        help="photographs and folders of them (default: common/images)",
-    )
-    parser.add_argument(
-        "--labels",
-        type=labels.argument,
-        metavar="folders|FILE",
-        help="where the true classes come from (default: the network's own answers)",
-    )
-    parser.add_argument(
         "--eps", type=command.pixel_size, default=EPS, help="size of the step, in pixels of [0, 1]"
     )
     parser.add_argument("--target", help="class to reach: index from 0 to 999, synset or name")
-    parser.add_argument(
-        "--weights", type=command.path, help="the network's weights, a Keras .h5 file"
+    folder_script.add_arguments(
+        parser,
+        batch_size=32,
+        output="CSV file (default: method2_fgsm/results_imnet_{model}.csv)",
     )
-    parser.add_argument("--save-images", type=command.path, help="folder for the adversarial PNGs")
-    parser.add_argument(
-        "--batch-size", type=command.positive_int, default=32, help="photographs at a time"
-    )
-    parser.add_argument(
-        "--resume", action="store_true", help="continue an interrupted run with the same settings"
-    )
-    command.add_output(parser, "CSV file (default: method2_fgsm/results_imnet_{model}.csv)")
-    engine.add_arguments(parser)
     args = parser.parse_args(argv)
-    if args.output is None:
-        args.output = files.ROOT / "method2_fgsm" / f"results_imnet_{args.model}.csv"
-    if args.output.suffix != ".csv":
-        parser.error(f"--output {files.show(args.output)} does not end in .csv")
+    default = files.ROOT / "method2_fgsm" / f"results_imnet_{args.model}.csv"
+    folder_script.check_output(parser, args, default)
     return args
 
 

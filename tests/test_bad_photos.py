@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from common import results
-from common.imagenet import efficientnet_lite0, labels, networks, rows
+from common.imagenet import efficientnet_lite, labels, networks, rows
 
 
 class Executed:
@@ -59,7 +59,7 @@ def folder_instead(path):
 
 @pytest.fixture(scope="module")
 def network():
-    return efficientnet_lite0.load()
+    return efficientnet_lite.load("efficientnet_lite0")
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from PIL import Image
 
 from common import files, models, results
 from common.command import Failure
-from common.imagenet import attack_batch, efficientnet_lite0, networks, photos, rows
+from common.imagenet import attack_batch, efficientnet_lite, networks, photos, rows
 from method2_fgsm import fgsm, imnet_fast_gradient, visualize_imnet
 
 PHOTOGRAPHS = files.COMMON / "images"
@@ -20,7 +20,7 @@ PHOTOGRAPHS = files.COMMON / "images"
 
 @pytest.fixture(scope="module")
 def network():
-    return efficientnet_lite0.load()
+    return efficientnet_lite.load("efficientnet_lite0")
 
 
 @pytest.fixture
@@ -364,4 +364,4 @@ def test_the_figures_refuse_what_is_not_theirs(tmp_path):
 def test_the_columns_are_documented_and_in_order():
     documented = re.findall(r"^    (\w+(?:, \w+)*) {2,}\S", rows.__doc__, re.M)
     names = [name for group in documented for name in group.split(", ")]
-    assert tuple(names) == rows.COLUMNS
+    assert tuple(names) == rows.OF_METHOD_1

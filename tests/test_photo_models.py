@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from common import files
 from common.command import Failure
-from common.imagenet import efficientnet_lite0, networks, photos, rows
+from common.imagenet import efficientnet_lite, networks, photos, rows
 from method2_fgsm import fgsm, imnet_fast_gradient
 
 PREPROCESS_INPUT = {
@@ -184,7 +184,7 @@ def test_weights_in_keras_newer_layout_are_read(tmp_path):
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
     path = tmp_path_factory.mktemp("weights") / "lite0.weights.h5"
-    efficientnet_lite0.build().save_weights(path)
+    efficientnet_lite.build("efficientnet_lite0").save_weights(path)
     return path
 
 
@@ -205,7 +205,7 @@ def test_weights_of_another_network_or_no_weights_at_all_are_refused(weights, tm
 
 
 def test_weights_that_are_not_numbers_are_refused(weights, tmp_path):
-    network = efficientnet_lite0.build()
+    network = efficientnet_lite.build("efficientnet_lite0")
     network.layers[-1].bias.assign(np.full(1000, np.nan, np.float32))
     network.save_weights(tmp_path / "nan.weights.h5")
     with pytest.raises(Failure, match="not finite"):

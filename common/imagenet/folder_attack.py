@@ -57,14 +57,15 @@ def check_save_images(save_images, images):
 
 
 def attack_folder(
-    run, job, paths, y_true, output, *, settings, batch_size, resume=False, skipped=()
+    run, job, paths, y_true, y_target, output, *, settings, batch_size, resume=False, skipped=()
 ):
     """Attack all photographs, and write the rows to `output` and the first ones to an .npz.
 
     run: from `engine.start`.  job: an `attack_batch.Job`.  paths: all files, in order.  y_true:
-    their labels, None where unknown.  output: a path ending in .csv; the .npz lies beside it.
-    settings: what the rows depend on, for JSON; `resume` goes on with a run of the same settings.
-    skipped: (path, reason) of what could not even be opened.
+    their labels, None where unknown.  y_target: the labels to reach, or None where the attack is
+    to leave y_true.  output: a path ending in .csv; the .npz lies beside it.  settings: what the
+    rows depend on, for JSON; `resume` goes on with a run of the same settings.  skipped: (path,
+    reason) of what could not even be opened.
 
     Files that cannot be read are named on stderr.  Returns an `Outcome`.  Raises `Failure` when
     none can be read, `command.Interrupted` on Ctrl-C.
@@ -75,7 +76,7 @@ def attack_folder(
     done, kept = set(), None
     if resume:
         batch_of = {path: i // batch_size for i, path in enumerate(paths)}
-        done, kept = rows.resume(output, npz, settings, batch_of)
+        done, kept = rows.resume(output, npz, settings, batch_of, job.columns)
     first = FirstPhotographs(rows.partial(npz), settings, kept)
     if job.save_images:
         with files.writing(job.save_images):
@@ -86,15 +87,21 @@ def attack_folder(
             batch = range(start, min(start + batch_size, len(paths)))
             todo = [i for i in batch if paths[i] not in done]
             if todo:
-                keep = len(first.paths) < KEPT
-                yield Batch([paths[i] for i in todo], [y_true[i] for i in todo], keep)
+                yield Batch(
+                    [paths[i] for i in todo],
+                    [y_true[i] for i in todo],
+                    None if y_target is None else [y_target[i] for i in todo],
+                    keep=len(first.paths) < KEPT,
+                )
 
     began = time.perf_counter()
     attacked, skipped, waiting = 0, len(skipped), list(skipped)
     found = run(
         functools.partial(attack_batch, job),
         batches(),
-        prepare=functools.partial(read_batch, job.folder, job.save_images),
+        prepare=functools.partial(
+            read_batch, job.folder, networks.side(job.network), job.save_images
+        ),
         name=lambda batch: f"the batch that begins with {batch.paths[0]}",
     )
     bar = tqdm(total=len(paths), initial=len(done.intersection(paths)), unit="photo", disable=None)
@@ -178,7 +185,8 @@ class FirstPhotographs:
         self.save()
 
     def save(self):
-        empty = np.zeros((0, networks.SIDE, networks.SIDE, 3), np.float32)
+        side = networks.side(self.settings["model"])
+        empty = np.zeros((0, side, side, 3), np.float32)
         nothing = {"xs": empty, "noises": empty}
         nothing |= {name: [] for name in ("y_trues", "y_preds", "y_preds_adversarial")}
         config = self.settings | {"paths": self.paths}

@@ -1,14 +1,16 @@
-"""The four ImageNet networks, each with its preprocessing inside.
+"""The ImageNet networks, each with its preprocessing inside.
 
     efficientnet_lite0   its trained weights are installed by pip with the other requirements
+    efficientnet_lite1   and efficientnet_lite2, its larger relatives, each from a pip package
     vgg16                Simonyan & Zisserman 2015
     resnet50             He et al. 2016
     mobilenet_v2         Sandler et al. 2018
 
-Input (n, 224, 224, 3) float32 in [0, 1], output logits (n, 1000).  Because the preprocessing is
-part of the model, epsilon, noise and clipping mean the same for all of them: pixel values.
+Input (n, side, side, 3) float32 in [0, 1], output logits (n, 1000).  The side is 224, for
+efficientnet_lite1 240 and efficientnet_lite2 260.  Because the preprocessing is part of the
+model, epsilon, noise and clipping mean the same for all of them: pixel values.
 
-The last three are those of keras.applications.  Keras downloads their weights the first time; a
+The other three are those of keras.applications.  Keras downloads their weights the first time; a
 file with the weights in Keras's own format does as well.
 """
 
@@ -18,15 +20,18 @@ import numpy as np
 
 from common import files, models
 from common.command import Failure
+from common.imagenet import efficientnet_lite
 
-NAMES = ("efficientnet_lite0", "vgg16", "resnet50", "mobilenet_v2")
 TITLES = {
     "efficientnet_lite0": "EfficientNet-Lite0",
+    "efficientnet_lite1": "EfficientNet-Lite1",
+    "efficientnet_lite2": "EfficientNet-Lite2",
     "vgg16": "VGG16",
     "resnet50": "ResNet50",
     "mobilenet_v2": "MobileNetV2",
 }
-SIDE = 224
+NAMES = tuple(TITLES)
+SIDE = 224  # of keras.applications' networks
 CLASSES = 1000
 
 # Means of the ImageNet training set in blue, green and red, which VGG16 and ResNet50 subtract.
@@ -34,6 +39,12 @@ BGR_MEAN = (103.939, 116.779, 123.68)
 REMEDY = "give Keras's own file of them with --weights, or leave it out to download them"
 # Seconds without an answer after which a download is given up.
 PATIENCE = 30
+
+
+def side(name):
+    """Height and width in pixels of the images that the network takes."""
+    lite = efficientnet_lite.FAMILY.get(name)
+    return lite.side if lite else SIDE
 
 
 def preprocess(name, x):
@@ -59,12 +70,10 @@ def load(name, weights=None):
     if weights is not None:
         models.check_weights(weights, remedy=REMEDY)
 
-    from common.imagenet import efficientnet_lite0
-
-    if name == "efficientnet_lite0":
+    if name in efficientnet_lite.FAMILY:
         if weights is None:
-            return efficientnet_lite0.load()
-        network = efficientnet_lite0.build()
+            return efficientnet_lite.load(name)
+        network = efficientnet_lite.build(name)
         _read_weights(network, name, weights)
         return network
 

@@ -19,6 +19,14 @@ is interrupted, even killed, destroys nothing, and a later one can take up its r
     linf_8bit                largest size of the noise in the PNG
     fools_8bit               like fools, for the PNG
 
+and from method 1, whose noise is a search's,
+
+    y_target                 the label to reach
+    distortion               sqrt(mean r²) of the noise r
+    steps                    gradients the search took
+    l2_8bit                  Euclidean size of the noise in the PNG
+    changed_8bit             share of the PNG's values that are not the photograph's, 0 to 1
+
 The attack succeeds when the label changes or, with a target, when it becomes the target.  Not
 counted are photographs that the network got wrong before the attack, as far as the true label is
 known, and those it took for the target already.
@@ -50,6 +58,7 @@ COLUMNS = (
     "linf_8bit",
     "fools_8bit",
 )
+OF_METHOD_1 = (*COLUMNS, "y_target", "distortion", "steps", "l2_8bit", "changed_8bit")
 # What a column other than the path holds, where it is not empty.
 NUMBER = re.compile(r"\d+(\.\d+)?(e[-+]?\d+)?|nan|inf")
 ALWAYS = COLUMNS[1:7]
@@ -71,7 +80,7 @@ def start(path, images_path):
             left.unlink(missing_ok=True)
 
 
-def resume(path, images_path, settings, batch_of):
+def resume(path, images_path, settings, batch_of, columns=COLUMNS):
     """Take up an interrupted run, or add to a complete one.
 
     settings: those of this run, for JSON.  batch_of: the number of its batch for each path.
@@ -109,9 +118,9 @@ def resume(path, images_path, settings, batch_of):
 
     done, last = set(), []
     with files.replacing(partial(path)) as temporary, open(temporary, "w", **ENCODING) as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        writer = csv.DictWriter(file, columns, lineterminator="\n")
         writer.writeheader()
-        earlier = read(rows) if rows.exists() else ()
+        earlier = read(rows, columns) if rows.exists() else ()
         for _, batch in itertools.groupby(earlier, lambda row: batch_of.get(row["path"])):
             writer.writerows(last)
             done.update(row["path"] for row in last)
@@ -119,7 +128,7 @@ def resume(path, images_path, settings, batch_of):
     return done, kept
 
 
-def read(path):
+def read(path, columns=COLUMNS):
     """Yield the complete rows of a CSV file as dicts of strings."""
     try:
         with open(path, **ENCODING) as file:
@@ -128,15 +137,15 @@ def read(path):
             header = next(reader, None)
             if header is None:  # killed before the first line was complete
                 return
-            if tuple(header) != COLUMNS:
+            if tuple(header) != columns:
                 raise Failure(
                     f"{files.show(path)} does not hold the rows of this script: name another "
                     f"--output, or {REMEDY}"
                 )
             for values in reader:
-                if len(values) != len(COLUMNS):
+                if len(values) != len(columns):
                     return
-                row = dict(zip(COLUMNS, values, strict=True))
+                row = dict(zip(columns, values, strict=True))
                 for name, value in list(row.items())[1:]:
                     if not NUMBER.fullmatch(value) and (value or name in ALWAYS):
                         raise Failure(f"{files.show(path)}: {value[:40]!r} is no {name}; {REMEDY}")
@@ -148,9 +157,9 @@ def read(path):
 
 
 def append(path, rows):
-    """Append dicts to the partial CSV file."""
+    """Append dicts, all with the same keys, to the partial CSV file."""
     with files.writing(partial(path)), open(partial(path), "a", **ENCODING) as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        writer = csv.DictWriter(file, rows[0], lineterminator="\n")
         if not file.tell():
             writer.writeheader()
         writer.writerows(rows)
@@ -199,4 +208,38 @@ def summary(rows, *, saved):
         lines.append(f"with a known label   {labelled:7d}   top-1   top-5")
         for name, (top1, top5) in (("before", before), ("after", after)):
             lines.append(f"  {name:26}  {top1 / labelled:6.1%}  {top5 / labelled:6.1%}")
+    return lines
+
+
+def noise_summary(rows, *, saved):
+    """More lines for a search's rows: means over the photographs that reached their target."""
+    sums, reached, reached_8bit = {}, 0, 0
+    for row in rows:
+        reached += row["fools"] == "1"
+        reached_8bit += row["fools_8bit"] == "1"
+        for name, counts in (
+            ("l2", "fools"),
+            ("linf", "fools"),
+            ("distortion", "fools"),
+            ("steps", "fools"),
+            ("l2_8bit", "fools_8bit"),
+            ("changed_8bit", "fools_8bit"),
+            ("confidence_8bit", "fools_8bit"),
+        ):
+            if row[counts] == "1":
+                sums[name] = sums.get(name, 0.0) + float(row[name])
+    lines = []
+    if reached:
+        lines += [
+            f"|r|_2, mean          {sums['l2'] / reached:7.4f}",
+            f"|r|_inf, mean        {sums['linf'] / reached:7.4f}",
+            f"distortion, mean     {sums['distortion'] / reached:7.5f}",
+            f"steps, mean          {sums['steps'] / reached:7.1f}",
+        ]
+    if saved and reached_8bit:
+        lines += [
+            f"8 bits: |r|_2, mean  {sums['l2_8bit'] / reached_8bit:7.4f}",
+            f"8 bits: changed      {sums['changed_8bit'] / reached_8bit:7.1%}  (of the values)",
+            f"8 bits: confidence   {sums['confidence_8bit'] / reached_8bit:7.1%}  (mean)",
+        ]
     return lines

@@ -1,0 +1,130 @@
+"""Everything is an ostrich: the smallest noise that turns photographs into another class.
+
+    python method1_noise_optimization/attack_imnet.py
+    python method1_noise_optimization/attack_imnet.py --images PHOTO FOLDER --save-images OTHER
+    python method1_noise_optimization/attack_imnet.py --grey-levels 1
+    python method1_noise_optimization/attack_imnet.py --target "giant panda" --method lbfgs
+
+After figure 5 of Szegedy et al. (2014), whose photographs are all seen as "ostrich, Struthio
+camelus".  The methods are those for digits (attack.py): minimal, the smallest L2 noise; lbfgs,
+the paper's own formulation; sgd, gradient descent on the noise.  --target is a class for all
+photographs, or random: then each gets one of its own, which its file's name and --seed decide.
+A photograph that shows its target already is counted, and gets no noise.
+
+The noise is a fraction of one grey level, so that rounded to a file it is gone.  --save-images
+therefore searches among 8-bit images for the nearest one that is the target, and writes it as
+PNG, in the same structure of folders, with ".png" added to each name.  Each PNG is read back and
+classified again.  --grey-levels N takes the place of --method: no value changes by more than N
+levels of 255, and as few values as can be found (grey_levels.py says how).
+
+--images and --labels are as in method2_fgsm/imnet_fast_gradient.py, which says how photographs
+are found and read.  What cannot be read is skipped with a warning.  Memory does not grow with the
+folder.
+
+reads   the photographs; the network's weights (installed by pip, downloaded, or --weights)
+writes  OUTPUT.csv, a row for each photograph (columns: common/imagenet/rows.py), and OUTPUT.npz
+        beside it with the first nine for method1_noise_optimization/visualize_adv_examples.py
+        while it runs, OUTPUT.partial.csv and OUTPUT.partial.npz; --resume continues from there
+"""
+
+import argparse
+import functools
+
+from common import command, files
+from common.imagenet import folder_script, labels, rows
+from method1_noise_optimization import attack, photo_noise
+
+
+def main(argv=None):
+    args = parse(argv)
+    target = args.target if args.target == "random" else labels.index_of(args.target)
+    found = folder_script.find(args)
+    y_target = [
+        photo_noise.random_target(path, args.seed) if target == "random" else target
+        for path in found.paths
+    ]
+
+    if args.grey_levels:
+        how = {"levels": args.grey_levels, "confidence": args.confidence}
+        search, to_8_bits = photo_noise.few_levels, photo_noise.rounded
+    else:
+        how = {"method": args.method}
+        search, to_8_bits = photo_noise.smallest_noise, photo_noise.smallest_file
+    how["max_steps"] = args.max_steps
+    job = folder_script.job(
+        args, found, functools.partial(search, **how), columns=rows.OF_METHOD_1, to_8_bits=to_8_bits
+    )
+    seed = args.seed if target == "random" else None
+    settings = {"script": "attack_imnet", "target": target, "seed": seed, **how}
+    if args.grey_levels:
+        settings["eps"] = args.grey_levels / 255
+    outcome = folder_script.run(args, job, found, y_target, settings)
+
+    goal = "random targets" if target == "random" else f"target {labels.names()[target]}"
+    levels = f"grey levels changed by {args.grey_levels} at most"
+    return folder_script.report(
+        args, job, outcome, f"{levels if args.grey_levels else args.method}, {goal}"
+    )
+
+
+def parse(argv):
+    parser = command.Parser(__doc__)
+    parser.add_argument(
+        "--target",
+        default="ostrich",
+        help="class to reach: index from 0 to 999, synset, name, or random",
+    )
+    command.add_seed(parser, "of random targets")
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("--method", choices=attack.METHODS, default="minimal", help="which search")
+    how.add_argument(
+        "--grey-levels",
+        type=grey_levels,
+        metavar="N",
+        help="change values by N of 255 levels at most, and as few as possible",
+    )
+    parser.add_argument(
+        "--confidence",
+        type=probability,
+        help="of the target, at least, with --grey-levels (default: more than any other class)",
+    )
+    parser.add_argument(
+        "--max-steps",
+        type=command.positive_int,
+        help="gradients for each photograph at most; for lbfgs, at each value of c (default: "
+        + ", ".join(f"{method} {steps}" for method, steps in photo_noise.MAX_STEPS.items())
+        + ")",
+    )
+    folder_script.add_arguments(
+        parser,
+        batch_size=photo_noise.BATCH_SIZE,
+        output="CSV file (default: method1_noise_optimization/results_imnet_{model}_{method}.csv)",
+    )
+    args = parser.parse_args(argv)
+    if args.confidence is not None and not args.grey_levels:
+        parser.error("--confidence goes with --grey-levels")
+    method = f"grey_levels_{args.grey_levels}" if args.grey_levels else args.method
+    if args.max_steps is None:
+        args.max_steps = photo_noise.MAX_STEPS["grey levels" if args.grey_levels else method]
+    folder = files.ROOT / "method1_noise_optimization"
+    folder_script.check_output(parser, args, folder / f"results_imnet_{args.model}_{method}.csv")
+    return args
+
+
+def grey_levels(text):
+    """An argument that counts grey levels, from 1 to 255."""
+    if not (text.isascii() and text.isdigit() and len(text) < 4 and 1 <= int(text) <= 255):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of grey levels from 1 to 255")
+    return int(text)
+
+
+def probability(text):
+    """An argument that is above 0 and below 1."""
+    value = command.positive_float(text)
+    if value >= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a probability above 0 and below 1")
+    return value
+
+
+if __name__ == "__main__":
+    command.run(main)

@@ -1,0 +1,134 @@
+"""The smallest change in whole grey levels with which a photograph is classified as its target.
+
+An image file holds 256 levels a value, and noise of method 1 is a fraction of one level: rounded,
+it is gone.  So here the search is among 8-bit images themselves.
+
+Were the target's lead over the other classes linear, with slope G, the best change d of whole
+levels would be known but for one number t:
+
+    smallest |d|_2                              d = round(t G)
+    within N levels, fewest values changed      d = N sign(G) where t |G| > 1/2, 0 elsewhere
+
+with the smallest t that reaches the target (each level of a value is worth |G| and costs 2 |d| - 1
+more; in the second case a changed value costs the same however far it goes).  In a network G is a
+running average of the gradients met at the points tried, as in minimal.py: it settles at the mix
+of pieces and of competing classes under which the point is best.  t shrinks after each hit and
+grows after each miss, by a factor that comes nearer to one each time the two alternate, much as
+the radius in Rony et al. 2019 ("Decoupling Direction and Norm").  A step is one gradient.
+"""
+
+import numpy as np
+import tensorflow as tf
+
+from common import contract
+from common.compiled import compiled
+from method1_noise_optimization.leads import LEAD, leads
+
+MAX_STEPS = 100
+# The weight of a new gradient beside m earlier ones is WINDOW / (m + WINDOW).
+WINDOW = 4.0
+# The factor of t is 1 + RATE at first, and RATE is CALMER times itself whenever a hit follows a
+# miss or a miss a hit.
+RATE, CALMER, SMALLEST_RATE = 0.1, 0.9, 0.005
+
+
+def search(
+    model, pixels, y_target, *, levels=None, noise=None, confidence=None, max_steps=MAX_STEPS
+):
+    """8-bit images classified as their targets, with the smallest change that was found.
+
+    model: from images in [0, 1] to logits.  pixels: uint8 (n, ...), the originals.  y_target:
+    integers (n,).  levels: None for the smallest L2 norm; N for as few values changed as can be,
+    none of them by more than N.  noise: float (n, ...) in [0, 1] units, where a smallest noise is
+    known already: the search begins in its direction.  confidence: the softmax probability that
+    the target must have, above 0 and below 1; None when it only has to be the largest.
+    max_steps: gradients for each image.
+
+    Returns (images, reached): uint8 like pixels, and bool (n,).  An image that is its target
+    already comes back as it is; where the target was not reached, the last image tried does.
+    Raises ValueError for what does not fit the model or each other.
+    """
+    pixels = np.asarray(pixels)
+    if pixels.dtype != np.uint8:
+        raise ValueError(f"pixels are {pixels.dtype}, not uint8")
+    x, y_target = contract.checked(model, pixels / np.float32(255), y_target, name="targets")
+    if levels is not None and not (isinstance(levels, int | np.integer) and 1 <= levels <= 255):
+        raise ValueError(f"levels must be a whole number from 1 to 255, not {levels!r}")
+    if confidence is not None and not 0 < confidence < 1:
+        raise ValueError(f"confidence must be above 0 and below 1, not {confidence!r}")
+    contract.positive("max_steps", max_steps, whole=True)
+    if not len(pixels):
+        return pixels.copy(), np.zeros(0, bool)
+    if levels is None:
+        levels, few = 255, False
+    else:
+        few = True
+    log_odds = tf.constant(np.nan if confidence is None else np.log(confidence / (1 - confidence)))
+    log_odds = tf.cast(log_odds, tf.float32)
+
+    original = pixels.astype(np.float32)
+    shape = (-1, *[1] * (pixels.ndim - 1))
+    if noise is None:
+        image, G, t, met = original, np.zeros_like(original), np.zeros(len(x), np.float32), 0.0
+    else:
+        size = np.sqrt((noise.astype(np.float64) ** 2).sum(axis=tuple(range(1, noise.ndim))))
+        G = (noise / np.maximum(size, 1e-12).reshape(shape)).astype(np.float32)
+        t, met = (size * 255).astype(np.float32), WINDOW
+        image = original
+    state = tuple(
+        tf.constant(part)
+        for part in (
+            image,
+            G,
+            t,
+            np.full(len(x), RATE, np.float32),
+            np.zeros(len(x), bool),
+            original,
+            np.full(len(x), np.inf, np.float32),
+        )
+    )
+    for step in range(max_steps + 1):
+        weight = tf.constant(1.0 if met + step == 0 else WINDOW / (met + step + WINDOW))
+        state = _step(model, original, y_target, state, weight, float(levels), few, log_odds)
+    image, *_, best, cost = (part.numpy() for part in state)
+    reached = np.isfinite(cost)
+    found = np.where(reached.reshape(shape), best, image)
+    return found.astype(np.uint8), reached
+
+
+@compiled
+def _step(model, original, target, state, weight, levels, few, log_odds):
+    """Look at the image, keep it if it is the best hit so far, and make the next one."""
+    image, G, t, rate, was_hit, best, cost = state
+    n, axes = tf.shape(image)[0], list(range(1, len(image.shape)))
+    column = [n, *[1] * len(axes)]
+
+    def of_images(values):
+        return tf.reshape(values, column)
+
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch(image)
+        lead = leads(model(image / 255, training=False), target)
+        worst = tf.reduce_min(lead, axis=1)
+        odds = -tf.reduce_logsumexp(-lead, axis=1)
+        ahead = tf.where(tf.math.is_nan(log_odds), worst - LEAD, odds - log_odds)
+    gradient = tape.gradient(ahead, image)
+    hit = ahead > 0
+    change = tf.abs(image - original)
+    new_cost = tf.reduce_sum(tf.cast(change > 0, tf.float32) if few else change**2, axis=axes)
+    better = hit & (new_cost < cost)
+    best = tf.where(of_images(better), image, best)
+    cost = tf.where(better, new_cost, cost)
+
+    gradient /= of_images(tf.sqrt(tf.reduce_sum(gradient**2, axis=axes)) + 1e-12)
+    G = (1 - weight) * G + weight * gradient
+    size = tf.abs(G) / of_images(tf.sqrt(tf.reduce_sum(G**2, axis=axes)) + 1e-12)
+    # The first step: as many values as would change if |G| were alike.
+    t = tf.where(t == 0, tf.sqrt(tf.cast(tf.size(G) / n, tf.float32)) / 4, t)
+    rate = tf.where((hit != was_hit), tf.maximum(rate * CALMER, SMALLEST_RATE), rate)
+    t = tf.where(hit, t / (1 + rate), t * (1 + rate))
+    wanted = of_images(t) * size
+    moved = tf.where(wanted > 0.5, levels, 0.0) if few else tf.minimum(tf.round(wanted), levels)
+    room = tf.where(G > 0, 255 - original, original)
+    image = original + tf.sign(G) * tf.minimum(moved, room)
+    return image, G, t, rate, hit, best, cost

@@ -1,0 +1,113 @@
+"""The figures of attacked photographs, after figure 5 of Szegedy et al. 2014."""
+
+import re
+
+import numpy as np
+
+from common import plots, results
+from common.command import Failure
+from common.imagenet import labels, networks
+from method1_noise_optimization.attack import METHODS, sizes
+
+MEASURED = ("confidences", "confidences_adversarial")
+# How much the noise may be amplified: round numbers.
+FACTORS = tuple(digit * 10**power for power in range(5) for digit in (1, 2, 5))
+
+
+def check(found, path, remedy):
+    """Raise `Failure` unless `found` holds photographs that attack_imnet.py attacked."""
+    config, x = found["config"], found["xs"]
+    levels = config.get("levels")
+    if (
+        x.shape[-1] != 3
+        or any(key not in found for key in ("y_targets", *MEASURED))
+        or any(found[key].shape != found["y_targets"].shape for key in MEASURED)
+        or any(
+            found[key].max(initial=0) >= labels.CLASSES
+            for key in ("y_preds", "y_preds_adversarial", "y_targets")
+        )
+        or config.get("model") not in networks.NAMES
+        or not (config.get("method") in METHODS or levels in range(1, 256))
+        or config.get("target") not in ("random", *range(labels.CLASSES))
+    ):
+        raise Failure(f"{path} does not hold photographs of method 1: {remedy}")
+    if not len(x):
+        raise Failure(f"{path} holds no photograph: {remedy} on other photographs")
+
+
+def name(config):
+    """The name of the figure's file."""
+    model, levels, target = (config.get(key) for key in ("model", "levels", "target"))
+    if levels is not None:
+        first = "one_grey_level" if levels == 1 else f"{levels}_grey_levels"
+        goal = "" if target == labels.names().index("ostrich") else f"_{_plain(target)}"
+        return f"{first}{goal}_{model}.png"
+    other = "" if config["method"] == "minimal" else f"_{config['method']}"
+    return f"{_plain(target)}_{model}{other}.png"
+
+
+def _plain(target):
+    label = "random targets" if target == "random" else labels.names()[target]
+    return re.sub(r"\W+", "_", label.lower())
+
+
+def draw(found, rows, columns):
+    """The figure: `rows` by `columns` photographs, each with its noise and with what comes out."""
+    columns, rows = plots.grid(len(found["xs"]), columns, rows)
+    n = min(rows * columns, len(found["xs"]))
+    x, noises = found["xs"][:n], found["noises"][:n]
+    levels = found["config"].get("levels")
+    if levels is None:
+        factor = amplification(noises)
+        amount = [f"|r|₂ = {size:.2f}" for size in sizes(noises)]
+        legend = f"photograph | noise × {factor:,}, grey is none | adversarial"
+    else:
+        factor = 127.5 / levels
+        changed = (np.abs(noises) > 1 / 512).mean(axis=(1, 2, 3))
+        amount = [f"{share:.1%} of the values changed" for share in changed]
+        step = "one level" if levels == 1 else f"{levels} levels at most"
+        legend = f"photograph | which values go up or down by {step} of 255 | the file as saved"
+    fig = plots.figure(4.3 * columns, 1.87 * rows + 0.8, f"{_heading(found['config'])}\n{legend}")
+    for cell, i in zip(fig.subfigures(rows, columns, squeeze=False).flat, range(n), strict=False):
+        original, noise, adversarial = cell.subplots(1, 3)
+        plots.photo(original, x[i])
+        plots.photo(noise, 0.5 + factor * noises[i])
+        plots.photo(adversarial, x[i] + noises[i])
+        noise.set_xlabel(amount[i], fontsize=11, labelpad=3)
+        reached = found["y_preds_adversarial"][i] == found["y_targets"][i]
+        before, after = (
+            f"{labels.names()[found[y][i]]} {found[confidence][i]:.0%}"
+            for y, confidence in zip(("y_preds", "y_preds_adversarial"), MEASURED, strict=True)
+        )
+        cell.suptitle(f"{before} → {after}", fontsize=12.5, color="black" if reached else "#888888")
+    return fig
+
+
+def amplification(noises):
+    """The largest round factor that leaves 99 % of the noise's values within half the range."""
+    size = np.quantile(np.abs(noises), 0.99)
+    return max([factor for factor in FACTORS if factor * size <= 0.5], default=1)
+
+
+def _heading(config):
+    target = config["target"]
+    goal = "another class" if target == "random" else f"“{labels.names()[target]}”"
+    how = config.get("method")
+    title = f"What {networks.TITLES[config['model']]} takes for {goal}"
+    return title if how is None else f"{title} ({how})"
+
+
+def table(found):
+    """Lines for each photograph: what it is seen as before and after, and how large the noise."""
+    names = labels.names()
+    head = f"{'photograph, confidence':32} {'adversarial, confidence':32} "
+    lines = [f"{head}|r|_2   |r|_inf  changed"]
+    changed = (np.abs(found["noises"]) > results.ROUNDING).mean(axis=(1, 2, 3))
+    largest = np.abs(found["noises"]).max(axis=(1, 2, 3))
+    for i, size in enumerate(sizes(found["noises"])):
+        before, after = (
+            f"{names[found[y][i]]:24.24} {found[confidence][i]:6.1%} "
+            for y, confidence in zip(("y_preds", "y_preds_adversarial"), MEASURED, strict=True)
+        )
+        lines.append(f"{before} {after} {size:6.4f} {largest[i]:8.5f} {changed[i]:7.1%}")
+    return lines

@@ -1,0 +1,52 @@
+"""Method 1 on photographs: what attack_imnet.py has its workers do with each batch."""
+
+import hashlib
+import os
+
+import numpy as np
+
+from method1_noise_optimization import attack
+
+# Photographs need more steps of minimal than digits.
+MAX_STEPS = {**attack.MAX_STEPS, "minimal": 100, "grey levels": 100}
+BATCH_SIZE = 9  # photographs, to which lbfgs and minimal add 25 MB each
+
+
+def random_target(path, seed):
+    """One of the 1,000 classes for a photograph, by its name: another folder changes nothing."""
+    name = os.fsencode(os.path.basename(path))
+    digest = hashlib.sha256(b"%d %s" % (seed, name)).digest()
+    return int.from_bytes(digest[:8], "big") % 1000
+
+
+def smallest_noise(model, x, y_target, *, method, max_steps):
+    """Photographs with the smallest noise that `attack.search` finds: (x_adv, steps)."""
+    noise, steps = attack.search(model, x, y_target, method=method, max_steps=max_steps)
+    return np.clip(x + noise, 0, 1), steps
+
+
+def few_levels(model, x, y_target, *, levels, confidence, max_steps):
+    """Photographs in which few values have moved, by `levels` at most: (x_adv, steps)."""
+    from method1_noise_optimization import grey_levels
+
+    images, _ = grey_levels.search(
+        model, _pixels(x), y_target, levels=levels, confidence=confidence, max_steps=max_steps
+    )
+    return images / np.float32(255), np.full(len(x), max_steps)
+
+
+def smallest_file(model, pixels, x_adv, y_target):
+    """The 8-bit images nearest to `pixels` (uint8) that are their targets, as x_adv (float) is."""
+    from method1_noise_optimization import grey_levels
+
+    noise = x_adv - pixels / np.float32(255)
+    return grey_levels.search(model, pixels, y_target, noise=noise)[0]
+
+
+def rounded(model, pixels, x_adv, y_target):
+    """x_adv as uint8, where it holds whole levels already."""
+    return _pixels(x_adv)
+
+
+def _pixels(x):
+    return np.round(x * 255).astype(np.uint8)

@@ -1,0 +1,166 @@
+"""Method 1 on photographs beside DDN, its 8-bit files, and its speed and memory on a folder.
+
+    python tests/benchmarks/photographs.py
+    python tests/benchmarks/photographs.py --count 0        without the folder
+
+The nine photographs of common/images become ostriches: by `minimal`, and by decoupling direction
+and norm (Rony et al. 2019), written here from the paper's algorithm 1, without its rounding to 8
+bits, and run by the same TensorFlow on the same network.  Both are compiled before the clock
+starts.  Then the 8-bit files: the nearest, and within one grey level.  Then COUNT photographs,
+made from the nine (tests/benchmarks/memory.py), are attacked by attack_imnet.py in one process
+and by two workers: photographs a second, and the largest resident memory of each process, looked
+at ten times a second (Linux alone).  Exit code 1 where a process needs more than 2,500 MB.
+
+reads   common/images, the installed weights
+writes  nothing that stays
+"""
+
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from memory import LIMIT, write_photographs
+
+from common import command, files, models
+from common.command import Failure
+from common.imagenet import labels, networks, photos
+from method1_noise_optimization.attack import sizes
+
+SCRIPT = files.ROOT / "method1_noise_optimization" / "attack_imnet.py"
+
+
+def ddn(model, x, y_target, steps, gamma=0.05):
+    """Rony et al. 2019, algorithm 1, targeted: x_adv float32 like x, x where no step hit."""
+    import tensorflow as tf
+
+    @tf.function
+    def look(x_adv):
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(x_adv)
+            logits = model(x_adv, training=False)
+            loss = tf.nn.sparse_softmax_cross_entropy_with_logits(y_target, logits)
+        return tf.argmax(logits, axis=1) == y_target, tape.gradient(loss, x_adv)
+
+    def norm(r):
+        return np.maximum(sizes(r), 1e-12)[:, np.newaxis, np.newaxis, np.newaxis]
+
+    look(tf.constant(x))  # compiled before the clock starts
+    began = time.perf_counter()
+    delta, radius = np.zeros_like(x), np.ones((len(x), 1, 1, 1))
+    best, size = x.copy(), np.full(len(x), np.inf)
+    for k in range(steps):
+        hit, gradient = (part.numpy() for part in look(tf.constant(x + delta)))
+        nearer = hit & (sizes(delta) < size)
+        best[nearer], size[nearer] = (x + delta)[nearer], sizes(delta)[nearer]
+        alpha = 0.01 + 0.99 * (1 + np.cos(np.pi * k / steps)) / 2
+        delta = delta - alpha * gradient / norm(gradient)
+        radius *= np.where(hit, 1 - gamma, 1 + gamma)[:, np.newaxis, np.newaxis, np.newaxis]
+        delta = np.clip(x + radius * delta / norm(delta), 0, 1).astype(np.float32) - x
+    return best, time.perf_counter() - began
+
+
+def compare(model, pixels, target):
+    from method1_noise_optimization import attack, grey_levels
+
+    x, y_target = pixels / np.float32(255), np.full(len(pixels), target)
+    print(f"{'':30}reached  mean |r|_2  changed  confidence  seconds")
+
+    def line(name, x_adv, seconds):
+        probability = models.softmax(model.predict_on_batch(x_adv))
+        reached = probability.argmax(axis=1) == target
+        changed = (np.abs(x_adv - x) > 1e-6).mean()
+        print(
+            f"{name:30}{reached.sum():2d} of {len(x)}{sizes((x_adv - x)[reached]).mean():12.4f}"
+            f"{changed:9.1%}{probability[reached, target].mean():12.1%}{seconds:9.1f}",
+            flush=True,
+        )
+
+    for steps in (100, 300):
+        line(f"DDN, {steps} steps", *ddn(model, x, y_target, steps))
+    attack.find_noise(model, x, y_target, method="minimal", max_steps=1)
+    noise = None
+    for steps in (60, 100, 300):
+        began = time.perf_counter()
+        found = attack.find_noise(model, x, y_target, method="minimal", max_steps=steps)
+        line(f"minimal, {steps} steps", x + found, time.perf_counter() - began)
+        noise = found if steps == 100 else noise
+    for name, options in (
+        ("nearest 8-bit image", {"noise": noise}),
+        ("one grey level", {"levels": 1}),
+        ("one grey level, 50 % sure", {"levels": 1, "confidence": 0.5}),
+    ):
+        grey_levels.search(model, pixels, y_target, max_steps=1, **options)
+        began = time.perf_counter()
+        images, _ = grey_levels.search(model, pixels, y_target, **options)
+        line(name, images / np.float32(255), time.perf_counter() - began)
+
+
+def resident(pid):
+    """The largest resident memory so far, in MB, of a process and those below it: pid -> MB."""
+    found = {}
+    for child in Path("/proc").glob("[0-9]*"):
+        try:
+            status = (child / "status").read_text()
+        except OSError:  # ended meanwhile
+            continue
+        parent = int(re.search(r"PPid:\s+(\d+)", status)[1])
+        peak = re.search(r"VmHWM:\s+(\d+)", status)
+        if peak:
+            found[int(child.name)] = parent, int(peak[1]) * 1024 / 1e6
+    family = {pid}
+    while grown := {child for child, (parent, _) in found.items() if parent in family} - family:
+        family |= grown
+    return {member: found[member][1] for member in family if member in found}
+
+
+def attack_folder(folder, *options):
+    """Run the script; prints its rate and returns the peak of its processes in MB."""
+    with tempfile.TemporaryDirectory() as place:
+        output = Path(place, "out.csv")
+        process = subprocess.Popen(
+            [sys.executable, SCRIPT, "--images", folder, "--output", output, *options],
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONPATH": str(files.ROOT)},
+        )
+        peaks = {}
+        while process.poll() is None:
+            peaks |= resident(process.pid)
+            time.sleep(0.1)
+        printed = process.stdout.read()
+    if process.returncode:
+        raise Failure(f"{SCRIPT.name} ended with exit code {process.returncode}")
+    rate = re.search(r"photographs a second +([\d.]+)", printed)[1]
+    client = peaks.pop(process.pid)
+    workers = ", ".join(f"{peak:.0f}" for peak in sorted(peaks.values()) if peak > 100)
+    print(
+        f"{' '.join(options) or 'one process':20}{rate:>6} a second   client {client:.0f} MB",
+        end="",
+    )
+    print(f", workers {workers} MB" if workers else "", flush=True)
+    return max(client, *peaks.values()) if peaks else client
+
+
+def main(argv=None):
+    parser = command.Parser(__doc__)
+    parser.add_argument("--count", type=int, default=200, help="photographs of the folder")
+    args = parser.parse_args(argv)
+    folder = files.COMMON / "images"
+    paths = sorted(path.name for path in folder.iterdir() if path.suffix != ".md")
+    _, pixels, _ = photos.read_batch(folder, paths, networks.side("efficientnet_lite0"))
+    compare(networks.load("efficientnet_lite0"), pixels, labels.index_of("ostrich"))
+    if args.count > 0:
+        with tempfile.TemporaryDirectory() as place:
+            write_photographs(Path(place), args.count)
+            peaks = [attack_folder(place, *options) for options in ((), ("--workers", "2"))]
+        if max(peaks) > LIMIT:
+            raise Failure(f"a process needed {max(peaks):.0f} MB, more than {LIMIT}")
+
+
+if __name__ == "__main__":
+    command.run(main)

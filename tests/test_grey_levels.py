@@ -1,0 +1,118 @@
+"""The search among 8-bit images: what it promises of every image, and how near it comes."""
+
+import keras
+import numpy as np
+import pytest
+
+from method1_noise_optimization import attack, grey_levels
+
+
+def linear(weights, bias):
+    """A model of images (h, w, 3) with logits 0 and weights · x + bias."""
+    image = keras.Input(weights.shape)
+    flat = keras.layers.Flatten()(image)
+    model = keras.Model(image, keras.layers.Dense(2)(flat))
+    kernel = np.stack([np.zeros(weights.size), weights.ravel()], axis=1)
+    model.layers[-1].set_weights([kernel, np.array([0, bias])])
+    return model
+
+
+@pytest.fixture(scope="module")
+def task():
+    """A linear model, six images of class 0, and their targets, 1."""
+    random = np.random.default_rng(0)
+    weights = random.normal(size=(8, 8, 3)).astype(np.float32)
+    pixels = random.integers(0, 256, (6, 8, 8, 3), dtype=np.uint8)
+    pixels[:, :2] = 0  # values that can only go up
+    pixels[:, -1] = 255
+    scores = (pixels / 255 * weights).sum(axis=(1, 2, 3))
+    return linear(weights, -scores.max() - 0.3), weights, pixels, np.ones(6, np.int64)
+
+
+def says(model, images):
+    return model.predict_on_batch(images / np.float32(255)).argmax(axis=1)
+
+
+def needed(model, pixels):
+    """How much the score has to rise for each image, in units of a weight times a grey level."""
+    logits = model.predict_on_batch(pixels / np.float32(255))
+    return (logits[:, 0] - logits[:, 1]) * 255
+
+
+def fewest(gains, missing):
+    """How many values have to move when each, moved as far as it may, gains so much."""
+    return int(np.searchsorted(np.cumsum(np.sort(gains.ravel())[::-1]), missing)) + 1
+
+
+@pytest.mark.parametrize("levels", [1, 3, 40])
+def test_for_a_linear_model_hardly_more_values_change_than_must(task, levels):
+    model, weights, pixels, y_target = task
+    images, reached = grey_levels.search(model, pixels, y_target, levels=levels)
+    room = np.minimum(np.where(weights > 0, 255 - pixels.astype(int), pixels), levels)
+    for image, original, gain, missing, hit in zip(
+        images, pixels, room * np.abs(weights), needed(model, pixels), reached, strict=True
+    ):
+        assert hit == (gain.sum() > missing)
+        change = image.astype(int) - original
+        assert np.abs(change).max() <= levels
+        assert (change * weights >= 0).all()
+        if hit:
+            count = (change != 0).sum()
+            assert fewest(gain, missing) <= count <= 1.1 * fewest(gain, missing) + 2
+    np.testing.assert_array_equal(says(model, images) == 1, reached)
+
+
+def test_for_a_linear_model_the_smallest_change_is_near_the_bound(task):
+    model, _, pixels, y_target = task
+    images, reached = grey_levels.search(model, pixels, y_target)
+    assert reached.all()
+    assert (says(model, images) == 1).all()
+    size = np.linalg.norm((images.astype(int) - pixels).reshape(6, -1), axis=1)
+    # Nothing is nearer than the plane; the box and whole levels cost a little.
+    noise = attack.find_noise(
+        model, pixels / np.float32(255), y_target, method="minimal", max_steps=60
+    )
+    bound = np.linalg.norm(noise.reshape(6, -1), axis=1) * 255
+    assert (size >= 0.999 * bound).all()
+    assert (size <= 1.05 * bound + 1).all()
+    known, _ = grey_levels.search(model, pixels, y_target, noise=noise, max_steps=30)
+    assert (says(model, known) == 1).all()
+
+
+def test_confidence_is_that_of_the_image_found(task):
+    model, _, pixels, y_target = task
+    images, reached = grey_levels.search(model, pixels, y_target, levels=40, confidence=0.8)
+    assert reached.all()
+    logits = model.predict_on_batch(images / np.float32(255))
+    share = 1 / (1 + np.exp(logits[:, 0] - logits[:, 1]))
+    assert (share >= 0.8).all()
+    assert share.mean() < 0.95
+
+
+def test_an_image_that_is_its_target_already_comes_back_as_it_is(task):
+    model, _, pixels, y_target = task
+    for levels in (None, 1):
+        images, reached = grey_levels.search(model, pixels, 1 - y_target, levels=levels)
+        np.testing.assert_array_equal(images, pixels)
+        assert reached.all()
+        images, reached = grey_levels.search(model, pixels[:0], y_target[:0], levels=levels)
+        assert images.shape == (0, 8, 8, 3)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"levels": 0}, "levels must be a whole number from 1 to 255"),
+        ({"levels": 256}, "levels must be"),
+        ({"levels": 1.5}, "levels must be"),
+        ({"confidence": 1.0}, "confidence must be"),
+        ({"max_steps": 0}, "max_steps must be"),
+        ({"pixels": np.zeros((6, 8, 8, 3))}, "pixels are float64, not uint8"),
+        ({"y_target": np.full(6, 2)}, "targets must be from 0 to 1"),
+    ],
+)
+def test_what_does_not_fit_is_named(task, change, words):
+    model, _, pixels, y_target = task
+    arguments = {"pixels": pixels, "y_target": y_target} | change
+    with pytest.raises(ValueError, match=words):
+        grey_levels.search(model, **arguments)
