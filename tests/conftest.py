@@ -4,7 +4,6 @@ import importlib
 import os
 import re
 import shutil
-import subprocess
 import sys
 
 import numpy as np
@@ -88,23 +87,6 @@ def checkout(tmp_path_factory):
     shutil.copy(files.ROOT / "pyproject.toml", folder)
     (folder / "img").mkdir()
     return folder
-
-
-@pytest.fixture(scope="session")
-def script(checkout):
-    """A function: run a script of that checkout, from a folder that is not the checkout."""
-
-    def run(path, *arguments, cwd="/"):
-        return subprocess.run(
-            [sys.executable, str(checkout / path), *map(str, arguments)],
-            cwd=cwd,
-            env={**os.environ, "PYTHONPATH": str(checkout)},
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
-
-    return run
 
 
 PRECIOUS = b"what was there before"

@@ -126,39 +126,6 @@ def test_vgg16_is_keras_own_network_on_keras_own_preprocessing(vgg16):
     assert np.abs(swapped - expected).max() > 0.1
 
 
-def loss_of(logits, y):
-    """log((1 - p_y) / p_y), which rises and falls with the cross entropy; shape (n,)."""
-    own = tf.one_hot(y, logits.shape[-1])
-    return tf.reduce_logsumexp(logits - 1e30 * own, axis=1) - tf.reduce_sum(logits * own, axis=1)
-
-
-def test_the_gradient_through_vgg16_is_that_of_finite_differences(vgg16):
-    model, _, _ = vgg16
-    rng = np.random.default_rng(2)
-    x = rng.uniform(0.3, 0.7, (1, 224, 224, 3)).astype(np.float32)
-    y = model.predict_on_batch(x).argmax(axis=1)
-    with tf.GradientTape() as tape:
-        image = tf.constant(x)
-        tape.watch(image)
-        loss = loss_of(model(image, training=False), y)
-    gradient = tape.gradient(loss, image).numpy()
-    sign = fgsm.gradient_sign(model, tf.constant(x), y).numpy()
-    clear = np.abs(gradient) > 1e-3 * np.abs(gradient).max()
-    assert (sign == np.sign(gradient))[clear].mean() > 0.999
-    slopes = []
-    for channel in range(3):
-        direction = np.zeros_like(x)
-        direction[..., channel] = np.sign(gradient[..., channel])
-        h = 2e-5
-        ends = [
-            loss_of(model(x + end * h * direction, training=False), y).numpy()[0] for end in (1, -1)
-        ]
-        slopes.append((ends[0] - ends[1]) / (2 * h))
-        assert slopes[-1] == pytest.approx((gradient * direction).sum(), rel=0.03)
-    red, green, blue = slopes
-    assert red > 1.5 * green > 1.5 * 1.5 * blue > 0
-
-
 def test_the_script_attacks_with_vgg16_from_a_weights_file(vgg16):
     model, _, row = vgg16
     x = photos.read(files.COMMON / "images" / "panda.jpg", 224)[np.newaxis] / np.float32(255)
@@ -177,7 +144,7 @@ def test_weights_in_keras_newer_layout_are_read(tmp_path):
     model = networks.load("mobilenet_v2", path)
     x = np.random.default_rng(0).random((1, 224, 224, 3), np.float32)
     np.testing.assert_allclose(
-        model.predict_on_batch(x), network.predict_on_batch(x * 2 - 1), atol=1e-5
+        model(x, training=False), network(x * 2 - 1, training=False), atol=1e-5
     )
 
 
@@ -197,5 +164,5 @@ def test_without_network_and_weights_one_line_names_both_ways_out(monkeypatch, t
     monkeypatch.setattr(keras.utils, "get_file", no_network)
     monkeypatch.setattr("keras.src.utils.file_utils.get_file", no_network)
     with pytest.raises(Failure, match=r"connect to the internet, or .*--weights FILE") as caught:
-        networks.load("vgg16")
+        networks.load("mobilenet_v2")
     assert "\n" not in str(caught.value)
