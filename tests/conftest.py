@@ -4,7 +4,6 @@ import importlib
 import os
 import re
 import shutil
-import subprocess
 import sys
 
 import numpy as np
@@ -36,10 +35,10 @@ def trained(own_folders):
     """The three models by name, trained on a part of the digits: quick, and good enough."""
     real = data.load
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(data, "load", lambda split: [part[:12000] for part in real(split)])
-        train.main(["--epochs", "4", "--batch-size", "50"])
-        train_mnist.main(["--model", "mlp", "--epochs", "3"])
-        train_mnist.main(["--model", "cnn", "--epochs", "1"])
+        patch.setattr(data, "load", lambda split: [part[:4000] for part in real(split)])
+        train.main(["--epochs", "8", "--batch-size", "50"])
+        train_mnist.main(["--model", "mlp", "--epochs", "6"])
+        train_mnist.main(["--model", "cnn", "--epochs", "1", "--batch-size", "80"])
     return {name: models.load(name) for name in models.NAMES}
 
 
@@ -88,23 +87,6 @@ def checkout(tmp_path_factory):
     shutil.copy(files.ROOT / "pyproject.toml", folder)
     (folder / "img").mkdir()
     return folder
-
-
-@pytest.fixture(scope="session")
-def script(checkout):
-    """A function: run a script of that checkout, from a folder that is not the checkout."""
-
-    def run(path, *arguments, cwd="/"):
-        return subprocess.run(
-            [sys.executable, str(checkout / path), *map(str, arguments)],
-            cwd=cwd,
-            env={**os.environ, "PYTHONPATH": str(checkout)},
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
-
-    return run
 
 
 PRECIOUS = b"what was there before"

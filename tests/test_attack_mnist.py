@@ -66,18 +66,11 @@ def test_too_few_steps_are_reported_and_saved(trained, tmp_path, capsys):
     assert (found["y_preds_adversarial"] != found["y_targets"]).mean() > 0.5
     assert (found["steps"] == 1).all()
     assert "did not reach their target" in capsys.readouterr().out
-    missed = found["y_preds_adversarial"] != found["y_targets"]
-    keys = ("xs", "noises", "y_trues", "y_preds", "y_preds_adversarial", "y_targets")
-    kept = {key: found[key][missed] for key in keys}
-    results.save(tmp_path / "missed.npz", **kept, config=found["config"])
+    labels = dict.fromkeys(results.LABELS, found["y_trues"]) | {"y_targets": found["y_targets"]}
+    images = {name: found[name] for name in results.IMAGES}
+    results.save(tmp_path / "missed.npz", **images, **labels, config=found["config"])
     with pytest.raises(Failure, match="no digit reached its target"):
         visualize_adv_examples.main([str(tmp_path / "missed.npz")])
-
-
-def test_the_names_of_the_results_say_what_they_are_of():
-    name = attack_mnist.results_path("cnn", "sgd", "none").name
-    assert name == "results_cnn_sgd_none.npz"
-    assert attack_mnist.results_path("mlp", "lbfgs", "l2").name == "results_mlp_lbfgs.npz"
 
 
 def test_the_measures_are_those_of_the_papers():
@@ -89,42 +82,11 @@ def test_the_measures_are_those_of_the_papers():
     assert f"{1 / 28 / 2:.4f}" in table  # sqrt(mean r²) is |r|_2 / 28
 
 
-def test_saved_results_are_drawn_without_the_model(trained, tmp_path, script, capsys):
+def test_saved_results_are_drawn(trained, tmp_path, capsys):
     run(tmp_path)
     written = visualize_adv_examples.main([str(tmp_path / "r.npz")])
     assert written == [files.IMG / "noise_mlp_sgd.png"]
     assert "reached the target" in capsys.readouterr().out
-    done = script(
-        "method1_noise_optimization/visualize_adv_examples.py",
-        tmp_path / "r.npz",
-        "--output",
-        tmp_path / "again.png",
-    )
-    assert done.returncode == 0, done.stderr
-    assert (tmp_path / "again.png").read_bytes() == written[0].read_bytes()
-
-
-def test_other_results_are_refused(tmp_path):
-    with pytest.raises(Failure, match=r"none\.npz not found: run .*attack_mnist"):
-        visualize_adv_examples.main([str(tmp_path / "none.npz")])
-    x, labels = np.zeros((1, 28, 28)), [1]
-    results.save(
-        tmp_path / "method2.npz",
-        xs=x,
-        noises=x,
-        y_trues=labels,
-        y_preds=labels,
-        y_preds_adversarial=labels,
-        config={"model": "mlp", "method": "fgsm"},
-    )
-    with pytest.raises(Failure, match="method 1"):
-        visualize_adv_examples.main([str(tmp_path / "method2.npz")])
-
-
-def test_missing_samples_name_the_script_that_makes_them(trained, tmp_path):
-    for main in (attack_mnist.main, compare_methods.main, every_pair.main):
-        with pytest.raises(Failure, match="generate_5k"):
-            main(["--samples", str(tmp_path / "none.npz")])
 
 
 def test_six_ways_and_every_pair_are_drawn_and_counted(trained, capsys):

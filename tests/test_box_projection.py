@@ -1,6 +1,7 @@
 """The projection onto linear constraints inside the box is the nearest point, and proves it."""
 
 import numpy as np
+import pytest
 import tensorflow as tf
 from scipy.optimize import minimize
 
@@ -45,7 +46,7 @@ def test_the_point_agrees_with_scipy():
 
 
 def test_the_gap_to_the_dual_closes_and_the_constraints_hold():
-    c, A, b = problems(200, 784, 9)
+    c, A, b = problems(50, 784, 9)
     b += 8  # so that most of the nine matter
     p, mu, dual = solve(c, A, b)
     primal = ((p - c) ** 2).sum(axis=1) / 2
@@ -55,13 +56,8 @@ def test_the_gap_to_the_dual_closes_and_the_constraints_hold():
     np.testing.assert_allclose(primal, dual, rtol=1e-12)
     assert (b - np.einsum("nmd,nd->nm", A, p)).max() < 1e-10
     assert primal.min() > 0.01
-
-
-def test_float32_is_as_good_as_float32_can_be():
-    c, A, b = problems(50, 784, 9)
-    exact, _, _ = solve(c, A, b + 8)
-    p, _, _ = solve(c, A, b + 8, tf.float32)
-    np.testing.assert_allclose(p, exact, atol=2e-4)
+    rounded, _, _ = solve(c, A, b, tf.float32)
+    np.testing.assert_allclose(rounded, p, atol=2e-4)
 
 
 def test_a_point_that_satisfies_everything_is_left_alone():
@@ -81,15 +77,18 @@ def test_a_programme_without_a_solution_is_told_by_its_dual():
     np.testing.assert_allclose(p, c, rtol=1e-6)
 
 
-def test_constraints_that_say_the_same_are_as_good_as_one():
+@pytest.mark.parametrize("size", [0, 1e-6, 1, 1e6])
+@pytest.mark.parametrize(("dtype", "atol"), [(tf.float64, 1e-9), (tf.float32, 1e-5)])
+def test_constraints_that_are_alike_or_do_not_count_change_nothing(size, dtype, atol):
+    """Whatever the scale of their numbers; where all are zero the point itself is nearest."""
     rng = np.random.default_rng(2)
     c, a = rng.uniform(0, 1, (5, 30)), rng.normal(size=(5, 1, 30))
     b = (a * c[:, np.newaxis]).sum(axis=2) + 0.5
-    once, _, _ = solve(c, a, b)
-    for count in (1, 2, 100):
-        same = np.repeat(a, count, axis=1), np.repeat(b, count, axis=1)
+    once, _, _ = solve(c, a, b) if size else (c, None, None)
+    for count in (1, 100):
+        same = np.repeat(size * a, count, axis=1), np.repeat(size * b, count, axis=1)
         none = np.zeros((5, 100, 30)), np.full((5, 100), -1.0)  # constraints that do not count
         A, limits = (np.concatenate(pair, axis=1) for pair in zip(same, none, strict=True))
-        for dtype, atol in ((tf.float64, 1e-12), (tf.float32, 1e-6)):
-            p, _, _ = solve(c, A, limits, dtype)
-            np.testing.assert_allclose(p, once, atol=atol)
+        p, mu, _ = solve(c, A, limits, dtype)
+        np.testing.assert_allclose(p, once, atol=atol)
+        assert ((mu >= 0) & np.isfinite(mu)).all()

@@ -1,6 +1,7 @@
 """Scripts that are interrupted, or killed, at any moment: nothing is lost, nothing is half there.
 
 The scripts run in processes of their own, forked from a server that has imported TensorFlow once.
+(The run over photographs, with and without its workers: test_engine.py.)
 """
 
 import importlib
@@ -17,13 +18,12 @@ import time
 import numpy as np
 import pytest
 
-from common import command, data, files, models, results
-from common.imagenet import rows
+from common import command, data, files, models
 
 pytestmark = pytest.mark.slow
 
 OLD = b"what an earlier run left"
-MOMENTS = 3  # kills of each kind of script
+MOMENTS = 2  # kills of each kind of script
 
 
 def run_script(module, arguments, folder):
@@ -38,14 +38,15 @@ def run_script(module, arguments, folder):
 
 @pytest.fixture(scope="module")
 def start():
-    """A function: start a script, `start(module, arguments, folder)`; returns the process."""
+    """A function: start a script in a folder that holds older files of the names `written`."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["common", "tensorflow", "keras", "matplotlib.figure"])
     started = []
 
-    def run(module, arguments, folder):
-        for name in ("weights", "img"):
-            (folder / name).mkdir(parents=True, exist_ok=True)
+    def run(module, arguments, folder, written):
+        for name in written:
+            (folder / name).parent.mkdir(exist_ok=True)
+            (folder / name).write_bytes(OLD)
         process = context.Process(target=run_script, args=(module, arguments, folder))
         process.start()
         started.append(process)
@@ -70,19 +71,6 @@ def mlp(tmp_path_factory):
     return folder
 
 
-def moments(seed, seconds):
-    """When to strike: seeded, spread over the whole of a run that takes so long."""
-    rng = random.Random(seed)
-    return [(part + rng.random()) / MOMENTS * seconds for part in range(MOMENTS)]
-
-
-def kill_after(process, seconds):
-    process.join(seconds)
-    process.kill()
-    process.join(30)
-    return process.exitcode
-
-
 def visible(folder):
     """The files below a folder without the temporary ones a killed process may leave."""
     return {
@@ -96,7 +84,7 @@ def visible(folder):
 KILLED = {
     "training": (
         "logreg_softmax.train",
-        "--epochs 2",
+        "--epochs 1",
         "weights/softmax.weights.h5 weights/softmax_predictions.csv img/confusion_softmax.png",
     ),
     "attack": (
@@ -111,86 +99,42 @@ KILLED = {
 def test_a_killed_run_leaves_the_old_file_or_the_new_one(start, mlp, tmp_path, kind):
     module, arguments, written = KILLED[kind]
     written = written.split()
-    whole = tmp_path / "whole"
-    shutil.copytree(mlp, whole)
-    began = time.monotonic()
-    process = start(module, arguments.replace("{}", str(whole)).split(), whole)
-    process.join(120)
-    assert process.exitcode == 0, (whole / "stderr").read_text()
-    seconds = time.monotonic() - began
 
-    for number, moment in enumerate(moments(kind, seconds)):
-        folder = tmp_path / str(number)
+    def run(folder, seconds):
         shutil.copytree(mlp, folder)
-        (folder / "img").mkdir()
-        for name in written:
-            (folder / name).write_bytes(OLD)
-        before = visible(folder)
-        process = start(module, arguments.replace("{}", str(folder)).split(), folder)
-        assert kill_after(process, moment) in (-signal.SIGKILL, 0)
+        process = start(module, arguments.replace("{}", str(folder)).split(), folder, written)
+        process.join(seconds)
+        process.kill()
+        process.join(30)
+        return process.exitcode
+
+    began = time.monotonic()
+    assert run(tmp_path / "whole", 120) == 0, (tmp_path / "whole" / "stderr").read_text()
+    seconds = time.monotonic() - began
+    before = visible(tmp_path / "whole") - {"stdout", "stderr"}
+
+    for number in range(MOMENTS):
+        folder = tmp_path / str(number)
+        moment = (number + random.Random(kind).random()) / MOMENTS * seconds
+        assert run(folder, moment) in (-signal.SIGKILL, 0)
         assert visible(folder) - {"stdout", "stderr"} == before
         for name in written:
             content = (folder / name).read_bytes()
             # Weights files hold the time at which they were written.
-            new = (whole / name).read_bytes()
             if name.endswith(".h5") and content != OLD:
-                assert len(content) == len(new)
                 models.load("softmax", folder / name)
             else:
-                assert content in (OLD, new), name
+                assert content in (OLD, (tmp_path / "whole" / name).read_bytes()), name
 
 
-def test_a_photo_run_that_is_killed_again_and_again_ends_as_an_uninterrupted_one(start, tmp_path):
-    arguments = ("--batch-size", 2, "--output")
-    module = "method2_fgsm.imnet_fast_gradient"
-    began = time.monotonic()
-    process = start(module, [*arguments, tmp_path / "whole.csv"], tmp_path)
-    process.join(120)
-    assert process.exitcode == 0, (tmp_path / "stderr").read_text()
-    seconds = time.monotonic() - began
-
-    output = tmp_path / "cut.csv"
-    for path in (output, output.with_suffix(".npz")):
-        path.write_bytes(OLD)
-    options = [*arguments, output]
-    for moment in moments("photographs", seconds):
-        process = start(module, options, tmp_path)
-        done = kill_after(process, moment)
-        if done == 0:
-            break
-        assert done == -signal.SIGKILL
-        assert output.read_bytes() == OLD
-        if rows.partial(output.with_suffix(".npz")).exists():
-            options = [*arguments, output, "--resume"]
-    if done:
-        process = start(module, options, tmp_path)
-        process.join(120)
-        assert process.exitcode == 0, (tmp_path / "stderr").read_text()
-    assert output.read_bytes() == (tmp_path / "whole.csv").read_bytes()
-    one, other = (results.load(tmp_path / f"{name}.npz") for name in ("whole", "cut"))
-    assert one.keys() == other.keys()
-    for name, array in one.items():
-        np.testing.assert_array_equal(array, other[name])
-
-
-INTERRUPTED = {
-    "logreg_softmax.train": "--epochs 1000",
-    "method1_noise_optimization.attack_mnist": (
-        "--method lbfgs --samples {}/samples.npz --output {}/attack.npz"
-    ),
-    "method2_fgsm.imnet_fast_gradient": "--images {}/photographs --output {}/out.csv",
-}
-
-
-@pytest.mark.parametrize("module", INTERRUPTED)
-def test_an_interrupt_prints_one_line_and_exits_with_130(start, mlp, tmp_path, module):
+@pytest.mark.parametrize("kind", KILLED)
+def test_an_interrupt_prints_one_line_and_exits_with_130(start, mlp, tmp_path, kind):
+    module, arguments, written = KILLED[kind]
     folder = tmp_path / "run"
     shutil.copytree(mlp, folder)
-    (folder / "photographs").mkdir()
-    for number in range(300):
-        os.symlink(files.COMMON / "images" / "coffee.jpg", folder / "photographs" / f"{number}.jpg")
-    before = visible(folder)
-    process = start(module, INTERRUPTED[module].replace("{}", str(folder)).split(), folder)
+    # Of two values of an option the last one counts.
+    arguments += " --epochs 1000" if kind == "training" else " --method lbfgs --limit 2000"
+    process = start(module, arguments.replace("{}", str(folder)).split(), folder, written.split())
     process.join(random.Random(module).uniform(1.5, 4))
     assert process.exitcode is None, "too quick to be interrupted"
     os.kill(process.pid, signal.SIGINT)
@@ -199,10 +143,8 @@ def test_an_interrupt_prints_one_line_and_exits_with_130(start, mlp, tmp_path, m
     assert process.exitcode == 130, error
     name = module.rpartition(".")[2]
     assert re.fullmatch(rf"{name}\.py: interrupted(: [^\n]*)?\n", error), error
-    left = visible(folder) - before
-    assert left <= {"stdout", "stderr", "out.partial.csv", "out.partial.npz"}
-    if "out.partial.csv" in left:
-        assert "go on with --resume" in error
+    for name in written.split():
+        assert (folder / name).read_bytes() == OLD
 
 
 @pytest.mark.parametrize("module", ["numpy", "tensorflow.python.ops"])

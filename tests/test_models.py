@@ -46,28 +46,16 @@ def test_the_cnn_is_the_convolutions_it_is_said_to_be(trained, digits):
 
 
 @pytest.mark.parametrize("name", models.NAMES)
-def test_training_learns(trained, digits, name):
-    x, y = digits
-    assert (models.classify(trained[name], x[:3000]) == y[:3000]).mean() > 0.85
-
-
-@pytest.mark.parametrize("name", models.NAMES)
-def test_training_writes_predictions_and_a_figure(trained, digits, name):
+def test_training_learns_and_writes_predictions_and_a_figure(trained, digits, name):
     with open(training.predictions_path(name), newline="") as file:
         rows = list(csv.DictReader(file))
     assert list(rows[0]) == ["index", "actual", "predicted"]
-    assert [int(row["index"]) for row in rows] == list(range(10000))
-    assert [int(row["actual"]) for row in rows] == digits[1].tolist()
-    predicted = models.classify(trained[name], digits[0])
+    assert [int(row["index"]) for row in rows] == list(range(4000))
+    assert [int(row["actual"]) for row in rows] == digits[1][:4000].tolist()
+    predicted = models.classify(trained[name], digits[0][:4000])
     assert [int(row["predicted"]) for row in rows] == predicted.tolist()
+    assert (predicted == digits[1][:4000]).mean() > 0.8
     np.testing.assert_allclose(imread(training.confusion_path(name)).shape[:2], (660, 700), atol=1)
-
-
-@pytest.mark.parametrize("name", models.NAMES)
-def test_missing_weights_name_the_command_that_makes_them(tmp_path, name):
-    with pytest.raises(Failure, match=r"run `python .*train") as failure:
-        models.load(name, tmp_path / "none.weights.h5")
-    assert models.train_command(name) in str(failure.value)
 
 
 def test_a_diverging_training_says_so_and_keeps_the_old_weights(trained):
