@@ -32,8 +32,9 @@ def test_for_a_linear_classifier_it_is_the_exact_optimum(trained, few):
 
 def test_more_starts_never_find_larger_noise(trained, few):
     x, y_target = few(trained["mlp"], 40)
+    settings = {"method": "minimal", "max_steps": 60}
     one, two, five = (
-        sizes(find_noise(trained["mlp"], x, y_target, method="minimal", starts=starts))
+        sizes(find_noise(trained["mlp"], x, y_target, starts=starts, **settings))
         for starts in (1, 2, 5)
     )
     assert (two <= one * (1 + 1e-6)).all()
