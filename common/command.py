@@ -37,7 +37,7 @@ class Parser(argparse.ArgumentParser):
 
 class _Manual(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):
     def _get_help_string(self, action):
-        if action.default in (None, False):
+        if action.default in (None, False) or "(default: " in action.help:
             return action.help
         return super()._get_help_string(action)
 
