@@ -102,7 +102,9 @@ def main(argv=None):
     ours = battery.withstood_all(model, x, y, args.eps, attacks)
     seconds = time.perf_counter() - start
     print(f"{'our battery':36}{ours.mean():10.2%}{seconds:8.0f} s")
-    print(f"left by ours alone {(ours & ~standing).sum()}, by theirs alone {(standing & ~ours).sum()}")
+    print(
+        f"left by ours alone {(ours & ~standing).sum()}, by theirs alone {(standing & ~ours).sum()}"
+    )
 
 
 if __name__ == "__main__":
