@@ -79,7 +79,7 @@ FULL_STEPS = (
     ("robust_training", "method2_fgsm.adversarial_training", ("--attack", "pgd")),
     ("robustness", "method2_fgsm.robustness", ()),
     ("robustness_vs_epsilon", "method2_fgsm.robustness_vs_epsilon", ()),
-    ("robust_gradients", f"{METHOD1}.robust_gradients", ()),
+    ("robust_gradients", "method2_fgsm.robust_gradients", ()),
     ("rubbish", "method2_fgsm.rubbish", ()),
     *(
         (f"train_{model}", "common.train_mnist", ("--hidden", *hidden))

@@ -63,10 +63,10 @@ def main(argv=None):
     parser = command.Parser(__doc__)
     command.add_model(parser, "cnn_robust")
     parser.add_argument(
-        "--eps", type=command.pixel_size, default=0.3, help="largest change of a pixel"
+        "--count", type=command.positive_int, default=1000, help="how many test digits"
     )
     parser.add_argument(
-        "--count", type=command.positive_int, default=1000, help="how many test digits"
+        "--eps", type=command.pixel_size, default=0.3, help="largest change of a pixel"
     )
     args = parser.parse_args(argv)
     plain = models.architecture(args.model)

@@ -1,16 +1,16 @@
 """What robustness looks like: gradients and smallest noise of the CNN trained in three ways.
 
-    python method1_noise_optimization/robust_gradients.py
+    python method2_fgsm/robust_gradients.py
 
 For one test digit of each kind, the gradient of the loss by the pixels, for the CNN trained
-plainly, on single sign steps, and on projected steps (method2_fgsm/adversarial_training.py).  The
-last one's looks like parts of digits (Tsipras et al. 2019, "Robustness May Be at Odds with
+plainly, on single sign steps, and on projected steps (adversarial_training.py).  The last one's
+looks like parts of digits (Tsipras et al. 2019, "Robustness May Be at Odds with
 Accuracy", figure 2).  Below, the adversarial digit with the smallest noise towards a random other
 one: a veil for the plain network, strokes that a person reads for the robust one.
 
 The table is over more digits, those that all three networks classify correctly: the smallest noise
-towards the random digit in the L2 norm (minimal.py), and the smallest epsilon towards it
-(method2_fgsm/frank_wolfe.py).
+towards the random digit in the L2 norm (method1_noise_optimization/minimal.py), and the smallest
+epsilon towards it (frank_wolfe.py).
 
 reads   common/mnist.npz, common/weights/{cnn,cnn_adversarial,cnn_robust}.weights.h5
 writes  img/robust_gradients.png
@@ -96,15 +96,11 @@ def main(argv=None):
     x, y = x[chosen], y[chosen]
     shown = one_of_each(y)
     y_target = attack.random_targets(y, args.seed)
-    noises = {
-        name: attack.find_noise(model, x, y_target, method="minimal", progress=True)
-        for name, model in networks.items()
-    }
-    eps = {
-        name: frank_wolfe.search(model, x, y_target, steps=EPS_STEPS, lead=LEAD)[0]
-        for name, model in networks.items()
-    }
-    gradients = {name: loss_gradient(model, x[shown], y[shown]) for name, model in networks.items()}
+    noises, eps, gradients = {}, {}, {}
+    for name, model in networks.items():
+        noises[name] = attack.find_noise(model, x, y_target, method="minimal", progress=True)
+        eps[name], _ = frank_wolfe.search(model, x, y_target, steps=EPS_STEPS, lead=LEAD)
+        gradients[name] = loss_gradient(model, x[shown], y[shown])
     few = {name: noise[shown] for name, noise in noises.items()}
     plots.save(draw(x[shown], y[shown], y_target[shown], gradients, few), output)
 
