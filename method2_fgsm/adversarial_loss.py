@@ -2,7 +2,6 @@
 
     sign_loss        on images and their sign steps      Goodfellow et al. 2015, section 6
     projected_loss   on projected sign steps alone       Madry et al. 2018, equation 2.1
-    trades_loss      on images and what moves them       Zhang et al. 2019, equation 5
 
 Images are float32 (n, ...) in [0, 1], labels integers (n,), epsilon in the same [0, 1] pixel
 units.  Each loss is the mean over a batch, with the model in training mode.  The attack is made
@@ -41,44 +40,14 @@ def projected_loss(model, x, y, eps, steps, step_size):
     from a random start in that box.  One step of 1.25 eps is the training of Wong et al. (2020),
     "Fast is better than free".  The logits are those of x_adv.
     """
-    x_adv = _climb(model, x, eps, steps, step_size, lambda x: sign_and_logits(model, x, y)[0])
-    logits = model(x_adv, training=True)
-    return _mean_loss(y, logits), logits
-
-
-def trades_loss(model, x, y, eps, steps, step_size, beta):
-    """The loss on images, and beta times how far the answer can be moved:
-
-        J(x, y) + beta * KL(p(x) ‖ p(x_adv))
-
-    with x_adv after `steps` projected sign steps that increase KL.  p is the softmax; the paper
-    writes 1/λ for beta, and starts from normal noise of 0.001 where this starts anywhere in the
-    box.  The logits are those of x_adv.
-    """
-    p = tf.nn.softmax(model(x, training=False))
-
-    def sign(x_adv):
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(x_adv)
-            logits = model(x_adv, training=False)
-        # The gradient of KL by the logits.
-        return tf.sign(tape.gradient(logits, x_adv, output_gradients=tf.nn.softmax(logits) - p))
-
-    x_adv = _climb(model, x, eps, steps, step_size, sign)
-    logits, logits_adv = tf.split(model(tf.concat([x, x_adv], axis=0), training=True), 2)
-    cross_entropy = tf.nn.softmax_cross_entropy_with_logits(tf.nn.softmax(logits), logits_adv)
-    entropy = tf.nn.softmax_cross_entropy_with_logits(tf.nn.softmax(logits), logits)
-    moved = tf.reduce_mean(cross_entropy - entropy)
-    return _mean_loss(y, logits) + beta * moved, logits_adv
-
-
-def _climb(model, x, eps, steps, step_size, sign):
-    """`steps` steps along sign(x_adv) from a random point of the box around x."""
     low, high = tf.maximum(x - eps, 0), tf.minimum(x + eps, 1)
     x_adv = tf.clip_by_value(x + tf.random.uniform(tf.shape(x), -eps, eps, x.dtype), 0, 1)
     for _ in range(steps):
-        x_adv = tf.clip_by_value(x_adv + step_size * sign(x_adv), low, high)
-    return tf.stop_gradient(x_adv)
+        sign, _ = sign_and_logits(model, x_adv, y)
+        x_adv = tf.clip_by_value(x_adv + step_size * sign, low, high)
+    x_adv = tf.stop_gradient(x_adv)
+    logits = model(x_adv, training=True)
+    return _mean_loss(y, logits), logits
 
 
 def _mean_loss(y, logits):

@@ -188,10 +188,7 @@ def train(name, attack, eps, *, alpha, steps, **settings):
             **settings,
         )
     step_size = 1.25 * eps if attack == "random-start" else 2.5 * eps / steps
-    loss = functools.partial(
-        adversarial_loss.projected_loss, eps=eps, steps=steps, step_size=step_size
-    )
-    return robust_training.fit(name, loss, eps, **settings)
+    return robust_training.fit(name, eps, steps, step_size, **settings)
 
 
 def arguments(argv):

@@ -1,38 +1,46 @@
-"""What training on projected sign steps needs beside its loss: a rate that rises and falls, and an
-eye on the network, because the training can collapse.
+"""Training on projected sign steps: an epsilon and a learning rate that rise, and an eye on the
+network, because the training can collapse.
 
 A network in training may learn to bend its gradient so that the few steps it is trained on lead
-nowhere, and from then on learns nothing about larger attacks (Wong, Rice & Kolter 2020, "Fast is
-better than free": catastrophic overfitting).  Its own training accuracy climbs all
-the while.  So after each epoch a longer attack is tried on digits that it is not trained on, and
-the weights of the best epoch are those that stay.
+nowhere, and from then on it learns nothing about attacks that take more (Wong, Rice & Kolter 2020,
+"Fast is better than free": catastrophic overfitting).  Its own training accuracy climbs all the
+while.  So after each epoch a longer attack is tried on digits that it is not trained on, and the
+weights of the best epoch are those that stay.
 """
 
 import functools
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from common import data, models, training
-from method2_fgsm.adversarial_loss import AdversarialModel
+from method2_fgsm.adversarial_loss import AdversarialModel, projected_loss
 from method2_fgsm.pgd import pgd
 
 # Training digits that are held out, the last ones, and the attack on them after each epoch.
 HELD_OUT = 1000
 STEPS = 20
-# Of the steps, the share in which the learning rate rises.
+# Of the training, the share in which epsilon and the learning rate rise.
 RISE = 0.4
 # An epoch that leaves less than this share of the best one's accuracy is a collapse.
 COLLAPSE = 0.5
 
 
-def fit(name, loss, eps, *, epochs, batch_size, learning_rate, seed):
-    """Train a new model with `loss`, and return it with the weights of its best epoch.
+def fit(name, eps, steps, step_size, *, epochs, batch_size, learning_rate, seed):
+    """Train a new model on `projected_loss`, and return it with the weights of its best epoch.
 
-    loss: as in adversarial_loss.py, of (model, x, y).  eps: within which the held-out digits are
-    attacked.  learning_rate: the peak.  The rest is that of `training.fit`.
+    eps, and step_size with it, rise from zero in a straight line, as the learning rate does, and
+    stay, when it falls again: a network that meets the whole of eps at once learns nothing for a
+    while.  learning_rate: the peak.  The rest is that of `training.fit`.
     """
-    x, y = (part[-HELD_OUT:] for part in data.load("train"))
+    x, y = data.load("train")
+    rising = RISE * epochs * (len(x) - HELD_OUT) / batch_size
+
+    def loss(model, x, y):
+        share = tf.minimum(tf.cast(model.optimizer.iterations, tf.float32) / rising, 1)
+        return projected_loss(model, x, y, share * eps, steps, share * step_size)
+
     return training.fit(
         name,
         lambda steps: keras.optimizers.Adam(RiseAndFall(learning_rate, steps)),
@@ -41,7 +49,7 @@ def fit(name, loss, eps, *, epochs, batch_size, learning_rate, seed):
         seed=seed,
         rows=slice(-HELD_OUT),
         trainer=functools.partial(AdversarialModel, loss=loss),
-        callbacks=[BestEpoch(x, y, eps)],
+        callbacks=[BestEpoch(x[-HELD_OUT:], y[-HELD_OUT:], eps)],
     )
 
 
