@@ -6,7 +6,8 @@ import pytest
 import tensorflow as tf
 
 from common import models
-from method2_fgsm import battery, robustness
+from common.command import Failure
+from method2_fgsm import battery, robust_gradients, robustness, robustness_vs_epsilon
 
 EPS = 0.08
 
@@ -71,3 +72,47 @@ def test_a_target_is_tried_only_on_what_is_left_and_the_likeliest_comes_first(tr
     battery.first_hit(model, x, y, [attempt, attempt])
     blank = models.classify(model, np.zeros((1, 28, 28), np.float32))[0]
     np.testing.assert_array_equal(tried[1], tried[0][y[tried[0]] == blank])
+
+
+@pytest.fixture
+def three(trained, monkeypatch):
+    """The MLP in the place of each of the three CNNs."""
+    monkeypatch.setattr(models, "load", lambda name: trained["softmax" if name == "mlp" else "mlp"])
+
+
+def test_the_curve_starts_at_the_clean_accuracy_and_never_rises(three, x_y, monkeypatch, tmp_path):
+    x, y = x_y
+    monkeypatch.setattr(robustness_vs_epsilon, "EPS", (0, 0.05, 0.1))
+    model = models.load("cnn")
+    curve = robustness_vs_epsilon.worst_curve(model, models.load("mlp"), x, y, 0, lambda: None)
+    assert curve[0] == (models.classify(model, x) == y).mean()
+    assert curve[0] > curve[1] > curve[2]
+    figure = tmp_path / "r.png"
+    assert robustness_vs_epsilon.main(["--count", "20", "--output", str(figure)]) == [figure]
+    assert figure.stat().st_size
+
+
+def test_the_gradient_drawn_is_that_of_the_loss(three, right):
+    """By finite differences, at the three pixels that matter most."""
+    x, y = right(models.load("cnn"), 1)
+    gradient = robust_gradients.loss_gradient(models.load("cnn"), x, y)
+
+    def loss(images):
+        logits = models.predict(models.load("cnn"), images).astype(np.float64)
+        return np.log(np.exp(logits).sum(axis=1)) - logits[:, y[0]]
+
+    for place in np.argsort(-np.abs(gradient).ravel())[:3]:
+        ahead, back = x.copy(), x.copy()
+        ahead.ravel()[place] += 1e-3
+        back.ravel()[place] -= 1e-3
+        slope = (loss(ahead) - loss(back)) / 2e-3
+        assert gradient.ravel()[place] == pytest.approx(slope[0], rel=0.05, abs=1e-5)
+
+
+def test_gradients_and_noise_are_drawn_for_one_digit_of_each(three, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(robust_gradients, "EPS_STEPS", 20)
+    figure = tmp_path / "g.png"
+    assert robust_gradients.main(["--count", "30", "--output", str(figure)]) == [figure]
+    assert figure.stat().st_size
+    with pytest.raises(Failure, match="--count"):
+        robust_gradients.main(["--count", "3", "--output", str(figure)])
