@@ -17,10 +17,10 @@ shows what is left against an attack that looks twice.
 
 pgd trains on J(x_adv, y) alone, where x_adv comes from --steps projected steps of size
 2.5 * eps / steps from a random start within eps (Madry et al. 2018); random-start on one such step
-of 1.25 * eps (Wong et al. 2020).  Adam, with a learning rate that rises to 0.003 and falls to
-zero.  Such training can collapse.  So the last 1,000 training digits are held out, after each
-epoch it is printed how many of them withstand 20 projected steps, and the best epoch's weights
-are kept.
+of 1.25 * eps (Wong et al. 2020).  Over the first 40 % of the training eps and Adam's learning rate
+rise from zero, then the learning rate falls back to it.  Such training can collapse.  So the last
+1,000 training digits are held out, after each epoch it is printed how many of them withstand 20
+projected steps, and the best epoch's weights are kept.
 
 The network is then set beside the plainly trained one, and every script with --model knows it:
 sign trains {model}_adversarial, pgd {model}_robust, random-start {model}_random_start.
@@ -45,9 +45,7 @@ EPOCHS = {"softmax": 10, "mlp": 10, "cnn": 4}
 PROJECTED_EPOCHS = {"softmax": 10, "mlp": 20, "cnn": 4}
 SIGN_EPS = 0.25
 PROJECTED_EPS = {"softmax": 0.1, "mlp": 0.1, "cnn": 0.3}
-ALPHA, STEPS = 0.5, 3
-# Of the learning rate of training on projected steps.
-PEAK = 3e-3
+ALPHA, STEPS = 0.5, 5
 # Attacked network, and whose gradient the examples are made with, in the order of the legend.
 PAIRS = (
     ("plain", "plain"),
@@ -212,7 +210,9 @@ def arguments(argv):
     parser.add_argument(
         "--steps", type=command.positive_int, help=f"for pgd: how many (default: {STEPS})"
     )
-    training.add_arguments(parser, epochs=None, batch_size=None, learning_rate=None)
+    training.add_arguments(
+        parser, epochs=None, batch_size=None, learning_rate=training.LEARNING_RATE
+    )
     command.add_output(parser, "the figure to write (default: see above)")
     args = parser.parse_args(argv)
     sign = args.attack == "sign"
@@ -226,7 +226,6 @@ def arguments(argv):
     args.steps = args.steps or (1 if args.attack == "random-start" else STEPS)
     args.epochs = args.epochs or (EPOCHS if sign else PROJECTED_EPOCHS)[args.model]
     args.batch_size = args.batch_size or training.BATCH_SIZE.get(args.model, 100)
-    args.learning_rate = args.learning_rate or (training.LEARNING_RATE if sign else PEAK)
     args.output = args.output or output_of(args.attack, args.model)
     return args
 

@@ -15,9 +15,8 @@ import numpy as np
 
 from common import models
 from method2_fgsm.fgsm import fgsm
-from method2_fgsm.frank_wolfe import search
 from method2_fgsm.pgd import pgd
-from method2_fgsm.smallest_eps import LEAD
+from method2_fgsm.smallest_eps import smallest_eps
 from method2_fgsm.square import square
 
 STEPS = 40  # projected ones
@@ -83,12 +82,13 @@ def each_target(model, x, y, eps, seed):
 
 
 def smallest(model, x, y, eps, seed):
-    """The smallest epsilon towards the likeliest other digit; a hit if it is no larger than eps."""
+    """The smallest epsilon towards the likeliest other digit, if it is no larger than eps."""
+    if not eps:
+        return x.copy()
     target = ranked(model, x, y)[:, 0]
 
     def nearest(rows):
-        needed, found = search(model, x[rows], target[rows], steps=SMALLEST_STEPS, lead=LEAD)
-        return np.where((needed <= eps)[:, np.newaxis, np.newaxis], found, x[rows])
+        return smallest_eps(model, x[rows], target[rows], steps=SMALLEST_STEPS, max_eps=eps)[1]
 
     return first_hit(model, x, y, [nearest])
 
@@ -105,11 +105,12 @@ def transferred(model, x, y, eps, seed, *, source):
 def random_noise(model, x, y, eps, seed):
     """Random corners of the box: every pixel eps up or down."""
     rng = np.random.default_rng(seed)
-    up = (rng.random(x.shape, np.float32) < 0.5 for _ in range(DRAWS))
-    tries = (
-        lambda rows, up=up: np.clip(x[rows] + np.where(up[rows], eps, -eps), 0, 1) for up in up
-    )
-    return first_hit(model, x, y, tries)
+
+    def corner(rows):
+        up = rng.random(x.shape, np.float32) < 0.5
+        return np.clip(x[rows] + np.where(up[rows], eps, -eps), 0, 1)
+
+    return first_hit(model, x, y, [corner] * DRAWS)
 
 
 def first_hit(model, x, y, tries):

@@ -10,7 +10,7 @@ one: a veil for the plain network, strokes that a person reads for the robust on
 
 The table is over more digits, those that all three networks classify correctly: the smallest noise
 towards the random digit in the L2 norm (method1_noise_optimization/minimal.py), and the smallest
-epsilon towards it (frank_wolfe.py).
+epsilon towards it (smallest_eps.py, 500 steps).
 
 reads   common/mnist.npz, common/weights/{cnn,cnn_adversarial,cnn_robust}.weights.h5
 writes  img/robust_gradients.png
@@ -88,8 +88,7 @@ def main(argv=None):
     x, y = data.load("test")
 
     from method1_noise_optimization import attack
-    from method2_fgsm import frank_wolfe
-    from method2_fgsm.smallest_eps import LEAD
+    from method2_fgsm.smallest_eps import smallest_eps
 
     right = np.all([models.classify(model, x) == y for model in networks.values()], axis=0)
     chosen = np.flatnonzero(right)[: args.count]
@@ -99,7 +98,7 @@ def main(argv=None):
     noises, eps, gradients = {}, {}, {}
     for name, model in networks.items():
         noises[name] = attack.find_noise(model, x, y_target, method="minimal", progress=True)
-        eps[name], _ = frank_wolfe.search(model, x, y_target, steps=EPS_STEPS, lead=LEAD)
+        eps[name], _ = smallest_eps(model, x, y_target, steps=EPS_STEPS)
         gradients[name] = loss_gradient(model, x[shown], y[shown])
     few = {name: noise[shown] for name, noise in noises.items()}
     plots.save(draw(x[shown], y[shown], y_target[shown], gradients, few), output)
