@@ -4,9 +4,10 @@
     mlp      784-300-100-10, ReLU   a multilayer perceptron
     cnn      conv 5x5x32, pool, conv 5x5x64, pool, dense 1024, dropout, dense 10
 
-A name with "_adversarial" added is the same network after adversarial training.  Fully connected
-networks of other sizes are named as in Szegedy et al. (2014), by the units of their layers, with
-the activation added: fc100-100-10_sigmoid is 784-100-100-10, and fc10 has no hidden layer.
+A name with "_adversarial", "_robust" or "_random_start" added is the same network after one of the
+kinds of adversarial training.  Fully connected networks of other sizes are named as in Szegedy et
+al. (2014), by the units of their layers, with the activation added: fc100-100-10_sigmoid is
+784-100-100-10, and fc10 has no hidden layer.
 
 Input (n, 28, 28) float32 in [0, 1]; output logits (n, 10), without the softmax, because the
 attacks and figures work on logits.  Keras is imported when a model is made, not before, so
@@ -27,7 +28,14 @@ from common.logits import logits_of  # noqa: F401 (a part of this module)
 
 NAMES = ("softmax", "mlp", "cnn")
 TITLES = {"softmax": "softmax regression", "mlp": "MLP", "cnn": "CNN"}
-ADVERSARIAL = "_adversarial"
+# What adversarial training adds to a name, and to a title, by the attack that it trains on: one
+# sign step, many projected ones, or one from a random start.
+SUFFIXES = {"sign": "_adversarial", "pgd": "_robust", "random-start": "_random_start"}
+TITLES_TRAINED = {
+    "sign": "adversarially trained",
+    "pgd": "trained on projected steps",
+    "random-start": "trained on random-start steps",
+}
 ACTIVATIONS = ("sigmoid", "tanh", "relu")
 FULLY_CONNECTED = re.compile(rf"fc(?:10|((?:[1-9]\d*-)+)10_({'|'.join(ACTIVATIONS)}))")
 
@@ -39,8 +47,19 @@ def known(name):
 
 def architecture(name):
     """The model whose network this is: that of `mlp_adversarial` is `mlp`."""
-    plain = name.removesuffix(ADVERSARIAL)
-    return plain if plain in NAMES else name
+    return _split(name)[0]
+
+
+def _split(name):
+    """The plain network and the attack it was trained on: ("mlp", "sign") of mlp_adversarial.
+
+    The attack is None for a model that was not trained on any.
+    """
+    for attack, suffix in SUFFIXES.items():
+        plain = name.removesuffix(suffix)
+        if plain != name and plain in NAMES:
+            return plain, attack
+    return name, None
 
 
 def argument(text):
@@ -52,8 +71,9 @@ def argument(text):
 
 def _unknown(name):
     return (
-        f"{name!r} is not a model: choose {', '.join(NAMES)}, one of them with {ADVERSARIAL} "
-        "added, or a fully connected one such as fc100-100-10_sigmoid"
+        f"{name!r} is not a model: choose {', '.join(NAMES)}, one of them with "
+        f"{', '.join(SUFFIXES.values())} added, or a fully connected one such as "
+        "fc100-100-10_sigmoid"
     )
 
 
@@ -61,8 +81,9 @@ def title(name):
     """What figures and tables call a model."""
     if name in TITLES:
         return TITLES[name]
-    if name.endswith(ADVERSARIAL):
-        return f"{TITLES[architecture(name)]}, adversarially trained"
+    plain, attack = _split(name)
+    if attack:
+        return f"{TITLES[plain]}, {TITLES_TRAINED[attack]}"
     layers, _, activation = name.partition("_")
     return f"{layers.upper()}, {activation}" if activation else layers.upper()
 
@@ -126,8 +147,10 @@ def train_command(name):
     """The command that trains a model."""
     if name == "softmax":
         return "python logreg_softmax/train.py"
-    if name.endswith(ADVERSARIAL):
-        return f"python method2_fgsm/adversarial_training.py --model {architecture(name)}"
+    plain, attack = _split(name)
+    if attack:
+        option = "" if attack == "sign" else f" --attack {attack}"
+        return f"python method2_fgsm/adversarial_training.py --model {plain}{option}"
     if name in NAMES:
         return f"python common/train_mnist.py --model {name}"
     hidden, activation = _hidden_layers(name)

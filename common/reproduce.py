@@ -76,6 +76,10 @@ FULL_STEPS = (
     ("two_to_six_steps", "method2_fgsm.two_to_six", ("--model", "cnn", "--steps", "500")),
     ("every_pair_linf", f"{METHOD1}.every_pair", ("--norm", "linf")),
     ("adversarial_training", "method2_fgsm.adversarial_training", ()),
+    ("robust_training", "method2_fgsm.adversarial_training", ("--attack", "pgd")),
+    ("robustness", "method2_fgsm.robustness", ()),
+    ("robustness_vs_epsilon", "method2_fgsm.robustness_vs_epsilon", ()),
+    ("robust_gradients", "method2_fgsm.robust_gradients", ()),
     ("rubbish", "method2_fgsm.rubbish", ()),
     *(
         (f"train_{model}", "common.train_mnist", ("--hidden", *hidden))

@@ -48,7 +48,18 @@ def published_decay(hidden):
     return (*(1e-5 for _ in hidden), 1e-6) if hidden else (1e-4,)
 
 
-def fit(name, optimizer, *, epochs, batch_size, seed, rows=None, weight_decay=(), trainer=None):
+def fit(
+    name,
+    optimizer,
+    *,
+    epochs,
+    batch_size,
+    seed,
+    rows=None,
+    weight_decay=(),
+    trainer=None,
+    callbacks=(),
+):
     """Train a new model on the 60,000 training digits and return it.
 
     optimizer: `optimizer(steps)` makes the Keras optimizer for that many steps in all.
@@ -57,7 +68,7 @@ def fit(name, optimizer, *, epochs, batch_size, seed, rows=None, weight_decay=()
     weight_decay: for each layer with weights w and k units, the factor of Σ w² / k in the loss
     (Szegedy et al. 2014, section 4.2); none if empty.
     trainer: `trainer(model)` makes the Keras model whose `fit` is run, if it is not the model
-    itself; it has to share the model's layers.
+    itself; it has to share the model's layers.  callbacks: Keras's, told of each epoch.
     """
     x, y = data.load("train")
     data.load("test")  # what is wrong with it should be known before the training, not after
@@ -84,7 +95,9 @@ def fit(name, optimizer, *, epochs, batch_size, seed, rows=None, weight_decay=()
     )
     # A progress bar on a terminal, a line an epoch in a file.
     verbose = 1 if command.on_terminal(sys.stdout) else 2
-    trained.fit(x, y, batch_size=batch_size, epochs=epochs, verbose=verbose)
+    trained.fit(
+        x, y, batch_size=batch_size, epochs=epochs, verbose=verbose, callbacks=list(callbacks)
+    )
     if not all(np.isfinite(weights).all() for weights in model.get_weights()):
         raise Failure(f"training the {models.title(name)} diverged: try a smaller --learning-rate")
     return model

@@ -1,6 +1,7 @@
 """Transfer: noise that fools one network fools others, which have never been looked at.
 
     python method1_noise_optimization/transfer.py
+    python method1_noise_optimization/transfer.py --models mlp cnn cnn_robust
 
 First the three models (Szegedy et al. 2014, section 4.2, table 2; Goodfellow et al. 2015, section
 8).  Adversarial digits are made for each by the fast gradient sign, away from the label, and by
@@ -21,7 +22,7 @@ over test digits that all of its networks classify correctly, so that the errors
 doing; what is made for a network and shown to it tells the attack's own success.
 
 reads   common/mnist.npz, common/5k_samples.npz, common/weights/{softmax,mlp,cnn}.weights.h5
-writes  img/transfer.png
+writes  img/transfer.png (for other --models: img/transfer_{models}.png)
 """
 
 import numpy as np
@@ -124,6 +125,12 @@ def print_table(title, table, sizes, unclipped, names):
         print(f"{'the same, not clipped':24}{sizes[-1]:7.3f}{cells}")
 
 
+def short(name):
+    """A model's name for the rows and columns: "CNN robust" for cnn_robust."""
+    kind, _, training = name.partition("_")
+    return " ".join([kind if kind == "softmax" else kind.upper(), *training.split("_")]).strip()
+
+
 def main(argv=None):
     parser = command.Parser(__doc__)
     parser.add_argument(
@@ -138,13 +145,22 @@ def main(argv=None):
     parser.add_argument(
         "--count", type=command.positive_int, default=1000, help="how many digits at most"
     )
+    parser.add_argument(
+        "--models",
+        nargs="+",
+        type=models.argument,
+        default=models.NAMES,
+        metavar="MODEL",
+        help="the classifiers of the first tables",
+    )
     command.add_samples(parser)
     command.add_seed(parser, "targets, Gaussian noise, halves, training")
-    command.add_output(parser, "the figure to write", files.IMG / "transfer.png")
+    command.add_output(parser, "the figure to write (default: see above)")
     args = parser.parse_args(argv)
-    output = files.check_output(args.output)
+    suffix = "" if tuple(args.models) == models.NAMES else f"_{'_'.join(args.models)}"
+    output = files.check_output(args.output or files.IMG / f"transfer{suffix}.png")
     x, y, _ = data.load_samples(args.samples)
-    networks = [models.load(name) for name in models.NAMES]
+    networks = [models.load(name) for name in args.models]
 
     own_x, own_y = correctly_classified(networks, x, y, args.count)
     sign, sign_sizes, agreement = sign_table(networks, own_x, own_y, args.eps, args.seed)
@@ -153,7 +169,7 @@ def main(argv=None):
     half_x, half_y = correctly_classified(halves, x, y, args.count)
     half = noise_tables(halves, half_x, half_y, args.size, args.seed)
 
-    names, half_names = ["softmax", "MLP", "CNN"], list(HALVES)
+    names, half_names = [short(name) for name in args.models], list(HALVES)
     ticks = [name.replace(", ", "\n") for name in half_names]
     panels = [
         (sign, names, f"fast gradient sign, ε = {args.eps:g}"),
@@ -165,7 +181,7 @@ def main(argv=None):
     ]
     plots.save(draw(panels), output)
 
-    print(f"\n{len(own_x)} digits that all three models classify correctly")
+    print(f"\n{len(own_x)} digits that all these models classify correctly")
     print_table(f"fast gradient sign, eps {args.eps:g}", sign, sign_sizes, None, names)
     print_table("smallest noise, as found", *own["as found"], names)
     print_table("smallest noise, amplified", *own["amplified"], names)

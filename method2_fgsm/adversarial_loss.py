@@ -1,27 +1,30 @@
-"""The loss of adversarial training (Goodfellow, Shlens & Szegedy 2015, section 6), and a Keras
-model whose `fit` minimises it.
+"""The losses of adversarial training, and a Keras model whose `fit` minimises one of them.
+
+    sign_loss        on images and their sign steps      Goodfellow et al. 2015, section 6
+    projected_loss   on projected sign steps alone       Madry et al. 2018, equation 2.1
 
 Images are float32 (n, ...) in [0, 1], labels integers (n,), epsilon in the same [0, 1] pixel
-units.
+units.  Each loss is the mean over a batch, with the model in training mode.  The attack is made
+with the weights as they are now, and without dropout, because what has to be withstood meets the
+whole network.  It counts as a constant: no derivative goes through it.  An adversarial image is a
+valid image, in training as in attack.
+
+Each returns (loss, logits): a scalar, and (n, classes) for the images whose accuracy the progress
+bar shows.
 """
 
 import keras
 import tensorflow as tf
 
-from method2_fgsm.fgsm import sign_step
+from method2_fgsm.fgsm import sign_and_logits, sign_step
 
 
-def adversarial_loss(model, x, y, eps, alpha):
+def sign_loss(model, x, y, eps, alpha):
     """The loss on images and on their adversarial twins, weighted alpha to 1 - alpha:
 
         alpha * J(x, y) + (1 - alpha) * J(clip(x + eps * sign(∇ₓ J(x, y))), y)
 
-    J is the mean cross-entropy of the batch, with the model in training mode.  The sign is taken
-    with the weights as they are now, and without dropout, because the attack to withstand meets
-    the whole network.  It counts as a constant: its derivative is zero wherever it has one.  The
-    paper does not clip; here an adversarial image is a valid image, in training as in attack.
-
-    Returns (loss, logits): a scalar, and (n, classes) for the images x.
+    J is the cross-entropy.  The paper does not clip.  The logits are those of the images x.
     """
     x_adv = tf.stop_gradient(sign_step(model, x, y, eps))
     # Both in one pass through the network: a third less time than in two.
@@ -29,21 +32,39 @@ def adversarial_loss(model, x, y, eps, alpha):
     return alpha * _mean_loss(y, logits) + (1 - alpha) * _mean_loss(y, logits_adv), logits
 
 
+def projected_loss(model, x, y, eps, steps, step_size):
+    """The loss on adversarial images alone, J(x_adv, y), after `steps` projected sign steps:
+
+        x_adv ← clip(x_adv + step_size * sign(∇ₓ J(x_adv, y)))  to [x - eps, x + eps] and [0, 1]
+
+    from a random start in that box.  One step of 1.25 eps is the training of Wong et al. (2020),
+    "Fast is better than free".  The logits are those of x_adv.
+    """
+    low, high = tf.maximum(x - eps, 0), tf.minimum(x + eps, 1)
+    x_adv = tf.clip_by_value(x + tf.random.uniform(tf.shape(x), -eps, eps, x.dtype), 0, 1)
+    for _ in range(steps):
+        sign, _ = sign_and_logits(model, x_adv, y)
+        x_adv = tf.clip_by_value(x_adv + step_size * sign, low, high)
+    x_adv = tf.stop_gradient(x_adv)
+    logits = model(x_adv, training=True)
+    return _mean_loss(y, logits), logits
+
+
 def _mean_loss(y, logits):
     return tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(y, logits))
 
 
 class AdversarialModel(keras.Model):
-    """A model of the same layers as `model`, fitted with `adversarial_loss`."""
+    """A model of the same layers as `model`, fitted with `loss(model, x, y) -> (loss, logits)`."""
 
-    def __init__(self, model, eps, alpha):
+    def __init__(self, model, loss):
         super().__init__(model.inputs, model.outputs)
-        self.eps, self.alpha = eps, alpha
+        self.adversarial_loss = loss
 
     def train_step(self, data):
         x, y = data
         with tf.GradientTape() as tape:
-            loss, logits = adversarial_loss(self, x, y, self.eps, self.alpha)
+            loss, logits = self.adversarial_loss(self, x, y)
         weights = self.trainable_weights
         self.optimizer.apply(tape.gradient(loss, weights), weights)
         for metric in self.metrics:

@@ -1,26 +1,35 @@
-"""Adversarial training: teach a network the fast gradient sign attacks on itself.
+"""Adversarial training: teach a network the attacks on itself.
 
-    python method2_fgsm/adversarial_training.py
+    python method2_fgsm/adversarial_training.py                   single sign steps: an illusion
+    python method2_fgsm/adversarial_training.py --attack pgd      projected steps: what holds
+    python method2_fgsm/adversarial_training.py --attack random-start    one of them: it collapses
     python method2_fgsm/adversarial_training.py --model mlp --eps 0.1 --alpha 0.7
 
-The network is trained from scratch on (Goodfellow et al. 2015, section 6)
+sign trains from scratch on (Goodfellow et al. 2015, section 6)
 
     alpha * J(x, y) + (1 - alpha) * J(clip(x + eps * sign(grad J(x, y))), y)
 
-with the sign taken anew in every step from the weights of that moment, and then set beside the
-plainly trained one.  (The paper does not clip to [0, 1]; here adversarial images are images.)
-Optimizer, batches and order of the digits are those of common/train_mnist.py.
+with the sign taken anew in every step from the weights of that moment.  (The paper does not clip
+to [0, 1]; here adversarial images are images.)  Optimizer, batches and order of the digits are
+those of common/train_mnist.py.  Such a network learns to withstand single sign steps, and nothing
+else: projected gradient descent, many small steps within the same epsilon (method2_fgsm/pgd.py),
+shows what is left against an attack that looks twice.
 
-The table says more than the paper's, on purpose: a network trained on single sign steps learns to
-withstand single sign steps.  Projected gradient descent, many small steps within the same
-epsilon (method2_fgsm/pgd.py), shows what is left of that against an attack that looks twice.
+pgd trains on J(x_adv, y) alone, where x_adv comes from --steps projected steps of size
+2.5 * eps / steps from a random start within eps (Madry et al. 2018); random-start on one such step
+of 1.25 * eps (Wong et al. 2020).  Over the first 40 % of the training eps and Adam's learning rate
+rise from zero, then the learning rate falls back to it.  Such training can collapse.  So the last
+1,000 training digits are held out, after each epoch it is printed how many of them withstand 20
+projected steps, and the best epoch's weights are kept.
 
-Afterwards every script with --model knows the network as {model}_adversarial.
+The network is then set beside the plainly trained one, and every script with --model knows it:
+sign trains {model}_adversarial, pgd {model}_robust, random-start {model}_random_start.
 
 reads   common/mnist.npz, common/weights/{model}.weights.h5 (the plain network)
-writes  common/weights/{model}_adversarial.weights.h5, {model}_adversarial_predictions.csv beside
-        it, img/confusion_{model}_adversarial.png, img/adversarial_training.png (for other models
-        than the CNN: img/adversarial_training_{model}.png)
+writes  common/weights/{trained}.weights.h5, {trained}_predictions.csv beside it,
+        img/confusion_{trained}.png, and a figure: img/adversarial_training.png for cnn_adversarial,
+        img/adversarial_training_{model}.png for other models, img/robust_training_{model}.png and
+        img/random_start_training_{model}.png for the other attacks
 """
 
 import argparse
@@ -31,7 +40,12 @@ import numpy as np
 
 from common import command, data, files, models, plots, training
 
+# Of training on sign steps, and on projected ones.
 EPOCHS = {"softmax": 10, "mlp": 10, "cnn": 4}
+PROJECTED_EPOCHS = {"softmax": 10, "mlp": 20, "cnn": 4}
+SIGN_EPS = 0.25
+PROJECTED_EPS = {"softmax": 0.1, "mlp": 0.1, "cnn": 0.3}
+ALPHA, STEPS = 0.5, 5
 # Attacked network, and whose gradient the examples are made with, in the order of the legend.
 PAIRS = (
     ("plain", "plain"),
@@ -39,8 +53,9 @@ PAIRS = (
     ("adversarial", "plain"),
     ("plain", "adversarial"),
 )
-CURVE = np.round(np.arange(0, 0.301, 0.05), 3)
+CURVE = np.round(np.arange(0, 0.401, 0.05), 3)
 PGD_STEPS = 40
+PGD_DIGITS = 1000  # of the curve; the table has all 10,000
 FILTERS = 32
 # Goodfellow et al. (2015), section 6 (and 4): maxout network, plain and adversarially trained.
 PUBLISHED = {
@@ -67,6 +82,14 @@ def compare(networks, x, y, eps):
     }
 
 
+def pgd_errors(model, x, y, eps, seed):
+    """The error rate under projected gradient descent at each eps: a list."""
+    from method2_fgsm.pgd import pgd
+
+    x_adv = (pgd(model, x, y, e, steps=PGD_STEPS, seed=seed) if e else x for e in eps)
+    return [(models.classify(model, images) != y).mean() for images in x_adv]
+
+
 def first_layer(model, count=FILTERS):
     """The first layer's weights as images (count, h, w): a unit of a dense layer is 28 x 28."""
     kernel = model.get_weights()[0]
@@ -75,7 +98,7 @@ def first_layer(model, count=FILTERS):
     return kernel[:, :, 0].transpose(2, 0, 1)[:count]
 
 
-def draw(curves, eps, filters, title):
+def draw(curves, pgd_curves, eps, filters, title):
     """Accuracy against epsilon, and below it the first layer before and after."""
     count = len(filters["plain"])
     columns = min(8, count // 2)
@@ -94,6 +117,15 @@ def draw(curves, eps, filters, title):
             marker="o" if own else "s",
             label=f"{attacked} training, examples made against "
             + ("itself" if own else f"the {source}ly trained"),
+        )
+    for name, errors in pgd_curves.items():
+        ax.plot(
+            eps,
+            100 * (1 - np.array(errors)),
+            color=plots.COLOURS[0 if name == "plain" else 2],
+            linestyle=":",
+            marker="^",
+            label=f"{name} training, {PGD_STEPS} projected steps against itself",
         )
     ax.set(xlabel="ε (pixel units)", ylabel="accuracy (%)", ylim=(-2, 102))
     above.legend(loc="outside lower center", ncols=2)
@@ -116,7 +148,7 @@ def share(text):
         raise argparse.ArgumentTypeError(f"{text!r} is not between 0 and 1") from error
 
 
-def print_table(curves, at, pgd_errors):
+def print_table(curves, at, pgd):
     """Errors of both networks at the epsilon number `at` of the curves, beside the paper's."""
     own = ("plain", "plain"), ("adversarial", "adversarial")
     transferred = ("plain", "adversarial"), ("adversarial", "plain")
@@ -125,7 +157,7 @@ def print_table(curves, at, pgd_errors):
         "error, fast gradient sign": [curves[pair][0, at] for pair in own],
         "  confidence when wrong": [curves[pair][1, at] for pair in own],
         "error, transferred": [curves[pair][0, at] for pair in transferred],
-        f"error, {PGD_STEPS} projected steps": pgd_errors,
+        f"error, {PGD_STEPS} projected steps": pgd,
     }
     print(f"{'':28}{'plain':>10}{'adversarial':>14}    published (maxout, eps 0.25)")
     for row, (plain, adversarial) in table.items():
@@ -133,44 +165,89 @@ def print_table(curves, at, pgd_errors):
         print(f"{row:28}{plain:10.2%}{adversarial:14.2%}    {published}")
 
 
-def main(argv=None):
+def output_of(attack, model):
+    """Where the figure goes."""
+    if attack != "sign":
+        kind = "robust" if attack == "pgd" else "random_start"
+        return files.IMG / f"{kind}_training_{model}.png"
+    return files.IMG / f"adversarial_training{'' if model == 'cnn' else f'_{model}'}.png"
+
+
+def train(name, attack, eps, *, alpha, steps, **settings):
+    """A new network trained on one of the attacks.  settings: of the training."""
+    from method2_fgsm import adversarial_loss, robust_training
+
+    if attack == "sign":
+        loss = functools.partial(adversarial_loss.sign_loss, eps=eps, alpha=alpha)
+        return training.fit(
+            name,
+            training.cosine_adam(settings.pop("learning_rate")),
+            trainer=functools.partial(adversarial_loss.AdversarialModel, loss=loss),
+            **settings,
+        )
+    step_size = 1.25 * eps if attack == "random-start" else 2.5 * eps / steps
+    return robust_training.fit(name, eps, steps, step_size, **settings)
+
+
+def arguments(argv):
+    """The command line, with the defaults that depend on the model and the attack filled in."""
     parser = command.Parser(__doc__)
     parser.add_argument("--model", choices=models.NAMES, default="cnn", help="which classifier")
     parser.add_argument(
-        "--eps", type=command.pixel_size, default=0.25, help="size of the step in pixel units"
+        "--attack", choices=tuple(models.SUFFIXES), default="sign", help="what to train on"
     )
     parser.add_argument(
-        "--alpha", type=share, default=0.5, help="weight of the unchanged images, from 0 to 1"
+        "--eps",
+        type=command.pixel_size,
+        help="size of the step, or the largest change, in pixel units (default: 0.25 for sign, "
+        "otherwise 0.3 for the CNN and 0.1 for the others)",
+    )
+    parser.add_argument(
+        "--alpha",
+        type=share,
+        help=f"for sign: weight of the unchanged images, from 0 to 1 (default: {ALPHA})",
+    )
+    parser.add_argument(
+        "--steps", type=command.positive_int, help=f"for pgd: how many (default: {STEPS})"
     )
     training.add_arguments(
         parser, epochs=None, batch_size=None, learning_rate=training.LEARNING_RATE
     )
-    command.add_output(
-        parser,
-        "the figure to write (default: img/adversarial_training.png, for other models than "
-        "the CNN with the model's name added)",
-    )
+    command.add_output(parser, "the figure to write (default: see above)")
     args = parser.parse_args(argv)
-    epochs = args.epochs or EPOCHS[args.model]
-    suffix = "" if args.model == "cnn" else f"_{args.model}"
-    output = args.output or files.IMG / f"adversarial_training{suffix}.png"
-    name = f"{args.model}{models.ADVERSARIAL}"
-    for path in (output, *training.outputs(name)):
-        files.check_output(path)
+    sign = args.attack == "sign"
+    if args.alpha is not None and not sign:
+        parser.error("--alpha goes with --attack sign")
+    if args.steps is not None and args.attack != "pgd":
+        parser.error("--steps goes with --attack pgd")
+    if args.eps is None:
+        args.eps = SIGN_EPS if sign else PROJECTED_EPS[args.model]
+    args.alpha = ALPHA if args.alpha is None else args.alpha
+    args.steps = args.steps or (1 if args.attack == "random-start" else STEPS)
+    args.epochs = args.epochs or (EPOCHS if sign else PROJECTED_EPOCHS)[args.model]
+    args.batch_size = args.batch_size or training.BATCH_SIZE.get(args.model, 100)
+    args.output = args.output or output_of(args.attack, args.model)
+    return args
 
+
+def main(argv=None):
+    args = arguments(argv)
+    name = f"{args.model}{models.SUFFIXES[args.attack]}"
+    for path in (args.output, *training.outputs(name)):
+        files.check_output(path)
     plain = models.load(args.model)
 
-    from method2_fgsm.adversarial_loss import AdversarialModel
-    from method2_fgsm.pgd import pgd
-
     start = time.perf_counter()
-    adversarial = training.fit(
+    adversarial = train(
         name,
-        training.cosine_adam(args.learning_rate),
-        epochs=epochs,
-        batch_size=args.batch_size or training.BATCH_SIZE.get(args.model, 100),
+        args.attack,
+        args.eps,
+        alpha=args.alpha,
+        steps=args.steps,
+        epochs=args.epochs,
+        batch_size=args.batch_size,
+        learning_rate=args.learning_rate,
         seed=args.seed,
-        trainer=functools.partial(AdversarialModel, eps=args.eps, alpha=args.alpha),
     )
     seconds = time.perf_counter() - start
     written = training.report(name, adversarial)
@@ -179,26 +256,33 @@ def main(argv=None):
     networks = {"plain": plain, "adversarial": adversarial}
     eps = np.unique(np.append(CURVE, args.eps))
     curves = compare(networks, x, y, eps)
-    pgd_errors = []
-    for model in networks.values():
-        x_pgd = pgd(model, x, y, args.eps, steps=PGD_STEPS, seed=args.seed)
-        pgd_errors.append((models.classify(model, x_pgd) != y).mean())
+    pgd_curves = {
+        kind: pgd_errors(model, x[:PGD_DIGITS], y[:PGD_DIGITS], eps, args.seed)
+        for kind, model in networks.items()
+    }
+    pgd = [pgd_errors(model, x, y, [args.eps], args.seed)[0] for model in networks.values()]
 
+    trained_on = {
+        "sign": f"α J(x) + (1 − α) J(x + ε sign), ε = {args.eps:g}, α = {args.alpha:g}",
+        "pgd": f"{args.steps} projected sign steps, ε = {args.eps:g}",
+        "random-start": f"one sign step from a random start, ε = {args.eps:g}",
+    }[args.attack]
     title = (
-        f"{models.TITLES[args.model]}, trained plainly and on α J(x) + (1 − α) J(x + ε sign), "
-        f"ε = {args.eps:g}, α = {args.alpha:g}:\naccuracy under the fast gradient sign, "
-        "10,000 test digits"
+        f"{models.TITLES[args.model]}, trained plainly and on {trained_on}:\naccuracy under the "
+        f"fast gradient sign, 10,000 test digits; projected steps, {PGD_DIGITS:,}"
     )
     filters = {kind: first_layer(model) for kind, model in networks.items()}
-    plots.save(draw(curves, eps, filters, title), output)
+    plots.save(draw(curves, pgd_curves, eps, filters, title), args.output)
 
     print(
-        f"{models.TITLES[args.model]}, eps {args.eps:g}, alpha {args.alpha:g}: 10,000 test digits"
+        f"{models.title(name)}, {trained_on}: 10,000 test digits".replace("α", "alpha").replace(
+            "ε", "eps"
+        )
     )
-    print_table(curves, int(np.flatnonzero(eps == args.eps)[0]), pgd_errors)
-    print(f"seconds an epoch {seconds / epochs:.1f}")
-    print(f"wrote {files.show(output)}")
-    return [*written, output]
+    print_table(curves, int(np.flatnonzero(eps == args.eps)[0]), pgd)
+    print(f"seconds an epoch {seconds / args.epochs:.1f}")
+    print(f"wrote {files.show(args.output)}")
+    return [*written, args.output]
 
 
 if __name__ == "__main__":

@@ -11,7 +11,9 @@ import tensorflow as tf
 
 from common import contract
 from common.compiled import compiled
-from method2_fgsm.fgsm import sign_and_logits
+from method2_fgsm.fgsm import label_and_others, sign_and_logits
+
+LOSSES = ("cross entropy", "margin")
 
 
 @compiled
@@ -21,11 +23,46 @@ def projected_step(model, x, x_adv, y, eps, step_size):
     Returns the moved batch, and the logits of x_adv as it was before the step.
     """
     sign, logits = sign_and_logits(model, x_adv, y)
-    x_adv = tf.clip_by_value(x_adv + step_size * sign, x - eps, x + eps)
-    return tf.clip_by_value(x_adv, 0, 1), logits
+    return project(x, x_adv + step_size * sign, eps), logits
 
 
-def pgd(model, x, y, eps, *, steps=40, step_size=None, seed=0, batch_size=1000):
+@compiled
+def projected_margin_step(model, x, x_adv, y, eps, step_size, y_target):
+    """The same, uphill on z_t - z_y, with t the target, or the strongest other class where that
+    is negative."""
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch(x_adv)
+        logits = model(x_adv, training=False)
+    uphill = margin_ascent(logits, y, y_target)
+    sign = tf.sign(tape.gradient(logits, x_adv, output_gradients=uphill))
+    return project(x, x_adv + step_size * sign, eps), logits
+
+
+def project(x, x_adv, eps):
+    """The point nearest to x_adv within eps of x and in [0, 1]."""
+    return tf.clip_by_value(tf.clip_by_value(x_adv, x - eps, x + eps), 0, 1)
+
+
+def margin_ascent(logits, y, y_target):
+    """How the logits should move to increase z_t - z_y: (n, classes)."""
+    is_label, others = label_and_others(logits, y)
+    t = tf.where(y_target < 0, tf.argmax(others, axis=1, output_type=y_target.dtype), y_target)
+    return tf.one_hot(t, logits.shape[-1], dtype=logits.dtype) - tf.cast(is_label, logits.dtype)
+
+
+def pgd(
+    model,
+    x,
+    y,
+    eps,
+    *,
+    steps=40,
+    step_size=None,
+    loss="cross entropy",
+    y_target=None,
+    seed=0,
+    batch_size=1000,
+):
     """Up to `steps` sign steps away from the labels y, never further than eps from x:
 
         x_adv ← clip(x_adv + step_size * sign(∇ₓ J(x_adv, y)))  to [x - eps, x + eps] and [0, 1]
@@ -34,11 +71,15 @@ def pgd(model, x, y, eps, *, steps=40, step_size=None, seed=0, batch_size=1000):
 
     x: float32 (n, ...) in [0, 1].  y: integers (n,).  eps: from 0 to 1, in pixel units, like
     step_size, which is 2.5 * eps / steps if not given, so that the whole box is within reach.
+    loss: J is the "cross entropy", or the "margin" max_{k≠y} z_k - z_y of the logits (Carlini &
+    Wagner 2017), whose gradient does not fade where the model is sure.  y_target: integers (n,),
+    classes for the margin to be taken with instead of the strongest other (Gowal et al. 2019,
+    "An Alternative Surrogate Loss for PGD-based Adversarial Testing").
     seed: of the random start, which does not depend on batch_size.
     Returns x_adv: float32, the shape of x, in [0, 1] and within eps of x.
     Raises ValueError when eps is not in [0, 1], step_size is negative or not finite, steps or
-    batch_size is below 1, for pixels outside [0, 1] or not numbers, and for labels that do not
-    match the images or the model.
+    batch_size is below 1, for an unknown loss, targets without the margin, pixels outside [0, 1]
+    or not numbers, and for labels or targets that do not match the images or the model.
     """
     contract.pixel_size("eps", eps)
     contract.positive("steps", steps, whole=True)
@@ -47,7 +88,15 @@ def pgd(model, x, y, eps, *, steps=40, step_size=None, seed=0, batch_size=1000):
         step_size = 2.5 * eps / steps
     elif step_size != 0:
         contract.positive("step_size", step_size)
+    if loss not in LOSSES:
+        raise ValueError(f"unknown loss {loss!r}: choose one of {', '.join(LOSSES)}")
     x, y = contract.checked(model, x, y)
+    if y_target is None:
+        y_target = np.full(len(x), -1)
+    elif loss != "margin":
+        raise ValueError("y_target goes with the loss 'margin'")
+    else:
+        _, y_target = contract.checked(model, x, y_target, name="targets")
     rng = np.random.default_rng(seed)
     box, step_size = tf.constant(eps, tf.float32), tf.constant(step_size, tf.float32)
     x_adv = np.empty_like(x)
@@ -56,7 +105,11 @@ def pgd(model, x, y, eps, *, steps=40, step_size=None, seed=0, batch_size=1000):
         noise = rng.uniform(-eps, eps, x[batch].shape).astype(np.float32)
         x_adv[batch] = np.clip(x[batch] + noise, 0, 1)
         for _ in range(steps):
-            moved, logits = projected_step(model, x[batch], x_adv[batch], y[batch], box, step_size)
+            now = x[batch], x_adv[batch], y[batch], box, step_size
+            if loss == "margin":
+                moved, logits = projected_margin_step(model, *now, y_target[batch])
+            else:
+                moved, logits = projected_step(model, *now)
             contract.finite(logits.numpy(), "logits or gradients")
             right = logits.numpy().argmax(axis=1) == y[batch]
             batch = batch[right]

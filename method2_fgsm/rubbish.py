@@ -8,10 +8,10 @@ over those.  Goodfellow et al. (2015, appendix on rubbish class examples) draw e
 N(0, 1), which leaves [0, 1].  Beside it stands noise that is a valid image: N(0.5, 0.25), clipped
 to [0, 1].
 
-Every model with weights is tried, plain and adversarially trained
+Every model with weights is tried, plain, and trained on sign steps or on projected ones
 (method2_fgsm/adversarial_training.py).
 
-reads   common/weights/{model}.weights.h5, common/weights/{model}_adversarial.weights.h5
+reads   common/weights/{model}.weights.h5, {model}_adversarial.weights.h5, {model}_robust.weights.h5
 writes  nothing
 """
 
@@ -50,7 +50,8 @@ def main(argv=None):
     command.add_seed(parser, "of the noise")
     args = parser.parse_args(argv)
 
-    names = [f"{name}{kind}" for name in models.NAMES for kind in ("", models.ADVERSARIAL)]
+    kinds = "", models.SUFFIXES["sign"], models.SUFFIXES["pgd"]
+    names = [f"{name}{kind}" for name in models.NAMES for kind in kinds]
     names = [name for name in names if models.weights_path(name).exists()]
     if not names:
         raise Failure(

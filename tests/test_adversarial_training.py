@@ -1,4 +1,6 @@
-"""Adversarial training minimises the formula of Goodfellow et al. (2015), section 6."""
+"""Adversarial training minimises the formulas of Goodfellow et al. and of Madry et al."""
+
+import functools
 
 import keras
 import numpy as np
@@ -7,10 +9,21 @@ import tensorflow as tf
 from matplotlib.image import imread
 
 from common import check_results, data, generate_5k, models, training
-from method2_fgsm import adversarial_training, fgsm, mnist_fast_gradient, visualize_mnist
-from method2_fgsm.adversarial_loss import AdversarialModel, adversarial_loss
+from method2_fgsm import (
+    adversarial_training,
+    fgsm,
+    mnist_fast_gradient,
+    robust_training,
+    visualize_mnist,
+)
+from method2_fgsm.adversarial_loss import AdversarialModel, projected_loss, sign_loss
+from method2_fgsm.pgd import pgd
 
 EPS = 0.1
+
+
+def on_signs(eps, alpha):
+    return functools.partial(sign_loss, eps=eps, alpha=alpha)
 
 
 @pytest.fixture
@@ -51,7 +64,7 @@ def adversarial_by_hand(weights, x, y):
 def test_the_loss_is_the_formula(tiny, alpha):
     model, x, y = tiny
     weights = model.get_weights()
-    loss, logits = adversarial_loss(model, x, y, EPS, alpha)
+    loss, logits = sign_loss(model, x, y, EPS, alpha)
     x_adv = adversarial_by_hand(weights, x, y)
     np.testing.assert_allclose(loss, by_hand(weights, x, y, x_adv, alpha), rtol=1e-9)
     np.testing.assert_allclose(logits, model(x), rtol=1e-9)
@@ -78,7 +91,7 @@ def slopes(weights, x, y, alpha):
 def test_the_gradient_goes_through_both_terms_but_not_through_the_sign(tiny, alpha):
     model, x, y = tiny
     with tf.GradientTape() as tape:
-        loss, _ = adversarial_loss(model, x, y, EPS, alpha)
+        loss, _ = sign_loss(model, x, y, EPS, alpha)
     gradients = tape.gradient(loss, model.trainable_weights)
     for gradient, slope in zip(gradients, slopes(model.get_weights(), x, y, alpha), strict=True):
         np.testing.assert_allclose(gradient, slope, atol=1e-8)
@@ -88,7 +101,7 @@ def test_each_step_uses_the_weights_of_that_moment(tiny):
     """Two steps of plain gradient descent, the second against the network after the first."""
     model, x, y = tiny
     weights = model.get_weights()
-    trainer = AdversarialModel(model, EPS, 0.5)
+    trainer = AdversarialModel(model, on_signs(EPS, 0.5))
     trainer.compile(optimizer=keras.optimizers.SGD(1.0), run_eagerly=True)
     for _ in range(2):
         weights = [w - slope for w, slope in zip(weights, slopes(weights, x, y, 0.5), strict=True)]
@@ -112,23 +125,116 @@ def fit(trainer, **settings):
 
 def test_alpha_one_is_plain_training_with_the_same_seed():
     plain = fit(None).get_weights()
-    same = fit(lambda model: AdversarialModel(model, 0.25, 1.0)).get_weights()
-    other = fit(lambda model: AdversarialModel(model, 0.25, 0.5)).get_weights()
+    same = fit(lambda model: AdversarialModel(model, on_signs(0.25, 1.0))).get_weights()
+    other = fit(lambda model: AdversarialModel(model, on_signs(0.25, 0.5))).get_weights()
     for w, same_w, other_w in zip(plain, same, other, strict=True):
         np.testing.assert_allclose(same_w, w, atol=2e-4)
         assert np.abs(other_w - w).max() > 1e-3
 
 
+def test_on_two_classes_of_a_linear_model_the_projected_loss_is_that_of_the_worst_corner(tiny):
+    """There the gradient's sign is the same everywhere, so any start ends in the known corner."""
+    _, x, _ = tiny
+    model = keras.Sequential(
+        [
+            keras.Input((4, 4), dtype="float64"),
+            keras.layers.Flatten(dtype="float64"),
+            keras.layers.Dense(2, dtype="float64"),
+        ]
+    )
+    slope, bias = model.get_weights()[0], np.array([0.3, -0.2])
+    model.set_weights([slope, bias])
+    y = np.array([0, 1, 0, 1, 0, 1])
+    away = np.sign(slope[:, 1 - y] - slope[:, y]).T.reshape(6, 4, 4)
+    logits = np.clip(x + EPS * away, 0, 1).reshape(6, 16) @ slope + bias
+    worst = np.mean(np.log(np.exp(logits).sum(axis=1)) - logits[np.arange(6), y])
+    loss, found = projected_loss(model, x, tf.constant(y), EPS, steps=3, step_size=0.07)
+    np.testing.assert_allclose(found, logits)
+    np.testing.assert_allclose(loss, worst)
+
+
+@pytest.mark.parametrize("eps", [0.05, 0.3])
+def test_training_never_sees_an_image_outside_the_box(eps):
+    """However large the steps are; a model that notes what it is shown."""
+    shown = []
+
+    def model(images, training):
+        shown.append(images)
+        return tf.reshape(images, (5, 16)) @ slope
+
+    random = np.random.default_rng(1)
+    slope, x = random.normal(size=(16, 3)), random.random((5, 4, 4))
+    projected_loss(model, tf.constant(x), tf.constant([0, 1, 2, 0, 1]), eps, 2, step_size=0.5)
+    assert len(shown) == 3
+    for images in shown:
+        assert np.abs(images - x).max() <= eps + 1e-9
+        assert np.min(images) >= 0
+        assert np.max(images) <= 1
+    assert np.abs(shown[0] - x).max() > 0.5 * eps  # it starts somewhere else
+
+
+def test_the_epoch_that_withstands_most_is_kept_and_a_collapse_is_named(trained, digits, capsys):
+    x, y = (part[:200] for part in digits)
+    model = models.build("mlp")
+    good = trained["mlp"].get_weights()
+    watch = robust_training.BestEpoch(x, y, 0.02)
+    watch.set_model(model)
+    for epoch, factor in enumerate((0, 1, 0)):
+        model.set_weights([factor * w for w in good])
+        watch.on_epoch_end(epoch)
+    model.set_weights([0 * w for w in good])
+    watch.on_train_end()
+    for kept, w in zip(model.get_weights(), good, strict=True):
+        np.testing.assert_array_equal(kept, w)
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert "collapsed" in last
+    assert "epoch 2" in last
+
+    steady = robust_training.BestEpoch(x, y, 0.02)
+    steady.set_model(trained["mlp"])
+    steady.on_epoch_end(0)
+    steady.on_train_end()
+    assert "collapsed" not in capsys.readouterr().out
+
+
+def test_the_learning_rate_rises_in_a_straight_line_and_falls_back_to_zero():
+    rate = robust_training.RiseAndFall(0.5, 100)
+    at = [float(rate(step)) for step in (0, 20, 40, 70, 100)]
+    np.testing.assert_allclose(at, [0, 0.25, 0.5, 0.25, 0], atol=1e-6)
+
+
+def on_fewer_digits(*settings):
+    """Run the script on a part of the digits."""
+    real, count = data.load, {"train": 6000, "test": 500}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(data, "load", lambda split: [part[: count[split]] for part in real(split)])
+        return adversarial_training.main(["--model", "mlp", "--eps", "0.1", *settings])
+
+
+@pytest.fixture(scope="module")
+def robust(trained, tmp_path_factory):
+    """The MLP trained on projected steps by the script, and what the script wrote."""
+    figure = tmp_path_factory.mktemp("figure") / "r.png"
+    settings = ["--attack", "pgd", "--steps", "2", "--epochs", "4", "--output", str(figure)]
+    return on_fewer_digits(*settings), models.load("mlp_robust")
+
+
+def test_a_network_trained_on_projected_steps_withstands_them(trained, robust, digits):
+    x, y = (part[:500] for part in digits)
+    written, model = robust
+    assert written[0].name == "mlp_robust.weights.h5"
+
+    def accuracy(attacked):
+        return (models.classify(attacked, pgd(attacked, x, y, EPS)) == y).mean()
+
+    assert accuracy(model) > accuracy(trained["mlp"]) + 0.3
+
+
 @pytest.fixture(scope="module")
 def hardened(trained, tmp_path_factory):
     """The MLP adversarially trained by the script, and what the script wrote."""
-    real = data.load
     figure = tmp_path_factory.mktemp("figure") / "a.png"
-    with pytest.MonkeyPatch.context() as patch:
-        count = {"train": 6000, "test": 500}
-        patch.setattr(data, "load", lambda split: [part[: count[split]] for part in real(split)])
-        settings = ["--model", "mlp", "--eps", "0.1", "--epochs", "3", "--output", str(figure)]
-        written = adversarial_training.main(settings)
+    written = on_fewer_digits("--epochs", "3", "--output", str(figure))
     return written, models.load("mlp_adversarial")
 
 

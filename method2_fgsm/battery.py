@@ -1,0 +1,164 @@
+"""Everything we have against a network within epsilon, image by image.
+
+An attack is a function (model, x, y, eps, seed) -> x_adv.  Each says what some attacker can do,
+none what no attacker can: a network is worth what it withstands under all of them.
+
+Two kinds: those that follow the network's own gradient, and those that never look at it.  The
+second kind has less to go by.  Where it finds more, the gradient leads astray, and the first kind
+says little about the network (Athalye, Carlini & Wagner 2018, "Obfuscated Gradients Give a False
+Sense of Security", section 3.1).
+"""
+
+import functools
+
+import numpy as np
+
+from common import models
+from method2_fgsm.fgsm import fgsm
+from method2_fgsm.pgd import pgd
+from method2_fgsm.smallest_eps import smallest_eps
+from method2_fgsm.square import square
+
+STEPS = 40  # projected ones
+STARTS = 2
+SMALLEST_STEPS = 100
+QUERIES = 1000
+DRAWS = 20  # of random noise
+
+SIGN_STEP, SQUARES = "sign step", "random squares"
+
+
+def attacks(source):
+    """The attacks by name, in two dicts: (with the gradient, without it).
+
+    source: the network from which examples are transferred.
+    """
+    with_gradient = {
+        SIGN_STEP: lambda model, x, y, eps, seed: fgsm(model, x, y, eps),
+        "projected steps, cross entropy": functools.partial(projected, loss="cross entropy"),
+        "projected steps, margin": functools.partial(projected, loss="margin"),
+        "projected steps, each other digit": each_target,
+        "smallest epsilon, many steps": smallest,
+    }
+    without = {
+        "transferred": functools.partial(transferred, source=source),
+        SQUARES: lambda model, x, y, eps, seed: square(
+            model, x, y, eps, queries=QUERIES, seed=seed
+        ),
+        "random noise": random_noise,
+    }
+    return with_gradient, without
+
+
+def projected(model, x, y, eps, seed, *, loss):
+    """Projected gradient descent from several random starts."""
+    starts = range(STARTS * seed, STARTS * (seed + 1))
+    tries = (
+        lambda rows, start=start: pgd(
+            model, x[rows], y[rows], eps, steps=STEPS, loss=loss, seed=start
+        )
+        for start in starts
+    )
+    return first_hit(model, x, y, tries)
+
+
+def each_target(model, x, y, eps, seed):
+    """Projected steps towards each other digit, the likeliest first."""
+    order = ranked(model, x, y)
+    tries = (
+        lambda rows, target=target: pgd(
+            model,
+            x[rows],
+            y[rows],
+            eps,
+            steps=STEPS,
+            loss="margin",
+            y_target=target[rows],
+            seed=seed,
+        )
+        for target in order.T
+    )
+    return first_hit(model, x, y, tries)
+
+
+def smallest(model, x, y, eps, seed):
+    """The smallest epsilon towards the likeliest other digit, if it is no larger than eps."""
+    if not eps:
+        return x.copy()
+    target = ranked(model, x, y)[:, 0]
+
+    def nearest(rows):
+        return smallest_eps(model, x[rows], target[rows], steps=SMALLEST_STEPS, max_eps=eps)[1]
+
+    return first_hit(model, x, y, [nearest])
+
+
+def transferred(model, x, y, eps, seed, *, source):
+    """A sign step and projected steps against another network."""
+    tries = (
+        lambda rows: fgsm(source, x[rows], y[rows], eps),
+        lambda rows: pgd(source, x[rows], y[rows], eps, steps=STEPS, seed=seed),
+    )
+    return first_hit(model, x, y, tries)
+
+
+def random_noise(model, x, y, eps, seed):
+    """Random corners of the box: every pixel eps up or down."""
+    rng = np.random.default_rng(seed)
+
+    def corner(rows):
+        up = rng.random(x.shape, np.float32) < 0.5
+        return np.clip(x[rows] + np.where(up[rows], eps, -eps), 0, 1)
+
+    return first_hit(model, x, y, [corner] * DRAWS)
+
+
+def first_hit(model, x, y, tries):
+    """One try after the other, each on the images that are still classified as y: x_adv, like x.
+
+    A try is a function of their rows.
+    """
+    x_adv = x.copy()
+    rows = np.flatnonzero(models.classify(model, x) == y)
+    for attempt in tries:
+        if not len(rows):
+            break
+        x_adv[rows] = attempt(rows)
+        rows = rows[models.classify(model, x_adv[rows]) == y[rows]]
+    return x_adv
+
+
+def ranked(model, x, y):
+    """The classes other than y, those with the largest logits first: int64 (n, classes - 1)."""
+    logits = models.predict(model, x)
+    logits[np.arange(len(x)), y] = np.inf
+    return np.argsort(-logits, axis=1)[:, 1:]
+
+
+def withstood(model, x, y, eps, attack, *, seed=0):
+    """Which images the model still classifies as y under one attack: bool (n,)."""
+    return models.classify(model, attack(model, x, y, eps, seed)) == y
+
+
+def withstood_all(model, x, y, eps, attacks, *, seed=0):
+    """Which images withstand every one of `attacks`, each tried on what the others left: (n,)."""
+    standing = models.classify(model, x) == y
+    for attack in attacks:
+        rows = np.flatnonzero(standing)
+        if len(rows):
+            standing[rows] = withstood(model, x[rows], y[rows], eps, attack, seed=seed)
+    return standing
+
+
+def masked(with_gradient, without):
+    """A line for each attack that does more without the gradient than another with it.
+
+    Both are dicts of the accuracies that are left, by name.  The sign step looks once; a thousand
+    random squares may do more without its being wrong.
+    """
+    return [
+        f"{free} leaves {left:.1%}, {attack} {accuracy:.1%}: the gradient is masked"
+        for free, left in without.items()
+        for attack, accuracy in with_gradient.items()
+        if left < accuracy and (free, attack) != (SQUARES, SIGN_STEP)
+    ]

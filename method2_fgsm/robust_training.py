@@ -1,0 +1,108 @@
+"""Training on projected sign steps: an epsilon and a learning rate that rise, and an eye on the
+network, because the training can collapse.
+
+A network in training may learn to bend its gradient so that the few steps it is trained on lead
+nowhere, and from then on it learns nothing about attacks that take more (Wong, Rice & Kolter 2020,
+"Fast is better than free": catastrophic overfitting).  Its own training accuracy climbs all the
+while.  So after each epoch a longer attack is tried on digits that it is not trained on, and the
+weights of the best epoch are those that stay.
+"""
+
+import functools
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from common import data, models, training
+from method2_fgsm.adversarial_loss import AdversarialModel, projected_loss
+from method2_fgsm.pgd import pgd
+
+# Training digits that are held out, the last ones, and the attack on them after each epoch.
+HELD_OUT = 1000
+STEPS = 20
+# Of the training, the share in which epsilon and the learning rate rise.
+RISE = 0.4
+# An epoch that leaves less than this share of the best one's accuracy is a collapse.
+COLLAPSE = 0.5
+
+
+def fit(name, eps, steps, step_size, *, epochs, batch_size, learning_rate, seed):
+    """Train a new model on `projected_loss`, and return it with the weights of its best epoch.
+
+    eps, and step_size with it, rise from zero in a straight line, as the learning rate does, and
+    stay, when it falls again: a network that meets the whole of eps at once learns nothing for a
+    while.  learning_rate: the peak.  The rest is that of `training.fit`.
+    """
+    x, y = data.load("train")
+    rising = RISE * epochs * (len(x) - HELD_OUT) / batch_size
+
+    def loss(model, x, y):
+        share = tf.minimum(tf.cast(model.optimizer.iterations, tf.float32) / rising, 1)
+        return projected_loss(model, x, y, share * eps, steps, share * step_size)
+
+    return training.fit(
+        name,
+        lambda steps: keras.optimizers.Adam(RiseAndFall(learning_rate, steps)),
+        epochs=epochs,
+        batch_size=batch_size,
+        seed=seed,
+        rows=slice(-HELD_OUT),
+        trainer=functools.partial(AdversarialModel, loss=loss),
+        callbacks=[BestEpoch(x[-HELD_OUT:], y[-HELD_OUT:], eps)],
+    )
+
+
+class RiseAndFall(keras.optimizers.schedules.LearningRateSchedule):
+    """A learning rate that rises in a straight line from zero to `peak`, and falls back to zero."""
+
+    def __init__(self, peak, steps):
+        self.peak, self.steps = peak, steps
+
+    def __call__(self, step):
+        done = keras.ops.cast(step, "float32") / self.steps
+        return self.peak * keras.ops.minimum(done / RISE, (1 - done) / (1 - RISE))
+
+    def get_config(self):
+        return {"peak": self.peak, "steps": self.steps}
+
+
+class BestEpoch(keras.callbacks.Callback):
+    """Keeps the weights of the epoch that withstands projected gradient descent best.
+
+    x, y: digits that are not trained on.  `accuracies` holds, an epoch each, the accuracy on them
+    under `STEPS` steps within eps.
+    """
+
+    def __init__(self, x, y, eps):
+        super().__init__()
+        self.x, self.y, self.eps = x, y, eps
+        self.accuracies, self.best = [], None
+
+    def on_epoch_end(self, epoch, logs=None):
+        x_adv = pgd(self.model, self.x, self.y, self.eps, steps=STEPS)
+        accuracy = (models.classify(self.model, x_adv) == self.y).mean()
+        if self.best is None or accuracy > max(self.accuracies):
+            self.best = self.model.get_weights()
+        self.accuracies.append(accuracy)
+        print(
+            f"epoch {epoch + 1}: {accuracy:.1%} of {len(self.x)} held-out digits withstand "
+            f"{STEPS} steps",
+            flush=True,
+        )
+
+    def on_train_end(self, logs=None):
+        self.model.set_weights(self.best)
+        print(self.verdict(), flush=True)
+
+    def verdict(self):
+        """One line: which epoch is kept, and whether the training collapsed."""
+        best = int(np.argmax(self.accuracies))
+        kept = f"the weights of epoch {best + 1} are kept ({self.accuracies[best]:.1%})"
+        worst = min(self.accuracies[best:])
+        if worst < COLLAPSE * self.accuracies[best]:
+            return (
+                f"the training collapsed: {worst:.1%} of the held-out digits withstand {STEPS} "
+                f"steps after it; {kept}"
+            )
+        return kept

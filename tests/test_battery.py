@@ -1,0 +1,118 @@
+"""The battery: together the attacks leave no more than each alone, and bent gradients are named."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from common import models
+from common.command import Failure
+from method2_fgsm import battery, robust_gradients, robustness, robustness_vs_epsilon
+
+EPS = 0.08
+
+
+@pytest.fixture(autouse=True)
+def short(monkeypatch):
+    """Few steps and queries."""
+    for name, value in {"STEPS": 6, "SMALLEST_STEPS": 20, "QUERIES": 60, "DRAWS": 3}.items():
+        monkeypatch.setattr(battery, name, value)
+
+
+@pytest.fixture
+def x_y(digits):
+    return [part[:60] for part in digits]
+
+
+def test_every_attack_stays_in_the_box_and_all_together_leave_no_more_than_any(trained, x_y):
+    model, (x, y) = trained["mlp"], x_y
+    with_gradient, without = battery.attacks(trained["cnn"])
+    attacks = {**with_gradient, **without}
+    standing = {}
+    for name, attack in attacks.items():
+        x_adv = attack(model, x, y, EPS, 0)
+        assert np.abs(x_adv - x).max() <= EPS + 1e-6, name
+        assert x_adv.min() >= 0, name
+        assert x_adv.max() <= 1, name
+        standing[name] = models.classify(model, x_adv) == y
+    clean = models.classify(model, x) == y
+    together = battery.withstood_all(model, x, y, EPS, attacks.values())
+    assert 0 < together.sum() < clean.sum()
+    assert not (together & ~clean).any()
+    for left in standing.values():
+        assert together.sum() <= left.sum()
+
+
+def test_bent_gradients_are_named_and_true_ones_are_not(trained, x_y, capsys, monkeypatch):
+    """The same answers, with a gradient that points the wrong way."""
+    hidden = keras.layers.Lambda(lambda x: 2 * tf.stop_gradient(x) - x)
+    bent = keras.Sequential([keras.Input((28, 28)), hidden, trained["mlp"]])
+    networks = {"cnn": bent, "mlp": trained["mlp"]}
+    monkeypatch.setattr(models, "load", networks.__getitem__)
+    robustness.main(["--model", "cnn", "--eps", "0.2", "--count", "60"])
+    assert "warning: transferred leaves" in capsys.readouterr().out
+    networks["cnn"] = trained["cnn"]
+    robustness.main(["--model", "cnn", "--eps", "0.2", "--count", "60"])
+    assert "warning" not in capsys.readouterr().out
+
+
+def test_a_target_is_tried_only_on_what_is_left_and_the_likeliest_comes_first(trained, x_y):
+    model, (x, y) = trained["softmax"], x_y
+    logits = models.predict(model, x)
+    order = battery.ranked(model, x, y)
+    for row, label, ranks in zip(logits, y, order, strict=True):
+        assert sorted([label, *ranks]) == list(range(10))
+        assert (np.diff(row[ranks]) <= 0).all()
+    tried = []
+
+    def attempt(rows):
+        tried.append(rows)
+        return np.zeros_like(x[rows]) if len(tried) == 1 else x[rows]
+
+    battery.first_hit(model, x, y, [attempt, attempt])
+    blank = models.classify(model, np.zeros((1, 28, 28), np.float32))[0]
+    np.testing.assert_array_equal(tried[1], tried[0][y[tried[0]] == blank])
+
+
+@pytest.fixture
+def three(trained, monkeypatch):
+    """The MLP in the place of each of the three CNNs."""
+    monkeypatch.setattr(models, "load", lambda name: trained["softmax" if name == "mlp" else "mlp"])
+
+
+def test_the_curve_starts_at_the_clean_accuracy_and_never_rises(three, x_y, monkeypatch, tmp_path):
+    x, y = x_y
+    monkeypatch.setattr(robustness_vs_epsilon, "EPS", (0, 0.05, 0.1))
+    model = models.load("cnn")
+    curve = robustness_vs_epsilon.worst_curve(model, models.load("mlp"), x, y, 0, lambda: None)
+    assert curve[0] == (models.classify(model, x) == y).mean()
+    assert curve[0] > curve[1] > curve[2]
+    figure = tmp_path / "r.png"
+    assert robustness_vs_epsilon.main(["--count", "20", "--output", str(figure)]) == [figure]
+    assert figure.stat().st_size
+
+
+def test_the_gradient_drawn_is_that_of_the_loss(three, right):
+    """By finite differences, at the three pixels that matter most."""
+    x, y = right(models.load("cnn"), 1)
+    gradient = robust_gradients.loss_gradient(models.load("cnn"), x, y)
+
+    def loss(images):
+        logits = models.predict(models.load("cnn"), images).astype(np.float64)
+        return np.log(np.exp(logits).sum(axis=1)) - logits[:, y[0]]
+
+    for place in np.argsort(-np.abs(gradient).ravel())[:3]:
+        ahead, back = x.copy(), x.copy()
+        ahead.ravel()[place] += 1e-3
+        back.ravel()[place] -= 1e-3
+        slope = (loss(ahead) - loss(back)) / 2e-3
+        assert gradient.ravel()[place] == pytest.approx(slope[0], rel=0.05, abs=1e-5)
+
+
+def test_gradients_and_noise_are_drawn_for_one_digit_of_each(three, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(robust_gradients, "EPS_STEPS", 20)
+    figure = tmp_path / "g.png"
+    assert robust_gradients.main(["--count", "80", "--output", str(figure)]) == [figure]
+    assert figure.stat().st_size
+    with pytest.raises(Failure, match="--count"):
+        robust_gradients.main(["--count", "3", "--output", str(figure)])

@@ -1,0 +1,49 @@
+"""Random search over squares asks for answers alone, stays in its box and only ever gets nearer."""
+
+import numpy as np
+import pytest
+
+from common import models
+from method2_fgsm.square import square
+
+EPS = 0.1
+
+
+def lead(model, x, y):
+    logits = models.predict(model, x)
+    own = logits[np.arange(len(y)), y]
+    logits[np.arange(len(y)), y] = -np.inf
+    return own - logits.max(axis=1)
+
+
+def test_each_query_leaves_the_label_less_of_its_lead(trained, right):
+    x, y = right(trained["mlp"], 40)
+    leads = [
+        lead(trained["mlp"], square(trained["mlp"], x, y, 0.05, queries=n), y) for n in (1, 20, 200)
+    ]
+    # Of one run: the same seed, but the sizes of the squares depend on the number of queries.
+    assert leads[0].mean() > leads[1].mean() > leads[2].mean()
+
+
+def test_it_stays_in_the_box_and_moves_every_pixel_to_its_edge(trained, right):
+    x, y = right(trained["softmax"], 40)
+    x_adv = square(trained["softmax"], x, y, EPS, queries=50)
+    edges = np.abs(x_adv - np.clip(x + EPS, 0, 1)), np.abs(x_adv - np.clip(x - EPS, 0, 1))
+    np.testing.assert_allclose(np.minimum(*edges), 0, atol=1e-6)
+
+
+def test_the_seed_repeats_it_in_any_batch_and_a_misclassified_image_stays(trained, right):
+    x, y = right(trained["mlp"], 30)
+    settings = {"queries": 30, "seed": 4}
+    x_adv = square(trained["mlp"], x, y, EPS, **settings)
+    again = square(trained["mlp"], x, y, EPS, batch_size=7, **settings)
+    np.testing.assert_array_equal(again, x_adv)
+    assert (square(trained["mlp"], x, y, EPS, queries=30, seed=5) != x_adv).any()
+    np.testing.assert_array_equal(square(trained["mlp"], x, (y + 1) % 10, EPS), x)
+
+
+@pytest.mark.parametrize("settings", [{"eps": 2}, {"queries": 0}, {"batch_size": 0}])
+def test_wrong_settings_are_named(trained, settings):
+    (name,) = settings
+    with pytest.raises(ValueError, match=name):
+        square(trained["softmax"], np.zeros((1, 28, 28)), np.array([1]), **{"eps": 0.1, **settings})
