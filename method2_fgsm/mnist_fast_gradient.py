@@ -7,6 +7,9 @@ Untargeted, away from the true label (Goodfellow et al. 2015, section 4); with -
 that digit.  Digits that the model gets wrong before the attack are left out and counted; so
 are, with --target, those that show the target already.
 
+--steps takes as many steps within epsilon instead of one: projected ones (pgd.py), or with
+--target those that look for the smallest epsilon (smallest_eps.py).
+
 reads   common/mnist.npz, common/weights/{model}.weights.h5, common/5k_samples.npz
 writes  method2_fgsm/results_mnist_{model}.npz (its format: common/results.py)
 """
@@ -27,6 +30,7 @@ def main(argv=None):
     parser.add_argument(
         "--eps", type=command.pixel_size, default=0.1, help="size of the step in pixel units"
     )
+    parser.add_argument("--steps", type=command.positive_int, default=1, help="1: the sign step")
     parser.add_argument(
         "--target", type=command.digit, help="the digit to be seen (default: any wrong one)"
     )
@@ -50,7 +54,7 @@ def main(argv=None):
         x, y, indices = data.load_samples(args.samples)
     model = digit_attack.load(args.model)
 
-    from method2_fgsm import fgsm
+    from method2_fgsm import fgsm, many_steps
 
     count = len(x)
     right = models.classify(model, x) == y
@@ -63,7 +67,11 @@ def main(argv=None):
     targeted = args.target is not None
     y_attacked = np.full_like(y, args.target) if targeted else y
 
-    attack = functools.partial(fgsm.fgsm, eps=args.eps, targeted=targeted, batch_size=BATCH)
+    how = {"eps": args.eps, "targeted": targeted, "batch_size": BATCH}
+    if args.steps == 1:
+        attack = functools.partial(fgsm.fgsm, **how)
+    else:
+        attack = functools.partial(many_steps.many_steps, steps=args.steps, **how)
     # Compiled untimed: for whole batches, and for what is left.
     for rows in {min(len(x), BATCH), len(x) % BATCH} - {0}:
         attack(model, x[:rows], y_attacked[:rows])
@@ -77,9 +85,10 @@ def main(argv=None):
 
     config = {
         "script": "method2_fgsm/mnist_fast_gradient.py",
-        "method": "fgsm",
+        "method": "fgsm" if args.steps == 1 else "many steps",
         "model": args.model,
         "eps": args.eps,
+        **({"steps": args.steps} if args.steps > 1 else {}),
         "target": args.target,
         "full_test_set": args.full_test_set,
         "left_out": int(count - len(x)),
@@ -96,7 +105,8 @@ def main(argv=None):
         config=config,
     )
     error, confidence = models.wrong_label_confidence(logits, y)
-    print(f"{models.title(args.model)}, eps {args.eps:g} in pixel units")
+    steps = "" if args.steps == 1 else f", {args.steps} steps"
+    print(f"{models.title(args.model)}, eps {args.eps:g} in pixel units{steps}")
     print(f"digits                       {count:10d}")
     print(f"left out: misclassified      {(~right).sum():10d}")
     if targeted:

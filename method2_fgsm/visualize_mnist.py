@@ -61,7 +61,9 @@ def main(argv=None):
         )
     chosen = np.random.default_rng(args.seed).permutation(np.flatnonzero(reached))
     chosen = chosen[: args.rows * args.columns]
-    title = f"{models.title(model)}, fast gradient sign, ε = {eps:g}"
+    steps = saved["config"].get("steps")
+    how = f"{steps} steps" if isinstance(steps, int) else "fast gradient sign"
+    title = f"{models.title(model)}, {how}, ε = {eps:g}"
     if target is not None:
         title += f", target {target}"
     plots.save(draw(saved, chosen, args.rows, args.columns, title), output)
