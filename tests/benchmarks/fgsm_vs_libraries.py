@@ -1,7 +1,11 @@
-"""Time our FGSM against CleverHans, Foolbox and ART: same model, same digits, one process.
+"""Time our FGSM against five others: same model, same digits, one process.
 
     pip install -r tests/benchmarks/requirements.txt
+    pip install --no-deps torchattacks==3.5.1
     python tests/benchmarks/fgsm_vs_libraries.py
+
+CleverHans, Foolbox and ART attack the Keras model; torchattacks and a bare loop in PyTorch attack
+the same weights there.
 
 All 10,000 test digits in batches of 1,000, untargeted, epsilon 0.25, NumPy arrays in and NumPy
 arrays out.  The libraries take turns, round after round, so that a slow moment of the machine
@@ -16,6 +20,7 @@ writes  nothing
 import time
 
 import numpy as np
+from torch_models import in_torch
 
 from common import command, data, models
 
@@ -27,6 +32,8 @@ def attacks(model):
     """name: a function of (x, y), a batch each, that returns adversarial images as NumPy."""
     import foolbox
     import tensorflow as tf
+    import torch
+    import torchattacks
     from art.attacks.evasion import FastGradientMethod
     from art.estimators.classification import TensorFlowV2Classifier
     from cleverhans.tf2.attacks.fast_gradient_method import fast_gradient_method
@@ -46,6 +53,15 @@ def attacks(model):
         eps=EPS,
         batch_size=BATCH,
     )
+
+    network = in_torch(model, data.load("test")[0][:100])
+    torch_attack = torchattacks.FGSM(network, eps=EPS)
+
+    def bare_torch(x, y):
+        x, y = torch.tensor(x[:, np.newaxis], requires_grad=True), torch.tensor(y)
+        loss = torch.nn.functional.cross_entropy(network(x), y)
+        gradient = torch.autograd.grad(loss, x)[0]
+        return (x.detach() + EPS * gradient.sign()).clamp(0, 1).numpy()[:, 0]
 
     @tf.function
     def forward(x):
@@ -68,6 +84,10 @@ def attacks(model):
         "Foolbox": lambda x, y: foolbox_attack(
             foolbox_model, tf.constant(x), tf.constant(y), epsilons=EPS
         )[1].numpy(),
+        "torchattacks": lambda x, y: torch_attack(
+            torch.tensor(x[:, np.newaxis]), torch.tensor(y)
+        ).numpy()[:, 0],
+        "bare PyTorch": bare_torch,
         "ART": lambda x, y: art_attack.generate(x, y),
     }
 
