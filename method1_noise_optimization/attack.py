@@ -18,15 +18,9 @@ from common import contract, models
 METHODS = ("sgd", "lbfgs", "minimal")
 REGULARIZATIONS = ("none", "l1", "l2")
 LEARNING_RATE = 0.008  # of sgd
-MAX_STEPS = {"sgd": 1000, "lbfgs": 50, "minimal": 60}
-# Of minimal, where only the smallest noise will do: several starts, each of more steps.
-STARTS, STEPS_A_START = 10, 120
+MAX_STEPS = {"sgd": 1000, "lbfgs": 50, "minimal": 120}
+STARTS = 10  # of minimal, where only the smallest noise will do
 BATCH_SIZE = {"sgd": 1000, "lbfgs": 500, "minimal": 500}
-
-
-def default_steps(method, starts):
-    """How many steps a method takes at most, if nothing else is asked for."""
-    return STEPS_A_START if method == "minimal" and starts > 1 else MAX_STEPS[method]
 
 
 def find_noise(model, x, y_target, **settings):
@@ -57,7 +51,7 @@ def search(
     regularization ("none", "l1": mean |r|, "l2": mean r²) and learning_rate: for sgd alone.
     max_steps: gradients for each image at most; for lbfgs, steps for one value of c, of which it
     tries 13, and for minimal, at each start.  None is the method's own default.
-    starts: of minimal, at most; more find smaller noise, and never larger in as many steps each.
+    starts: of minimal, at most; more find smaller noise, and never larger.
     batch_size: images at a time; memory grows with it, and with n only by the result itself.
     progress: show a progress bar (on a terminal).
     Returns (noise, steps): float32 like x, with x + noise in [0, 1], and int64 (n,).  Where the
@@ -76,7 +70,7 @@ def search(
         if value not in known:
             raise ValueError(f"unknown {name} {value!r}: choose one of {', '.join(known)}")
     contract.positive("starts", starts, whole=True)
-    max_steps = default_steps(method, starts) if max_steps is None else max_steps
+    max_steps = MAX_STEPS[method] if max_steps is None else max_steps
     batch_size = BATCH_SIZE[method] if batch_size is None else batch_size
     contract.positive("learning_rate", learning_rate)
     contract.positive("max_steps", max_steps, whole=True)

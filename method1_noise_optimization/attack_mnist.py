@@ -56,13 +56,13 @@ def main(argv=None):
         help="steps an image at most; for lbfgs, at each value of c, for minimal, at each start "
         "(default: "
         + ", ".join(f"{method} {steps}" for method, steps in attack.MAX_STEPS.items())
-        + f", and {attack.STEPS_A_START} at each of several starts)",
+        + ")",
     )
     parser.add_argument(
         "--starts",
         type=command.positive_int,
         default=attack.STARTS,
-        help="of minimal, at most: 1 is fifteen times as fast and finds a little more noise",
+        help="of minimal, at most: 1 is several times as fast and finds a little more noise",
     )
     parser.add_argument(
         "--target", type=target, default="random", help="the digit to be seen, or random"
@@ -94,7 +94,7 @@ def main(argv=None):
         "method": args.method,
         "regularization": args.regularization,
         "learning_rate": args.learning_rate,
-        "max_steps": args.max_steps or attack.default_steps(args.method, args.starts),
+        "max_steps": args.max_steps or attack.MAX_STEPS[args.method],
         "starts": args.starts,
     }
     piece = attack.BATCH_SIZE[args.method] * (SGD_BATCHES if args.method == "sgd" else 1)
