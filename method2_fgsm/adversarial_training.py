@@ -42,10 +42,12 @@ from common import command, data, files, models, plots, training
 
 # Of training on sign steps, and on projected ones.
 EPOCHS = {"softmax": 10, "mlp": 10, "cnn": 4}
-PROJECTED_EPOCHS = {"softmax": 10, "mlp": 20, "cnn": 4}
+PROJECTED_EPOCHS = {"softmax": 10, "mlp": 20, "cnn": 5}
 SIGN_EPS = 0.25
 PROJECTED_EPS = {"softmax": 0.1, "mlp": 0.1, "cnn": 0.3}
 ALPHA, STEPS = 0.5, 5
+# Of the learning rate of training on projected steps.
+PEAK = 3e-3
 # Attacked network, and whose gradient the examples are made with, in the order of the legend.
 PAIRS = (
     ("plain", "plain"),
@@ -210,9 +212,7 @@ def arguments(argv):
     parser.add_argument(
         "--steps", type=command.positive_int, help=f"for pgd: how many (default: {STEPS})"
     )
-    training.add_arguments(
-        parser, epochs=None, batch_size=None, learning_rate=training.LEARNING_RATE
-    )
+    training.add_arguments(parser, epochs=None, batch_size=None, learning_rate=None)
     command.add_output(parser, "the figure to write (default: see above)")
     args = parser.parse_args(argv)
     sign = args.attack == "sign"
@@ -226,6 +226,7 @@ def arguments(argv):
     args.steps = args.steps or (1 if args.attack == "random-start" else STEPS)
     args.epochs = args.epochs or (EPOCHS if sign else PROJECTED_EPOCHS)[args.model]
     args.batch_size = args.batch_size or training.BATCH_SIZE.get(args.model, 100)
+    args.learning_rate = args.learning_rate or (training.LEARNING_RATE if sign else PEAK)
     args.output = args.output or output_of(args.attack, args.model)
     return args
 
