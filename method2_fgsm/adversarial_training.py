@@ -150,8 +150,8 @@ def share(text):
         raise argparse.ArgumentTypeError(f"{text!r} is not between 0 and 1") from error
 
 
-def print_table(curves, at, pgd):
-    """Errors of both networks at the epsilon number `at` of the curves, beside the paper's."""
+def print_table(curves, at, pgd, published):
+    """Errors of both networks at the epsilon number `at` of the curves, beside the published."""
     own = ("plain", "plain"), ("adversarial", "adversarial")
     transferred = ("plain", "adversarial"), ("adversarial", "plain")
     table = {
@@ -161,10 +161,12 @@ def print_table(curves, at, pgd):
         "error, transferred": [curves[pair][0, at] for pair in transferred],
         f"error, {PGD_STEPS} projected steps": pgd,
     }
-    print(f"{'':28}{'plain':>10}{'adversarial':>14}    published (maxout, eps 0.25)")
+    print(
+        f"{'':28}{'plain':>10}{'adversarial':>14}" + published * "    published (maxout, eps 0.25)"
+    )
     for row, (plain, adversarial) in table.items():
-        published = "".join(f"{number:14.2%}" for number in PUBLISHED.get(row, ()))
-        print(f"{row:28}{plain:10.2%}{adversarial:14.2%}    {published}")
+        theirs = "".join(f"{number:14.2%}" for number in PUBLISHED.get(row, ()) if published)
+        print(f"{row:28}{plain:10.2%}{adversarial:14.2%}    {theirs}".rstrip())
 
 
 def output_of(attack, model):
@@ -280,7 +282,7 @@ def main(argv=None):
             "ε", "eps"
         )
     )
-    print_table(curves, int(np.flatnonzero(eps == args.eps)[0]), pgd)
+    print_table(curves, int(np.flatnonzero(eps == args.eps)[0]), pgd, args.attack == "sign")
     print(f"seconds an epoch {seconds / args.epochs:.1f}")
     print(f"wrote {files.show(args.output)}")
     return [*written, args.output]
