@@ -82,7 +82,7 @@ class BestEpoch(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         x_adv = pgd(self.model, self.x, self.y, self.eps, steps=STEPS)
         accuracy = (models.classify(self.model, x_adv) == self.y).mean()
-        if self.best is None or accuracy > max(self.accuracies):
+        if self.best is None or accuracy >= max(self.accuracies):
             self.best = self.model.get_weights()
         self.accuracies.append(accuracy)
         print(
@@ -97,7 +97,7 @@ class BestEpoch(keras.callbacks.Callback):
 
     def verdict(self):
         """One line: which epoch is kept, and whether the training collapsed."""
-        best = int(np.argmax(self.accuracies))
+        best = int(np.flatnonzero(self.accuracies == np.max(self.accuracies))[-1])
         kept = f"the weights of epoch {best + 1} are kept ({self.accuracies[best]:.1%})"
         worst = min(self.accuracies[best:])
         if worst < COLLAPSE * self.accuracies[best]:

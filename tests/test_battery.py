@@ -50,7 +50,7 @@ def test_bent_gradients_are_named_and_true_ones_are_not(trained, x_y, capsys, mo
     networks = {"cnn": bent, "mlp": trained["mlp"]}
     monkeypatch.setattr(models, "load", networks.__getitem__)
     robustness.main(["--model", "cnn", "--eps", "0.2", "--count", "60"])
-    assert "warning: transferred leaves" in capsys.readouterr().out
+    assert "warning: sign step, transferred leaves" in capsys.readouterr().out
     networks["cnn"] = trained["cnn"]
     robustness.main(["--model", "cnn", "--eps", "0.2", "--count", "60"])
     assert "warning" not in capsys.readouterr().out
