@@ -83,7 +83,7 @@ def main(argv=None):
     runs = [
         ("method2_fgsm/mnist_fast_gradient.py", mnist, args.digits),
         (method1, f"{mnist} --method sgd", args.digits),
-        (method1, f"{mnist} --method minimal", args.digits),
+        (method1, f"{mnist} --method minimal --starts 1", args.digits),
         *([(method1, f"{mnist} --method lbfgs", args.digits)] if args.slow else []),
         (photo, "", max(1, args.photographs // 10)),
         (photo, "", args.photographs),
