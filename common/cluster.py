@@ -21,6 +21,7 @@ from common.command import Failure
 from common.engine import cores
 
 CONNECT = 10  # seconds to reach a scheduler
+JOIN = 60  # seconds for its first worker, which may still be loading its packages
 SILENT = logging.CRITICAL + 1  # we say in one line what Dask would log in many
 CODE = ("common", "logreg_softmax", "method1_noise_optimization", "method2_fgsm")
 
@@ -80,7 +81,7 @@ def connect(cluster):
         ) from error
     with client:
         try:
-            client.wait_for_workers(1, timeout=CONNECT)
+            client.wait_for_workers(1, timeout=JOIN)
         except TimeoutError as error:
             raise Failure(
                 f"the scheduler at {address} has no workers: start `dask worker {address}`"

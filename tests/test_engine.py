@@ -107,6 +107,7 @@ def test_without_dask_one_line_says_how_to_install_it(monkeypatch):
 
 def test_an_address_without_a_scheduler_is_one_line(monkeypatch, tmp_path):
     monkeypatch.setattr(cluster, "CONNECT", 0.5)
+    monkeypatch.setattr(cluster, "JOIN", 0.5)
     for address in ("tcp://127.0.0.1:1", "udp://127.0.0.1:1"):
         refused(f"no Dask scheduler answers at {address}", cluster=address)
     refused("none.json not found", cluster=str(tmp_path / "none.json"))
@@ -119,6 +120,7 @@ def test_an_address_without_a_scheduler_is_one_line(monkeypatch, tmp_path):
 
 def test_a_scheduler_without_workers_or_that_goes_away_is_one_line(monkeypatch):
     monkeypatch.setattr(cluster, "CONNECT", 0.5)
+    monkeypatch.setattr(cluster, "JOIN", 0.5)
     options = {"processes": False, "dashboard_address": None, "protocol": "tcp"}
     with distributed.LocalCluster(n_workers=0, host="127.0.0.1", **options) as local:
         refused("has no workers", cluster=local.scheduler_address)
