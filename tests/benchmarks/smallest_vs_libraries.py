@@ -93,7 +93,7 @@ def theirs(norm, network, carlini):
     }
     if carlini:
         attacks["Carlini-Wagner 9 x 1000"] = lambda x, t: library.carlini_wagner_l2(
-            network, x, t, targeted=True, num_binary_search_steps=9, num_steps=1000
+            network, x, t, targeted=True, binary_search_steps=9, max_iterations=1000
         )
     return attacks
 
