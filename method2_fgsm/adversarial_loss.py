@@ -18,6 +18,8 @@ import tensorflow as tf
 
 from method2_fgsm.fgsm import sign_and_logits, sign_step
 
+CELLS = 1, 2, 4, 7  # sides, in pixels
+
 
 def sign_loss(model, x, y, eps, alpha):
     """The loss on images and on their adversarial twins, weighted alpha to 1 - alpha:
@@ -32,22 +34,44 @@ def sign_loss(model, x, y, eps, alpha):
     return alpha * _mean_loss(y, logits) + (1 - alpha) * _mean_loss(y, logits_adv), logits
 
 
-def projected_loss(model, x, y, eps, steps, step_size):
+def projected_loss(model, x, y, eps, steps, step_size, start):
     """The loss on adversarial images alone, J(x_adv, y), after `steps` projected sign steps:
 
         x_adv ← clip(x_adv + step_size * sign(∇ₓ J(x_adv, y)))  to [x - eps, x + eps] and [0, 1]
 
-    from a random start in that box.  One step of 1.25 eps is the training of Wong et al. (2020),
-    "Fast is better than free".  The logits are those of x_adv.
+    start: `uniform` or `cells`, the first change of x.  One step of 1.25 eps from `uniform` is the
+    training of Wong et al. (2020), "Fast is better than free".  The logits are those of x_adv.
     """
     low, high = tf.maximum(x - eps, 0), tf.minimum(x + eps, 1)
-    x_adv = tf.clip_by_value(x + tf.random.uniform(tf.shape(x), -eps, eps, x.dtype), 0, 1)
+    x_adv = tf.clip_by_value(x + start(x, eps), 0, 1)
     for _ in range(steps):
         sign, _ = sign_and_logits(model, x_adv, y)
         x_adv = tf.clip_by_value(x_adv + step_size * sign, low, high)
     x_adv = tf.stop_gradient(x_adv)
     logits = model(x_adv, training=True)
     return _mean_loss(y, logits), logits
+
+
+def uniform(x, eps):
+    """Random numbers from -eps to eps, like x."""
+    return tf.random.uniform(tf.shape(x), -eps, eps, x.dtype)
+
+
+def cells(x, eps):
+    """For each image (h, w) of x one of five starts: `uniform`, or a corner of the box that is
+    ± eps in square cells of 1, 2, 4 or 7 pixels, with random signs.
+
+    A network that learns to ignore small changes has no gradient in many pixels, and a sign step
+    leaves those as they are.  So some images start where an attack without a gradient would look.
+    """
+    n, height, width = tf.shape(x)[0], *x.shape[1:]
+    kind = tf.random.uniform((n, 1, 1), maxval=len(CELLS) + 1, dtype=tf.int32)
+    noise = uniform(x, eps)
+    for number, side in enumerate(CELLS):
+        up = tf.random.uniform((n, -(-height // side), -(-width // side))) < 0.5
+        up = tf.repeat(tf.repeat(up, side, axis=1), side, axis=2)[:, :height, :width]
+        noise = tf.where(kind == number, eps * (2 * tf.cast(up, x.dtype) - 1), noise)
+    return noise
 
 
 def _mean_loss(y, logits):

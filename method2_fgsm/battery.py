@@ -150,12 +150,18 @@ def masked(with_gradient, without):
     """A line for each attack that fools more digits without the gradient than another with it.
 
     Both are dicts by name of which images are left, bool (n,).  The sign step looks once, so it is
-    set beside those alone that do the same.
+    set beside those alone that do the same.  Two attacks that are equally good fool about as many
+    digits each that the other leaves: a difference of less than two standard deviations of that
+    number is not named (McNemar 1947).
     """
-    return [
-        f"{free} leaves {left.mean():.1%}, {attack} {other.mean():.1%}: on "
-        f"{other.sum() - left.sum()} of {len(left)} the gradient leads astray"
-        for free, left in without.items()
-        for attack, other in with_gradient.items()
-        if left.sum() < other.sum() and not (attack == SIGN_STEP and free in MANY_LOOKS)
-    ]
+    lines = []
+    for free, left in without.items():
+        for attack, other in with_gradient.items():
+            ahead = other.sum() - left.sum()
+            chance = 2 * (left != other).sum() ** 0.5
+            if ahead > chance and not (attack == SIGN_STEP and free in MANY_LOOKS):
+                lines.append(
+                    f"{free} leaves {left.mean():.1%}, {attack} {other.mean():.1%}: on {ahead} of "
+                    f"{len(left)} the gradient leads astray"
+                )
+    return lines

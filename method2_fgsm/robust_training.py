@@ -15,31 +15,39 @@ import numpy as np
 import tensorflow as tf
 
 from common import data, models, training
-from method2_fgsm.adversarial_loss import AdversarialModel, projected_loss
+from method2_fgsm.adversarial_loss import AdversarialModel, cells, projected_loss, uniform
 from method2_fgsm.pgd import pgd
 
 # Training digits that are held out, the last ones, and the attack on them after each epoch.
 HELD_OUT = 1000
 STEPS = 20
+# The box that is trained on, beside the one that has to be withstood.
+WIDER = 1.1
 # Of the training, the share in which epsilon and the learning rate rise.
 RISE = 0.4
 # An epoch that leaves less than this share of the best one's accuracy is a collapse.
 COLLAPSE = 0.5
 
 
-def fit(name, eps, steps, step_size, *, epochs, batch_size, learning_rate, seed):
-    """Train a new model on `projected_loss`, and return it with the weights of its best epoch.
+def fit(name, attack, eps, steps, *, epochs, batch_size, learning_rate, seed):
+    """Train a new model to withstand eps, and return it with the weights of its best epoch.
 
-    eps, and step_size with it, rise from zero in a straight line, as the learning rate does, and
-    stay, when it falls again: a network that meets the whole of eps at once learns nothing for a
-    while.  learning_rate: the peak.  The rest is that of `training.fit`.
+    attack: "pgd", so many `steps` from `cells` within a box that is a little wider than eps,
+    because a network holds a little less than it was trained on; or "random-start", one step of
+    1.25 eps within eps itself.  The box, and the steps with it, grow from zero in a straight line,
+    as the learning rate does, and stay, when it falls again: a network that meets all of it at
+    once learns nothing for a while.  learning_rate: the peak.  The rest is that of `training.fit`.
     """
     x, y = data.load("train")
     rising = RISE * epochs * (len(x) - HELD_OUT) / batch_size
+    if attack == "pgd":
+        box, step_size, start = WIDER * eps, 2.5 * WIDER * eps / steps, cells
+    else:
+        box, step_size, start = eps, 1.25 * eps, uniform
 
     def loss(model, x, y):
         share = tf.minimum(tf.cast(model.optimizer.iterations, tf.float32) / rising, 1)
-        return projected_loss(model, x, y, share * eps, steps, share * step_size)
+        return projected_loss(model, x, y, share * box, steps, share * step_size, start)
 
     return training.fit(
         name,

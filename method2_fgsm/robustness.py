@@ -17,8 +17,8 @@ The first test digits are attacked within epsilon (away from their labels, L∞)
 
 and what counts is what is left under all of them.  "only this" are the digits that no other
 attack fools.  Where an attack that never looks at the gradient does more than one that follows
-it, a line warns that the gradient is masked, and of how many digits.  A thousand questions to the
-network are not set beside the single sign step.
+it, by more than chance explains, a line warns that the gradient is masked, and on how many digits.
+A thousand questions to the network are not set beside the single sign step.
 
 reads   common/mnist.npz, common/weights/{model}.weights.h5, and those of the network that examples
         are transferred from

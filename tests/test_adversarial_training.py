@@ -16,7 +16,13 @@ from method2_fgsm import (
     robust_training,
     visualize_mnist,
 )
-from method2_fgsm.adversarial_loss import AdversarialModel, projected_loss, sign_loss
+from method2_fgsm.adversarial_loss import (
+    AdversarialModel,
+    cells,
+    projected_loss,
+    sign_loss,
+    uniform,
+)
 from method2_fgsm.pgd import pgd
 
 EPS = 0.1
@@ -148,13 +154,36 @@ def test_on_two_classes_of_a_linear_model_the_projected_loss_is_that_of_the_wors
     away = np.sign(slope[:, 1 - y] - slope[:, y]).T.reshape(6, 4, 4)
     logits = np.clip(x + EPS * away, 0, 1).reshape(6, 16) @ slope + bias
     worst = np.mean(np.log(np.exp(logits).sum(axis=1)) - logits[np.arange(6), y])
-    loss, found = projected_loss(model, x, tf.constant(y), EPS, steps=3, step_size=0.07)
+    loss, found = projected_loss(
+        model, x, tf.constant(y), EPS, steps=3, step_size=0.07, start=uniform
+    )
     np.testing.assert_allclose(found, logits)
     np.testing.assert_allclose(loss, worst)
 
 
+def test_a_start_is_uniform_or_a_corner_in_square_cells():
+    tf.random.set_seed(0)
+    noise = cells(tf.zeros((300, 10, 9)), 0.25).numpy()
+    assert np.abs(noise).max() <= 0.25
+    corner = (np.abs(noise) == 0.25).all(axis=(1, 2))
+    assert 0.7 < corner.mean() < 0.9  # four of five kinds
+    sides = {
+        side: np.array(
+            [
+                (np.kron(r[::side, ::side], np.ones((side, side)))[:10, :9] == r).all()
+                for r in noise[corner]
+            ]
+        ).mean()
+        for side in (2, 4, 7)
+    }
+    # Of four kinds of corners; cells of four pixels are cells of two as well.
+    for side, share in ((2, 1 / 2), (4, 1 / 4), (7, 1 / 4)):
+        assert abs(sides[side] - share) < 0.1
+
+
+@pytest.mark.parametrize("start", [uniform, cells])
 @pytest.mark.parametrize("eps", [0.05, 0.3])
-def test_training_never_sees_an_image_outside_the_box(eps):
+def test_training_never_sees_an_image_outside_the_box(eps, start):
     """However large the steps are; a model that notes what it is shown."""
     shown = []
 
@@ -164,7 +193,8 @@ def test_training_never_sees_an_image_outside_the_box(eps):
 
     random = np.random.default_rng(1)
     slope, x = random.normal(size=(16, 3)), random.random((5, 4, 4))
-    projected_loss(model, tf.constant(x), tf.constant([0, 1, 2, 0, 1]), eps, 2, step_size=0.5)
+    y = tf.constant([0, 1, 2, 0, 1])
+    projected_loss(model, tf.constant(x), y, eps, 2, step_size=0.5, start=start)
     assert len(shown) == 3
     for images in shown:
         assert np.abs(images - x).max() <= eps + 1e-9

@@ -56,6 +56,18 @@ def test_bent_gradients_are_named_and_true_ones_are_not(trained, x_y, capsys, mo
     assert "warning" not in capsys.readouterr().out
 
 
+def test_a_single_digit_does_not_make_a_masked_gradient():
+    all_left = np.ones(100, bool)
+    for fooled, lines in ((1, 0), (3, 0), (5, 1), (50, 1)):
+        left = np.arange(100) >= fooled
+        named = battery.masked({"projected steps": all_left}, {"random squares": left})
+        assert len(named) == lines
+    assert "on 50 of 100" in named[0]
+    # As many the other way round: chance.
+    halves = np.arange(100) < 50, np.arange(100) >= 51
+    assert not battery.masked({"projected steps": halves[0]}, {"random squares": halves[1]})
+
+
 def test_a_target_is_tried_only_on_what_is_left_and_the_likeliest_comes_first(trained, x_y):
     model, (x, y) = trained["softmax"], x_y
     logits = models.predict(model, x)
