@@ -65,40 +65,6 @@ def project(c, A, b, mu, steps):
     return p, mu, dual
 
 
-@tf.function(reduce_retracing=True)
-def project_onto_one(c, a, b, mu, steps):
-    """`project` onto a single constraint a·p ≥ b, which needs no matrix: half the time.
-
-    c, a (n, d), b, mu (n, 1); steps is a Python integer.  Returns (p, mu) alone.
-    """
-    eps = 1e-6 if c.dtype == tf.float32 else 1e-13
-    squares = a * a
-    scale = eps * (tf.reduce_sum(squares, axis=1, keepdims=True) + eps)
-    p, slope, dual = _dual_of_one(c, a, b, mu)
-    for _ in range(steps):
-        inside = (p > 0) & (p < 1)
-        curvature = tf.reduce_sum(tf.where(inside, squares, 0), axis=1, keepdims=True)
-        newton = slope / (curvature + scale)
-        length, floor = tf.ones_like(dual), dual - eps * (1 + tf.abs(dual))
-        new_mu = tf.clip_by_value(mu + newton, 0, LARGEST_MULTIPLIER)
-        p, slope, new_dual = _dual_of_one(c, a, b, new_mu)
-        halving = 0
-        while halving < 12 and tf.reduce_any(new_dual < floor):
-            halving += 1
-            length = tf.where(new_dual < floor, length / 4, length)
-            new_mu = tf.clip_by_value(mu + length * newton, 0, LARGEST_MULTIPLIER)
-            p, slope, new_dual = _dual_of_one(c, a, b, new_mu)
-        mu, dual = new_mu, new_dual
-    return p, mu
-
-
-def _dual_of_one(c, a, b, mu):
-    """p(μ), ∇D(μ) and D(μ) of one constraint: (n, d), (n, 1) and (n, 1)."""
-    p = tf.clip_by_value(c + mu * a, 0, 1)
-    slope = b - tf.reduce_sum(a * p, axis=1, keepdims=True)
-    return p, slope, tf.reduce_sum((p - c) ** 2, axis=1, keepdims=True) / 2 + mu * slope
-
-
 def _dual(c, A, b, mu):
     """p(μ), ∇D(μ) and D(μ)."""
     p = tf.clip_by_value(c + tf.einsum("nmd,nm->nd", A, mu), 0, 1)

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 from scipy.optimize import minimize
 
-from common.box_projection import project, project_onto_one
+from common.box_projection import project
 
 STEPS = 60
 
@@ -58,18 +58,6 @@ def test_the_gap_to_the_dual_closes_and_the_constraints_hold():
     assert primal.min() > 0.01
     rounded, _, _ = solve(c, A, b, tf.float32)
     np.testing.assert_allclose(rounded, p, atol=2e-4)
-
-
-@pytest.mark.parametrize("dtype", [tf.float32, tf.float64])
-def test_one_constraint_alone_gives_the_same_point(dtype):
-    c, A, b = problems(50, 784, 1)
-    b += 8
-    p, mu, _ = solve(c, A, b)
-    one = (tf.constant(array, dtype) for array in (c, A[:, 0], b, np.zeros_like(b)))
-    point, multiplier = project_onto_one(*one, STEPS)
-    rtol, atol = (1e-12, 1e-12) if dtype is tf.float64 else (1e-4, 2e-4)
-    np.testing.assert_allclose(point, p, atol=atol)
-    np.testing.assert_allclose(multiplier, mu, rtol=rtol)
 
 
 def test_a_point_that_satisfies_everything_is_left_alone():
