@@ -46,7 +46,7 @@ PROJECTED_EPOCHS = {"softmax": 10, "mlp": 20, "cnn": 5}
 SIGN_EPS = 0.25
 PROJECTED_EPS = {"softmax": 0.1, "mlp": 0.1, "cnn": 0.3}
 ALPHA, STEPS = 0.5, 5
-# Of the learning rate.
+# The peak of the learning rate of training on projected steps.
 PEAK = {"random-start": 3e-3, "pgd": 2e-3}
 # More, smaller batches take hardly longer when most of the time goes into the attack.
 PGD_BATCH_SIZE = 64
