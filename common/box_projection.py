@@ -65,6 +65,26 @@ def project(c, A, b, mu, steps):
     return p, mu, dual
 
 
+def project_onto_one(c, a, b, mu, steps):
+    """`project` onto a single constraint a·p ≥ b, for c inside the box: no matrix, no line search.
+
+    As μ grows from zero, pixels only come to a stop at the edge of the box, so ∇D falls ever more
+    slowly: it is convex.  Newton's step with the slope on its right then never goes too far, and
+    from the second on each comes nearer.  c, a (n, d), b, mu (n, 1); steps is a Python integer.
+    Returns (p, mu) alone.
+    """
+    squares, towards_one = a * a, a > 0
+    eps = 1e-6 if c.dtype == tf.float32 else 1e-13
+    scale = eps * (tf.reduce_sum(squares, axis=1, keepdims=True) + eps)
+    for _ in range(steps):
+        free = c + mu * a
+        slope = b - tf.reduce_sum(a * tf.clip_by_value(free, 0, 1), axis=1, keepdims=True)
+        moving = tf.where(tf.where(towards_one, free < 1, free > 0), squares, 0)
+        curvature = tf.reduce_sum(moving, axis=1, keepdims=True)
+        mu = tf.clip_by_value(mu + slope / (curvature + scale), 0, LARGEST_MULTIPLIER)
+    return tf.clip_by_value(c + mu * a, 0, 1), mu
+
+
 def _dual(c, A, b, mu):
     """p(μ), ∇D(μ) and D(μ)."""
     p = tf.clip_by_value(c + tf.einsum("nmd,nm->nd", A, mu), 0, 1)

@@ -111,6 +111,8 @@ def build(name):
     import keras
     from keras import layers
 
+    from common.first_convolution import Conv2D
+
     image = keras.Input((28, 28))
     if architecture(name) != "cnn":
         hidden, activation = _hidden_layers(architecture(name))
@@ -124,7 +126,7 @@ def build(name):
             layers.Reshape((28, 28, 1)),
             # ReLU after the pool is the same function as ReLU before it, on a quarter of
             # the values.
-            layers.Conv2D(32, 5, padding="same"),
+            Conv2D(32, 5, padding="same"),
             layers.MaxPooling2D(),
             layers.ReLU(),
             layers.Conv2D(64, 5, padding="same"),

@@ -19,7 +19,7 @@ METHODS = ("sgd", "lbfgs", "minimal")
 REGULARIZATIONS = ("none", "l1", "l2")
 LEARNING_RATE = 0.008  # of sgd
 MAX_STEPS = {"sgd": 1000, "lbfgs": 50, "minimal": 120}
-STARTS = 10  # of minimal, where only the smallest noise will do
+STARTS = 8  # of minimal, where only the smallest noise will do
 BATCH_SIZE = {"sgd": 1000, "lbfgs": 500, "minimal": 500}
 
 

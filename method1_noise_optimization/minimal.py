@@ -32,8 +32,9 @@ The nearest hit of a start is pulled towards x along the straight line as far as
 replaced by the exact projection onto the linearised leads over its strongest competitors, each
 with its own gradient, where that is a nearer hit.  For a linear classifier it is the exact answer.
 
-Each start has noise and a first temperature of its own and often ends in another local optimum:
-the nearest hit of all counts.  An image is done when enough of its starts agree.
+Each start has noise of its own and often ends in another local optimum: the nearest hit of all
+counts.  Four starts begin at x, each with a first temperature of its own, the next four go on
+from the nearest hit so far, and so forth.  An image is done when enough of those from x agree.
 
 A step costs one gradient.  An image needs a few arrays of its own size and, for the last
 projection, a few for each of the strongest competitors, whatever the number of classes.
@@ -42,15 +43,17 @@ projection, a few for each of the strongest competitors, whatever the number of 
 import numpy as np
 import tensorflow as tf
 
-from common.box_projection import project
+from common.box_projection import project, project_onto_one
 from common.compiled import compiled
 from method1_noise_optimization.leads import LEAD, lead, leads, logits
 
-# The first temperature, in logits, of the starts in turn, and the last one of all.
+# The first temperature, in logits, of the starts from x in turn, and the last one of all.
 TEMPERATURES, COLDEST = (3.0, 10.0, 1.0, 30.0), 0.01
-# The first length of the noise beside |p - x|, of the starts in turn, and the share of the steps
-# after which there is none.
+# The first length of the noise beside |p - x|, of the starts from x in turn, and the share of
+# the steps after which there is none.
 BLURS, CLEAR = (0.5, 2.0, 1.0), 2 / 3
+# So many starts begin at x, then as many at the nearest hit, with this temperature and blur.
+IN_TURN, TEMPERATURE_NEAR, BLUR_NEAR = 4, 1.0, 0.5
 # The weight of a new gradient beside m earlier ones is WINDOW / (m + WINDOW), and over the second
 # half of the steps it falls to zero besides.
 WINDOW = 10.0
@@ -76,36 +79,47 @@ def find(model, x, y_target, *, max_steps, progress, starts=1):
     x_adv, steps = x.copy(), np.zeros(len(x), np.int64)
     size, agreed = np.full(len(x), np.inf, np.float32), np.zeros(len(x), np.int64)
     rows = np.arange(len(x))
-    for start in range(starts):
+    for start, from_x, temperature, blur in plan(starts):
         if not len(rows):
             break
+        settings = (tf.constant(value) for value in (start, max_steps, temperature, blur))
+        origin = x[rows] if from_x else x_adv[rows]
         point, near, distance = (
-            part.numpy()
-            for part in _descend(
-                model, x[rows], y_target[rows], tf.constant(start), tf.constant(max_steps)
-            )
+            part.numpy() for part in _descend(model, x[rows], origin, y_target[rows], *settings)
         )
         steps[rows] += max_steps
         before = size[rows]
         missed, nearer = np.isinf(before) & np.isinf(distance), distance < before
         x_adv[rows[missed]] = point[missed]
         x_adv[rows[nearer]], size[rows[nearer]] = near[nearer], distance[nearer]
-        agreed[rows[distance < (1 - ALIKE) * before]] = 0
-        agreed[rows] += np.isfinite(before) & (distance <= (1 + ALIKE) * before)
+        if from_x:
+            agreed[rows[distance < (1 - ALIKE) * before]] = 0
+            agreed[rows] += np.isfinite(before) & (distance <= (1 + ALIKE) * before)
         rows = rows[agreed[rows] < AGREED]
         progress(len(x) / starts)
     return x_adv, steps
 
 
+def plan(starts):
+    """Of each start its number, whether it begins at x, its first temperature and its blur."""
+    from_x = 0
+    for start in range(starts):
+        if start // IN_TURN % 2:
+            yield start, False, TEMPERATURE_NEAR, BLUR_NEAR
+        else:
+            turn = TEMPERATURES[from_x % len(TEMPERATURES)], BLURS[from_x % len(BLURS)]
+            yield start, True, *turn
+            from_x += 1
+
+
 @compiled
-def _descend(model, x, target, start, steps):
-    """One start: the last point (n, d), the nearest hit (n, d), and its distance, or infinity."""
-    p, G, best = x, tf.zeros_like(x), x
+def _descend(model, x, p, target, start, steps, warmest, blur):
+    """One start, at p: the last point (n, d), the nearest hit (n, d), and its distance, or
+    infinity."""
+    G, best = tf.zeros_like(x), x
     mu = tf.zeros_like(x[:, :1])
     aim = tf.fill(tf.shape(x)[:1], AIM_SMALLEST)
     size = tf.fill(tf.shape(x)[:1], np.float32(np.inf))
-    warmest = tf.gather(TEMPERATURES, start % len(TEMPERATURES))
-    blur = tf.gather(BLURS, start % len(BLURS))
     for i in tf.range(steps):
         share = tf.cast(i, tf.float32) / tf.cast(steps, tf.float32)
         temperature = warmest * (COLDEST / warmest) ** share
@@ -119,8 +133,8 @@ def _descend(model, x, target, start, steps):
 
         weight = WINDOW / (tf.cast(i, tf.float32) + WINDOW) * tf.minimum(2 * (1 - share), 1)
         G += weight * (gradient - G)
-        b = aim - smooth + tf.reduce_sum(G * p, axis=1)
-        p, mu, _ = project(x, G[:, tf.newaxis], b[:, tf.newaxis], mu, NEWTON_STEPS)
+        b = (aim - smooth)[:, tf.newaxis] + tf.reduce_sum(G * p, axis=1, keepdims=True)
+        p, mu = project_onto_one(x, G, b, mu, NEWTON_STEPS)
         # The same noise for all images, so that none depends on its place in the batch.
         noise = tf.random.stateless_normal(tf.shape(x)[1:], seed=tf.stack([start, i]))
         length = blur * tf.maximum(1 - share / CLEAR, 0) * tf.norm(p - x, axis=1, keepdims=True)

@@ -7,7 +7,7 @@
 
 The distortion of an image is sqrt(mean(r**2)) over its 784 pixels.  Its average is taken over
 test digits that the network classifies correctly, each with a random wrong target, for the box-
-constrained L-BFGS of the paper and for `minimal` from ten starts, which finds smaller noise.  The
+constrained L-BFGS of the paper and for `minimal` from eight starts, which finds smaller noise.  The
 last column lets `minimal` try all nine targets, from one start each, and keeps the nearest: the
 least that fools the network at all.
 

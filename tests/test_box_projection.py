@@ -1,11 +1,13 @@
 """The projection onto linear constraints inside the box is the nearest point, and proves it."""
 
+import itertools
+
 import numpy as np
 import pytest
 import tensorflow as tf
 from scipy.optimize import minimize
 
-from common.box_projection import project
+from common.box_projection import project, project_onto_one
 
 STEPS = 60
 
@@ -58,6 +60,33 @@ def test_the_gap_to_the_dual_closes_and_the_constraints_hold():
     assert primal.min() > 0.01
     rounded, _, _ = solve(c, A, b, tf.float32)
     np.testing.assert_allclose(rounded, p, atol=2e-4)
+
+
+@pytest.mark.parametrize("dtype", [tf.float32, tf.float64])
+def test_one_constraint_alone_gives_the_same_point(dtype):
+    c, A, b = problems(50, 784, 1)
+    b += 8
+    p, mu, _ = solve(c, A, b)
+    one = (tf.constant(array, dtype) for array in (c, A[:, 0], b, np.zeros_like(b)))
+    point, multiplier = project_onto_one(*one, STEPS)
+    rtol, atol = (1e-12, 1e-12) if dtype is tf.float64 else (1e-4, 2e-4)
+    np.testing.assert_allclose(point, p, atol=atol)
+    np.testing.assert_allclose(multiplier, mu, rtol=rtol)
+
+
+def test_steps_onto_one_constraint_never_go_too_far():
+    c, A, b = problems(50, 784, 1)
+    b += 8
+    _, exact, _ = solve(c, A, b)
+    c, a, b = (tf.constant(array, tf.float64) for array in (c, A[:, 0], b))
+    for start in (np.zeros_like(exact), 3 * exact):
+        reached = [
+            project_onto_one(c, a, b, tf.constant(start), steps)[1].numpy() for steps in range(1, 8)
+        ]
+        for before, after in itertools.pairwise(reached):
+            assert (after >= before * (1 - 1e-12)).all()
+            assert (after <= exact * (1 + 1e-9)).all()
+        np.testing.assert_allclose(reached[-1], exact, rtol=1e-6)
 
 
 def test_a_point_that_satisfies_everything_is_left_alone():

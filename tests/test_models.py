@@ -5,12 +5,15 @@ import errno
 import fcntl
 import os
 
+import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from matplotlib.image import imread
 
 from common import models, plots, training
 from common.command import Failure
+from common.first_convolution import Conv2D
 from logreg_softmax import train
 
 
@@ -43,6 +46,25 @@ def test_the_cnn_is_the_convolutions_it_is_said_to_be(trained, digits):
         x = x.reshape(h // 2, 2, w // 2, 2, c).max(axis=(1, 3))
     logits = np.maximum(x.ravel() @ w3 + b3, 0) @ w4 + b4
     np.testing.assert_allclose(models.predict(trained["cnn"], digits[0][3:4])[0], logits, atol=1e-4)
+
+
+def test_the_first_convolution_has_the_derivatives_of_the_library():
+    rng = np.random.default_rng(0)
+    for size, filters, height, width in ((5, 32, 28, 28), (3, 7, 9, 12), (1, 3, 4, 4)):
+        layers = [kind(filters, size, padding="same") for kind in (Conv2D, keras.layers.Conv2D)]
+        x = tf.constant(rng.random((3, height, width, 1)), tf.float32)
+        weights = rng.normal(size=(3, height, width, filters)).astype(np.float32)
+        found = []
+        for layer in layers:
+            layer.build(x.shape)
+            layer.set_weights(layers[0].get_weights())
+            with tf.GradientTape() as tape:
+                tape.watch(x)
+                output = layer(x)
+                loss = tf.reduce_sum(output * weights)
+            found.append([output, *tape.gradient(loss, [x, layer.kernel.value, layer.bias.value])])
+        for own, theirs in zip(*found, strict=True):
+            np.testing.assert_allclose(own, theirs, rtol=1e-5, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", models.NAMES)
