@@ -6,7 +6,7 @@ from unittest import mock
 import numpy as np
 import pytest
 
-from common import data, generate_5k, models, results
+from common import data, generate_5k, models, plots, results
 from common.command import Failure
 from method2_fgsm import error_rates, fgsm, many_steps, mnist_fast_gradient, visualize_mnist
 
@@ -71,7 +71,7 @@ def test_with_a_target_only_digits_that_became_it_are_drawn(attacked, tmp_path):
     reached = np.flatnonzero(found["y_preds_adversarial"] == 6)
     turned = np.flatnonzero(found["y_preds_adversarial"] != found["y_trues"])
     assert 0 < len(reached) < len(turned)
-    with mock.patch.object(visualize_mnist, "draw", wraps=visualize_mnist.draw) as draw:
+    with mock.patch.object(visualize_mnist, "draw", return_value=plots.figure(1, 1, "")) as draw:
         arguments = ("--rows", "90", "--output", str(tmp_path / "a.png"))
         visualize_mnist.main([str(tmp_path / "results.npz"), *arguments])
     _, drawn, *_ = draw.call_args.args

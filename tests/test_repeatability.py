@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from common import data, files, models, results, training
+from method2_fgsm import adversarial_training
 
 METHOD1 = "method1_noise_optimization"
 
@@ -28,6 +29,7 @@ def few_digits(trained, tmp_path_factory):
         np.savez(path, images=images, labels=labels, indices=indices)
         patch.setattr(data, "SAMPLES", path)
         patch.setattr(data, "load", lambda split: [part[:600] for part in real(split)])
+        patch.setattr(adversarial_training, "PGD_STEPS", 3)
         yield path
 
 
