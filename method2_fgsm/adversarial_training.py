@@ -17,10 +17,10 @@ shows what is left against an attack that looks twice.
 
 pgd trains on J(x_adv, y) alone, where x_adv comes from --steps projected steps of size
 2.5 * box / steps from a random start within a box of 1.1 * eps (Madry et al. 2018); random-start on
-one step of 1.25 * eps within eps (Wong et al. 2020).  Over the first 40 % of the training the box
-and Adam's learning rate rise from zero, then the learning rate falls back to it.  Such training can
-collapse.  So the last 1,000 training digits are held out, after each epoch it is printed how many
-of them withstand 20 projected steps, and the best epoch's weights are kept.
+one step of 1.25 * eps within eps (Wong et al. 2020).  Over the first 40 % of the training Adam's
+learning rate rises from zero, with pgd the box too, then the learning rate falls back to it.  Such
+training can collapse.  So the last 1,000 training digits are held out, after each epoch it is
+printed how many of them withstand 20 projected steps, and the best epoch's weights are kept.
 
 The network is then set beside the plainly trained one, and every script with --model knows it:
 sign trains {model}_adversarial, pgd {model}_robust, random-start {model}_random_start.
@@ -226,7 +226,7 @@ def arguments(argv):
     if args.eps is None:
         args.eps = SIGN_EPS if sign else PROJECTED_EPS[args.model]
     args.alpha = ALPHA if args.alpha is None else args.alpha
-    args.steps = args.steps or (1 if args.attack == "random-start" else STEPS)
+    args.steps = args.steps or STEPS
     args.epochs = args.epochs or (EPOCHS if sign else PROJECTED_EPOCHS)[args.model]
     if args.batch_size is None:
         usual = training.BATCH_SIZE.get(args.model, 100)

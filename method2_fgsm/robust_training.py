@@ -1,4 +1,4 @@
-"""Training on projected sign steps: an epsilon and a learning rate that rise, and an eye on the
+"""Training on projected sign steps: a box and a learning rate that rise, and an eye on the
 network, because the training can collapse.
 
 A network in training may learn to bend its gradient so that the few steps it is trained on lead
@@ -23,7 +23,7 @@ HELD_OUT = 1000
 STEPS = 20
 # The box that is trained on, beside the one that has to be withstood.
 WIDER = 1.1
-# Of the training, the share in which epsilon and the learning rate rise.
+# Of the training, the share in which the box and the learning rate rise.
 RISE = 0.4
 # An epoch that leaves less than this share of the best one's accuracy is a collapse.
 COLLAPSE = 0.5
@@ -33,21 +33,21 @@ def fit(name, attack, eps, steps, *, epochs, batch_size, learning_rate, seed):
     """Train a new model to withstand eps, and return it with the weights of its best epoch.
 
     attack: "pgd", so many `steps` from `cells` within a box that is a little wider than eps,
-    because a network holds a little less than it was trained on; or "random-start", one step of
-    1.25 eps within eps itself.  The box, and the steps with it, grow from zero in a straight line,
-    as the learning rate does, and stay, when it falls again: a network that meets all of it at
-    once learns nothing for a while.  learning_rate: the peak.  The rest is that of `training.fit`.
+    because a network holds a little less than it was trained on.  The box, and the steps with it,
+    grow from zero in a straight line, as the learning rate does, and stay, when it falls again: a
+    network that meets all of it at once learns nothing for a while.  Or "random-start", one step
+    of 1.25 eps within eps itself, all the time, as in the paper.  learning_rate: the peak.  The
+    rest is that of `training.fit`.
     """
     x, y = data.load("train")
     rising = RISE * epochs * (len(x) - HELD_OUT) / batch_size
-    if attack == "pgd":
-        box, step_size, start = WIDER * eps, 2.5 * WIDER * eps / steps, cells
-    else:
-        box, step_size, start = eps, 1.25 * eps, uniform
+    box, step_size = WIDER * eps, 2.5 * WIDER * eps / steps
 
     def loss(model, x, y):
+        if attack == "random-start":
+            return projected_loss(model, x, y, eps, 1, 1.25 * eps, uniform)
         share = tf.minimum(tf.cast(model.optimizer.iterations, tf.float32) / rising, 1)
-        return projected_loss(model, x, y, share * box, steps, share * step_size, start)
+        return projected_loss(model, x, y, share * box, steps, share * step_size, cells)
 
     return training.fit(
         name,

@@ -92,13 +92,22 @@ def three(trained, monkeypatch):
     monkeypatch.setattr(models, "load", lambda name: trained["softmax" if name == "mlp" else "mlp"])
 
 
-def test_the_curve_starts_at_the_clean_accuracy_and_never_rises(three, x_y, monkeypatch, tmp_path):
+def test_the_largest_epsilon_withstood_is_where_the_attacks_fail(three, x_y, monkeypatch, tmp_path):
     x, y = x_y
-    monkeypatch.setattr(robustness_vs_epsilon, "EPS", (0, 0.05, 0.1))
-    model = models.load("cnn")
-    curve = robustness_vs_epsilon.worst_curve(model, models.load("mlp"), x, y, 0, lambda: None)
-    assert curve[0] == (models.classify(model, x) == y).mean()
-    assert curve[0] > curve[1] > curve[2]
+    eps = 0, 0.05, 0.1, 0.15, 0.3
+    monkeypatch.setattr(robustness_vs_epsilon, "EPS", eps)
+    model, source = models.load("cnn"), models.load("mlp")
+    largest = robustness_vs_epsilon.largest_withstood(model, source, x, y, 0, lambda: None)
+    right = models.classify(model, x) == y
+    np.testing.assert_array_equal(largest >= 0, right)
+    assert len(set(largest[right])) >= 3
+    with_gradient, _ = battery.attacks(source)
+    attack = with_gradient["projected steps, margin"]
+    for place, size in enumerate(eps):
+        stands = battery.withstood(model, x, y, size, attack) & right
+        # One attack alone, all epsilons in turn: it leaves what all leave together, and more.
+        assert (stands >= (largest >= place)).all()
+        assert (stands > (largest >= place)).mean() < 0.1
     figure = tmp_path / "r.png"
     assert robustness_vs_epsilon.main(["--count", "20", "--output", str(figure)]) == [figure]
     assert figure.stat().st_size
