@@ -56,7 +56,7 @@ def largest_withstood(model, source, x, y, seed, progress):
 def draw(curves, illusion, count):
     """The curves in percent, the illusion dashed; beside them the published networks."""
     fig = plots.figure(
-        12, 5, f"CNN: accuracy under the worst of all attacks, {count:,} test digits"
+        12, 5.5, f"CNN: accuracy under the worst of all attacks, {count:,} test digits"
     )
     ax, beside = fig.subplots(1, 2, width_ratios=(2, 1))
     for name, colour, marker in zip(curves, COLOURS, MARKERS, strict=True):
@@ -73,7 +73,7 @@ def draw(curves, illusion, count):
                 label="the same, under the sign step alone",
             )
     ax.set(xlabel="ε (pixel units)", ylabel="accuracy (%)", ylim=(-2, 102))
-    ax.legend(loc="lower left")
+    fig.legend(loc="outside lower center", ncols=2)
 
     ours = curves[NETWORKS[-1]][EPS.index(PUBLISHED_EPS)]
     rows = sorted((PUBLISHED | {"ours": ours}).items(), key=lambda row: row[1])
@@ -81,7 +81,7 @@ def draw(curves, illusion, count):
         marker, colour = ("o", "black") if name != "ours" else (MARKERS[-1], COLOURS[-1])
         beside.plot([100 * accuracy], [place], marker, color=colour)
     beside.set_yticks(range(len(rows)), [f"{name}: {accuracy:.1%}" for name, accuracy in rows])
-    beside.set(xlabel=f"accuracy (%) within ε = {PUBLISHED_EPS:g}")
+    beside.set(xlabel=f"accuracy (%) within ε = {PUBLISHED_EPS:g}\n(published: 10,000 digits)")
     return fig
 
 
