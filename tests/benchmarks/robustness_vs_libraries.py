@@ -61,7 +61,8 @@ def main(argv=None):
     for name, attack in library_attacks(network, args.eps).items():
         start = time.perf_counter()
         rows = np.flatnonzero(standing)
-        x_adv = attack(torch.tensor(x[rows, np.newaxis]), torch.tensor(y[rows])).numpy()[:, 0]
+        x_adv = attack(torch.tensor(x[rows, np.newaxis]), torch.tensor(y[rows]))
+        x_adv = x_adv.detach().numpy()[:, 0]
         assert np.abs(x_adv - x[rows]).max() <= args.eps + 1e-6
         standing[rows] = models.classify(model, x_adv) == y[rows]
         seconds = time.perf_counter() - start
