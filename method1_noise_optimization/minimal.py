@@ -139,8 +139,6 @@ def _descend(model, x, p, target, start, steps, warmest, blur):
         noise = tf.random.stateless_normal(tf.shape(x)[1:], seed=tf.stack([start, i]))
         length = blur * tf.maximum(1 - share / CLEAR, 0) * tf.norm(p - x, axis=1, keepdims=True)
         p = tf.clip_by_value(p + length * noise / tf.norm(noise), 0, 1)
-        # A relaxed trace of `project` forgets the shapes that the loop has to keep.
-        p, mu = tf.ensure_shape(p, x.shape), tf.ensure_shape(mu, (x.shape[0], 1))
     best = _improve(model, x, target, best)
     return p, best, tf.where(size < np.inf, tf.norm(best - x, axis=1), size)
 

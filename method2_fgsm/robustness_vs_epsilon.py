@@ -19,7 +19,7 @@ from common import command, data, files, models, plots
 NETWORKS = ("cnn", "cnn_adversarial", "cnn_robust")
 COLOURS, MARKERS = [plots.COLOURS[place] for place in (0, 2, 4)], "os^"
 EPS = (0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4)
-ROUNDS = 4  # of the bisection: len(EPS) <= 2**4
+ROUNDS = len(EPS).bit_length()  # of the bisection
 # Under AutoAttack at epsilon 0.3, all 10,000 digits (Croce & Hein 2020, table for MNIST).
 PUBLISHED_EPS = 0.3
 PUBLISHED = {
