@@ -7,8 +7,9 @@ import keras
 import numpy as np
 import pytest
 
+from common import models
 from logreg_softmax import exact
-from method1_noise_optimization import attack
+from method1_noise_optimization import attack, minimal
 from method1_noise_optimization.attack import find_noise, sizes
 
 
@@ -40,6 +41,29 @@ def test_more_starts_never_find_larger_noise(trained, few):
     assert (two <= one * (1 + 1e-6)).all()
     assert (five <= two * (1 + 1e-6)).all()
     assert five.mean() < one.mean()
+
+
+def test_starts_begin_at_the_image_or_at_the_nearest_hit_so_far(trained, few, monkeypatch):
+    x, y_target = few(trained["mlp"], 10)
+    begun, descend = [], minimal._descend
+
+    def spied(model, images, origin, *rest):
+        begun.append((np.array(origin) - images, np.array(origin)))
+        return descend(model, images, origin, *rest)
+
+    monkeypatch.setattr(minimal, "_descend", spied)
+    monkeypatch.setattr(minimal, "AGREED", 100)
+    settings = {"method": "minimal", "max_steps": 30, "starts": 8}
+    found = sizes(find_noise(trained["mlp"], x, y_target, **settings))
+    assert len(begun) == 8
+    assert not any(noise.any() for noise, _ in begun[: minimal.IN_TURN])
+    before = np.inf
+    for noise, origin in begun[minimal.IN_TURN :]:
+        assert (models.classify(trained["mlp"], origin.reshape(x.shape)) == y_target).all()
+        size = sizes(noise)
+        assert (size <= before).all()
+        before = size
+    assert (found <= before * (1 + 1e-6)).all()
 
 
 def test_starts_end_where_they_agree(trained, few):
