@@ -1,71 +1,111 @@
-"""A Dask cluster for engine.py: started on this machine or found, and checked to be like it."""
+"""A Dask cluster for engine.py: started on this machine or found, and checked to be like it.
+
+Dask restarts workers, runs a lost batch elsewhere, and gives up on one that kills its workers.
+"""
 
 import functools
 import hashlib
 import json
 import logging
-import os
 import pickle
 import platform
 import signal
 import threading
 import warnings
+from concurrent.futures import CancelledError
 from contextlib import contextmanager
 from importlib import metadata
 from multiprocessing import resource_tracker
 
-from distributed import Client, LocalCluster, get_worker
+import dask
+from distributed import Client, KilledWorker, LocalCluster, get_worker
+from distributed.scheduler import NoWorkerError
 
 from common import files, results
 from common.command import Failure
-from common.engine import cores
 
 CONNECT = 10  # seconds to reach a scheduler
 JOIN = 60  # seconds for its first worker, which may still be loading its packages
 SILENT = logging.CRITICAL + 1  # we say in one line what Dask would log in many
 CODE = ("common", "logreg_softmax", "method1_noise_optimization", "method2_fgsm")
+# Of a cluster on this machine: one batch a worker, so that the one that kills it is known, and an
+# end where no worker can be started any more.
+OURS = {
+    "distributed.scheduler.worker-saturation": 1.0,
+    "distributed.scheduler.no-workers-timeout": "60s",
+}
+LOST = "the connection to the scheduler was lost: start it again"
 
 logging.getLogger("distributed").setLevel(SILENT)
 
 
+class Workers:
+    """The workers of a cluster, to which engine.py gives its batches."""
+
+    def __init__(self, client):
+        self.client = client
+
+    def cores(self):
+        """How many batches they work on at a time; 1 while none is there."""
+        try:
+            return max(1, sum(self.client.nthreads().values()))
+        except Exception as error:  # whatever Dask raises for a connection that is gone
+            raise Failure(LOST) from error
+
+    def submit(self, work, batch):
+        # Pickled here, so that the scheduler need not import what the workers run.
+        pickled = pickle.dumps((work, batch))
+        return self.client.submit(_work, pickled, environment(), pure=False)
+
+    def result(self, future, name):
+        """The result of a future; raises what was raised there.  name: of its batch."""
+        try:
+            return future.result()
+        except NoWorkerError as error:
+            raise Failure("no worker has been left for a minute") from error
+        except KilledWorker as error:
+            raise Failure(
+                f"{name} ended every worker that tried it: is memory short, or does a file crash "
+                "its decoder?"
+            ) from error
+        except CancelledError as error:
+            raise Failure(LOST) from error
+
+
 @contextmanager
 def start(count):
-    """Start `count` workers on this machine; yields a `Client` of them.
+    """Start `count` processes on this machine; yields them as `Workers`.
 
-    No process that was started is left after the block.
+    Whatever Dask's files of settings say of other clusters, this one has Dask's own settings.  No
+    process that was started is left after the block.
     """
-    # Together the workers use as many threads as there are cores.
-    threads = str(max(1, cores() // count))
     client = None
-    try:
-        with _interrupts_held_back() as interrupts:
-            cluster = LocalCluster(
-                n_workers=count,
-                threads_per_worker=1,
-                host="127.0.0.1",
-                dashboard_address="127.0.0.1:0",
-                silence_logs=SILENT,
-                memory_limit=0,  # Dask's share for each worker is less than TensorFlow may need
-                scheduler_kwargs={"allowed_failures": 1, "dashboard": False},
-                env={
-                    name: os.environ.get(name, threads)
-                    for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")
-                },
-            )
-            client = Client(cluster)
-        if interrupts:
-            signal.raise_signal(signal.SIGINT)
-        yield client
-    finally:
-        if client is not None:
-            with _interrupts_held_back():
-                client.close()
-                client.cluster.close()
+    with dask.config.set(dask.config.merge(*dask.config.defaults)), dask.config.set(OURS):
+        try:
+            with _interrupts_held_back() as interrupts:
+                cluster = LocalCluster(
+                    n_workers=count,
+                    threads_per_worker=1,
+                    host="127.0.0.1",
+                    dashboard_address="127.0.0.1:0",
+                    silence_logs=SILENT,
+                    memory_limit=0,  # Dask's share for each is less than TensorFlow may need
+                    scheduler_kwargs={"dashboard": False},
+                )
+                client = Client(cluster)
+            if interrupts:
+                signal.raise_signal(signal.SIGINT)
+            yield Workers(client)
+        finally:
+            if client is not None:
+                with _interrupts_held_back():
+                    client.close()
+                    client.cluster.close()
 
 
 @contextmanager
 def connect(cluster):
-    """Yield a `Client` of a running cluster, by its scheduler's address or scheduler file.
+    """Yield the `Workers` of a running cluster, by its scheduler's address or scheduler file.
 
     Raises `Failure` where there is none, where it has no workers, or where scheduler or workers
     have not the code and versions of this process.
@@ -87,7 +127,7 @@ def connect(cluster):
                 f"the scheduler at {address} has no workers: start `dask worker {address}`"
             ) from error
         _check(client)
-        yield client
+        yield Workers(client)
 
 
 def _read_scheduler_file(path):
@@ -165,17 +205,13 @@ def _interrupts_held_back():
 
 # What workers do ---------------------------------------------------------------------------------
 
-_one_at_a_time = threading.Lock()
 
-
-def work(pickled, expected):
-    """One batch, in a worker.  With several threads, one computes while the others read."""
+def _work(pickled, expected):
+    """One batch, in a worker."""
     _compare(environment(), expected, f"the worker on {platform.node()}")
-    function, prepare, batch = pickle.loads(pickled)
+    work, batch = pickle.loads(pickled)
     _choose_gpu()
-    prepared = batch if prepare is None else prepare(batch)
-    with _one_at_a_time:
-        return function(prepared)
+    return work(batch)
 
 
 @functools.cache

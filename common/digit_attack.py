@@ -1,56 +1,115 @@
-"""Attack digits batch by batch, in this process or on workers (engine.py)."""
+"""The story that the two scripts on digits tell: choose, attack, look again.
+
+Every step goes through the batches side by side, in this process or on workers (engine.py).
+"""
 
 import functools
 import platform
+import time
+from typing import NamedTuple
 
 import numpy as np
 from tqdm import tqdm
 
-from common import files, models
+from common import engine, files, models
 from common.command import Failure
 
 
-def attack_digits(run, attack, network, x, y, *, batch_size, progress=True):
-    """What attack(model, x, y) returns for all digits: an array or a tuple of them, a row each.
+class Attacked(NamedTuple):
+    """The digits that were attacked, n of `count`, and what became of them."""
 
-    run: from `engine.start`.  attack: a function of a module, or `functools.partial` of one.
-    network: the model's name.  x: float32 (n, 28, 28), n at least 1.  y: int64 (n,).
-    batch_size: so many go to a worker at a time.  progress: show a bar (on a terminal).
-    Raises `Failure` where a worker has other weights than this process.
+    x: np.ndarray  # float32 (n, 28, 28)
+    y: np.ndarray  # int64 (n,) labels
+    y_target: np.ndarray | None  # int64 (n,)
+    indices: np.ndarray | None  # int64 (n,) rows of the test set
+    x_adv: np.ndarray  # float32 (n, 28, 28)
+    logits: np.ndarray  # float32 (n, 10) of x_adv
+    steps: np.ndarray | None  # int64 (n,)
+    count: int
+    misclassified: int  # before the attack, and so left out
+    are_target: int  # before the attack, and so left out
+    seconds: float  # of the attack, compilation included
+
+
+def attack_digits(args, attack, x, y, indices, y_target=None, *, batch_size):
+    """Attack the digits that the model classifies correctly and not as their target.
+
+    args: of the command line, with model, workers and cluster.
+    attack: attack(model, x, y) -> x_adv, or (x_adv, steps); y are the targets, or the labels
+    where y_target is None.  A function of a module, or `functools.partial` of one.
+    x: float32 (n, 28, 28), y: int64 (n,), indices: int64 (n,) or None, as `data.load_samples`
+    gives them.  batch_size: digits for a core at a time.
+    Raises `Failure` when none is left to attack, and where a worker has other weights.
     """
-    starts = range(0, len(x), batch_size)
-    results = run(
-        functools.partial(attack_batch, attack, network, _weights(network)),
-        ((x[i : i + batch_size], y[i : i + batch_size]) for i in starts),
-        name=lambda batch: f"a batch of {len(batch[0])} digits",
+    network = _network(args)
+
+    def each(run, function, *arrays):
+        """What `function` returns for all batches of rows: a list of arrays."""
+        starts = range(0, len(x), batch_size)
+        batches = (tuple(array[i : i + batch_size] for array in arrays) for i in starts)
+        found = run(function, batches, name=lambda batch: f"a batch of {len(batch[0])} digits")
+        rows = list(tqdm(found, total=len(starts), unit="batch", disable=None))
+        return [np.concatenate(parts) for parts in zip(*rows, strict=True)]
+
+    with engine.start(args.workers, args.cluster) as run:
+        (y_pred,) = each(run, functools.partial(classify_batch, network), x)
+        right = y_pred == y
+        is_target = right & (False if y_target is None else y == y_target)
+        kept = right & ~is_target
+        if not kept.any():
+            raise Failure(f"none of the {len(x)} digits is left to attack: choose other ones")
+        x, y, y_target, indices = (
+            None if array is None else array[kept] for array in (x, y, y_target, indices)
+        )
+        start = time.perf_counter()
+        x_adv, logits, *steps = each(
+            run,
+            functools.partial(attack_batch, attack, network),
+            x,
+            y if y_target is None else y_target,
+        )
+        seconds = time.perf_counter() - start
+    return Attacked(
+        x=x,
+        y=y,
+        y_target=y_target,
+        indices=indices,
+        x_adv=x_adv,
+        logits=logits,
+        steps=steps[0] if steps else None,
+        count=len(right),
+        misclassified=int((~right).sum()),
+        are_target=int(is_target.sum()),
+        seconds=seconds,
     )
-    bar = tqdm(results, total=len(starts), unit="batch", disable=None if progress else True)
-    found = list(bar)
-    if isinstance(found[0], tuple):
-        return tuple(np.concatenate(parts) for parts in zip(*found, strict=True))
-    return np.concatenate(found)
 
 
-def attack_batch(attack, network, weights, batch):
-    """What a worker does.  weights: path from the root and SHA-256 of the model's file."""
-    return attack(_load(network, *weights), *batch)
+def classify_batch(network, batch):
+    """What a worker does to choose: a label for each digit."""
+    (x,) = batch
+    return (models.classify(_load(*network), x),)
 
 
-def load(network):
-    """The trained model that `attack_digits` uses in this process: `models.load`, once."""
-    return _load(network, *_weights(network))
+def attack_batch(attack, network, batch):
+    """What a worker does: attack, and look again.  Returns (x_adv, logits), or with steps."""
+    model = _load(*network)
+    found = attack(model, *batch)
+    x_adv, *steps = found if isinstance(found, tuple) else (found,)
+    return x_adv, models.predict(model, x_adv), *steps
 
 
-def _weights(network):
-    path = models.weights_path(network)
+def _network(args):
+    """What names the network to a worker: its name, and path and SHA-256 of its weights."""
+    path = models.weights_path(args.model)
+    elsewhere = (args.workers or args.cluster) and path.is_file()
     # From the root, since a checkout may lie elsewhere on another machine.
-    return files.from_root(path), files.sha256(path) if path.is_file() else None
+    return args.model, files.from_root(path), files.sha256(path) if elsewhere else None
 
 
-@functools.lru_cache(maxsize=1)
-def _load(network, path, sha256):
+@engine.once
+def _load(name, path, sha256):
     path = files.ROOT / path
-    model = models.load(network, path)
-    if files.sha256(path) != sha256:
+    model = models.load(name, path)
+    if sha256 and files.sha256(path) != sha256:
         raise Failure(f"{path} is another file on {platform.node()}: copy it there from here")
     return model

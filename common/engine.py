@@ -1,31 +1,34 @@
-"""Run a function over many batches: in this process, in several, or on a Dask cluster.
+"""Run a function over many batches, side by side: in threads here, in processes, or on a cluster.
 
     with engine.start(args.workers, args.cluster) as run:
         for result in run(attack_batch, batches, prepare=read_batch):
             ...
 
-The results come in the order of the batches, and are the same wherever they were computed.
-Batches are taken from their iterable as they are needed: at most `AHEAD` for each worker are
-under way, so memory does not grow with their number.
+Each batch is worked on by one core: an operation of TensorFlow has one thread, and there are as
+many batches at a time as cores.  So a sum is taken in the same order wherever and beside whatever
+it is computed.  The results come in the order of the batches, which are taken from their iterable
+as they are needed: at most `AHEAD` for each core are under way, so memory does not grow with
+their number.
 
-Dask (`pip install "dask[distributed]"`) schedules: a worker that dies is started anew and its
-batch runs again.  common/README.md says how to start a cluster.
+Dask (`pip install "dask[distributed]"`) shares the batches among processes and machines.
+common/README.md says how to start a cluster.
 """
 
+import ctypes
 import functools
 import itertools
 import os
-import pickle
+import sys
+import threading
 from collections import deque
-from concurrent.futures import CancelledError, ThreadPoolExecutor
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
 
-from common import command
+from common import command, files, startup
 from common.command import Failure
 
-AHEAD = 2  # batches for each worker: one in work, one waiting
-PATIENCE = 60  # seconds without any worker after which a run is given up
-LOST = "the connection to the scheduler was lost: start it again"
+AHEAD = 2  # batches for each core: one in work, one waiting
+MOST_THREADS = 8  # in this process: each batch in work needs its memory
 
 
 def add_arguments(parser):
@@ -46,17 +49,29 @@ def start(workers=None, cluster=None):
     """Yield `run(function, batches, prepare=None, name=str)`, a generator of results in order.
 
     workers: how many processes on this machine.  cluster: a scheduler's address or file.  Without
-    either the work is done in this process.
+    either the work is done by threads of this process.  Begin with this, since TensorFlow takes
+    its number of threads before it computes anything.
 
-    A result is function(batch), or function(prepare(batch)), where `prepare` is the reading that
-    may go on beside the computing.  Both are functions of a module (not of a script) or
-    `functools.partial` of such, since workers import them.  name(batch) is what a message calls it.
+    A result is function(batch), or function(prepare(batch)), where `prepare` is the reading, which
+    goes on while a GPU computes another batch.  Both are functions of a module (not of a script)
+    or `functools.partial` of such, since workers import them, and are called by several threads at
+    once.  name(batch) is what a message calls it.
     Raises `Failure` where there is no Dask, no cluster, or a different one, and for a batch that
-    kills its workers.  What is raised in a worker is raised here.  All processes that were started
-    have ended when the block ends.
+    kills its workers.  What is raised in a worker is raised here.  All threads and processes that
+    were started have ended when the block ends.
     """
     if workers is None and cluster is None:
-        yield _run_in_this_process
+        if not startup.one_thread():
+            print(
+                "TensorFlow has begun with several threads for an operation: rows may differ in "
+                "their last digit from those of a new process",
+                file=sys.stderr,
+            )
+        pool = _Threads(min(cores(), MOST_THREADS))
+        try:
+            yield functools.partial(_run, pool)
+        finally:
+            pool.close()
         return
     try:
         from common import cluster as dask_cluster
@@ -64,8 +79,10 @@ def start(workers=None, cluster=None):
         raise Failure(
             '--workers and --cluster need Dask: run `pip install "dask[distributed]"`'
         ) from error
-    with dask_cluster.start(workers) if workers else dask_cluster.connect(cluster) as client:
-        yield functools.partial(_run_on_cluster, client)
+    except Exception as error:  # Dask reads all files of settings when it is imported
+        raise Failure(f"Dask does not start: {files.reason(error)}") from error
+    with dask_cluster.start(workers) if workers else dask_cluster.connect(cluster) as pool:
+        yield functools.partial(_run, pool)
 
 
 def cores():
@@ -74,75 +91,81 @@ def cores():
     return len(available(0)) if available else os.cpu_count() or 1
 
 
-def _run_in_this_process(function, batches, prepare=None, name=str):
-    if prepare is None:
-        yield from map(function, batches)
-        return
-    with ThreadPoolExecutor(1) as reader:
-        batches = iter(batches)
-        ahead = deque(reader.submit(prepare, batch) for batch in itertools.islice(batches, 1))
-        while ahead:
-            prepared = ahead.popleft().result()
-            ahead.extend(reader.submit(prepare, batch) for batch in itertools.islice(batches, 1))
-            yield function(prepared)
+def once(function):
+    """`function` with its last result kept, for whatever batches of a process share.
+
+    Threads that ask for it at the same time wait for the first of them.
+    """
+    kept, lock = functools.lru_cache(maxsize=1)(function), threading.Lock()
+
+    @functools.wraps(function)
+    def call(*arguments):
+        with lock:
+            return kept(*arguments)
+
+    return call
 
 
-def _run_on_cluster(client, function, batches, prepare=None, name=str):
-    from distributed import KilledWorker
-
-    from common import cluster
-
-    def submit(batch):
-        # Pickled here, so that the scheduler need not import what the workers run.
-        work = pickle.dumps((function, prepare, batch))
-        return client.submit(cluster.work, work, cluster.environment(), pure=False)
-
-    batches = iter(batches)
-    under_way = deque()
+def _run(pool, function, batches, prepare=None, name=str):
+    """The one loop: submit ahead, hand back in order."""
+    work = functools.partial(_work, function, prepare)
+    batches, under_way = iter(batches), deque()
     while True:
-        room = AHEAD * max(1, _count_workers(client)) - len(under_way)
+        room = AHEAD * pool.cores() - len(under_way)
         for batch in itertools.islice(batches, max(0, room)):
-            under_way.append((batch, submit(batch)))
+            under_way.append((pool.submit(work, batch), name(batch)))
         if not under_way:
             return
-        batch, future = under_way.popleft()
+        yield pool.result(*under_way.popleft())
+
+
+def _work(function, prepare, batch):
+    """One batch, in a thread here or in a worker."""
+    startup.one_thread()
+    prepared = batch if prepare is None else prepare(batch)
+    with _gpu():
+        return function(prepared)
+
+
+_one_at_a_time = threading.Lock()
+
+
+def _gpu():
+    """What a thread holds while it computes: a GPU takes one batch at a time."""
+    import tensorflow as tf
+
+    return _one_at_a_time if tf.config.list_physical_devices("GPU") else nullcontext()
+
+
+class _Threads:
+    """Threads of this process, with the methods of `cluster.Workers`."""
+
+    def __init__(self, count):
+        self.count, self.at_work = count, set()
+        self.pool = ThreadPoolExecutor(count)
+
+    def cores(self):
+        return self.count
+
+    def submit(self, work, batch):
+        return self.pool.submit(self._work, work, batch)
+
+    def _work(self, work, batch):
+        thread = threading.get_ident()
+        self.at_work.add(thread)
         try:
-            result = _result(client, future)
-        except KilledWorker:
-            # Another one in the same worker may have been to blame, so: again, and alone.
-            others = [other for other, _ in under_way]
-            client.cancel([future for _, future in under_way])
-            under_way.clear()
-            try:
-                result = _result(client, submit(batch))
-            except KilledWorker as error:
-                raise Failure(
-                    f"{name(batch)} ended every worker that tried it: is memory short, or does a "
-                    "file crash its decoder?"
-                ) from error
-            under_way.extend((other, submit(other)) for other in others)
-        del future
-        yield result
+            return work(batch)
+        finally:
+            self.at_work.discard(thread)
 
-
-def _result(client, future):
-    """The result of a future; raises what was raised there, and `Failure` where nobody is left."""
-    import distributed
-
-    while not future.done():
-        try:
-            distributed.wait(future, timeout=PATIENCE)
-        except TimeoutError as error:
-            if not _count_workers(client):
-                raise Failure(f"no worker has been left for {PATIENCE} seconds") from error
-    try:
+    def result(self, future, name):
         return future.result()
-    except CancelledError as error:
-        raise Failure(LOST) from error
 
-
-def _count_workers(client):
-    try:
-        return len(client.nthreads())
-    except Exception as error:  # whatever Dask raises for a connection that is gone
-        raise Failure(LOST) from error
+    def close(self):
+        """End what is still at work, because of Ctrl-C or an error, after its next operation."""
+        self.pool.shutdown(wait=False, cancel_futures=True)
+        for thread in tuple(self.at_work):
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(
+                ctypes.c_ulong(thread), ctypes.py_object(KeyboardInterrupt)
+            )
+        self.pool.shutdown()

@@ -27,7 +27,7 @@ def logits_of(model):
     elif isinstance(operation, keras.layers.Activation):
         logits = x
     else:
-        logits = _without_activation(operation)(x)
+        logits = _without_activation(operation, x.shape)(x)
     return keras.Model(model.inputs, logits, name=model.name)
 
 
@@ -56,21 +56,19 @@ def _end(model):
     return operation, operation._inbound_nodes[node].input_tensors[0]
 
 
-def _without_activation(layer):
-    """A layer that does what `layer` does, with its weights, up to the activation."""
-    import keras
+def _without_activation(layer, shape):
+    """A layer of the same kind, with the same weights, that does not apply its activation.
 
-    class WithoutActivation(keras.layers.Layer):
-        def __init__(self):
-            super().__init__(name=layer.name)
-            self.layer = layer
-            self.activation = keras.activations.linear
-
-        def call(self, x):
-            before, layer.activation = layer.activation, keras.activations.linear
-            try:
-                return layer.call(x)
-            finally:
-                layer.activation = before
-
-    return WithoutActivation()
+    shape: of its input.  Raises ValueError for a layer that its configuration does not describe.
+    """
+    shared = {variable.name: variable for variable in layer.weights}
+    try:
+        linear = type(layer).from_config(layer.get_config() | {"activation": "linear"})
+        linear.add_weight = lambda *_, name, **__: shared[name]
+        linear.build(shape)
+        del linear.add_weight
+    except (KeyError, NotImplementedError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"the layer {layer.name} cannot be made anew without its softmax: {error}"
+        ) from error
+    return linear

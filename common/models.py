@@ -18,7 +18,6 @@ import argparse
 import os
 import re
 import warnings
-import weakref
 
 import numpy as np
 
@@ -178,21 +177,14 @@ def load(name, path=None):
     return model
 
 
-# The structure of each model when it was last used.
-_predicted = weakref.WeakKeyDictionary()
-
-
 def predict(model, x, batch_size=1000):
     """Logits (n, classes) float32 of images (n, ...) float32, a batch at a time."""
-    from common.compiled import structure
+    from common.compiled import forward
 
-    layers = structure(model)
-    if _predicted.get(model, layers) != layers:
-        model.make_predict_function(force=True)  # Keras goes on with the activations of before
-    _predicted[model] = layers
-    # Keras's own loop, `model.predict`, copies all the images twice before it begins.
+    # Keras's own loop, `model.predict`, copies all the images twice before it begins, and is not
+    # made for several threads.
     starts = range(0, len(x), batch_size)
-    logits = [model.predict_on_batch(x[start : start + batch_size]) for start in starts]
+    logits = [forward(model, x[start : start + batch_size]).numpy() for start in starts]
     if not logits:
         return np.empty((0, getattr(model, "output_shape", (0,))[-1]), np.float32)
     return np.concatenate(logits, dtype=np.float32)

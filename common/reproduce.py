@@ -1,4 +1,4 @@
-"""Run everything in order and draw every figure, in one process.
+"""Run everything in order and draw every figure.
 
     python common/reproduce.py                 the steps below; models already trained are kept
     python common/reproduce.py --full          and the longer ones, marked *
@@ -10,7 +10,11 @@ writes  what the scripts write: common/weights, common/5k_samples.npz, results, 
 """
 
 import importlib
+import multiprocessing
+import signal
 import time
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 
 from common import command, files, models
 from common.command import Failure
@@ -90,6 +94,14 @@ FULL_STEPS = (
 )
 # Last of all, the results that the steps before it wrote; alone, all there are.
 CHECK = ("check_results", "common.check_results", ())
+# The scripts that run their batches side by side.  They want TensorFlow with one thread for each
+# operation (engine.py), the others as many as there are cores, and a process has one or the other.
+SIDE_BY_SIDE = (
+    "method2_fgsm.mnist_fast_gradient",
+    "method2_fgsm.imnet_fast_gradient",
+    f"{METHOD1}.attack_mnist",
+    f"{METHOD1}.attack_imnet",
+)
 # The steps that are not needed once the weights are there.
 TRAINING = {f"train_{model}": model for model in (*models.NAMES, *SZEGEDY)}
 
@@ -116,26 +128,54 @@ def main(argv=None):
     else:
         steps = [*STEPS, *(FULL_STEPS if args.full else ()), CHECK]
 
+    # Deaf to Ctrl-C, which ends it all the same, through this process.
+    child = ProcessPoolExecutor(
+        1,
+        multiprocessing.get_context("spawn"),
+        initializer=signal.signal,
+        initargs=(signal.SIGINT, signal.SIG_IGN),
+    )
+    with child:
+        try:
+            written = run(steps, args.retrain, child)
+        except BrokenProcessPool as error:
+            raise Failure("a step was killed: is memory short?") from error
+        except BaseException:
+            for process in multiprocessing.active_children():
+                process.terminate()
+            raise
+    for path in written:
+        if path.suffix == ".png":
+            print(f"wrote {files.show(path)}")
+    return written
+
+
+def run(steps, retrain, child):
+    """Run steps in order and print how long each took; returns the paths that they wrote.
+
+    child: an executor with a process for those that run their batches side by side.
+    """
     written, seconds = [], []
     for number, (name, module, arguments) in enumerate(steps, 1):
         print(f"\n[{number}/{len(steps)}] {name}", flush=True)
         start = time.perf_counter()
-        if name in TRAINING and not args.retrain and trained(TRAINING[name]):
+        if name in TRAINING and not retrain and trained(TRAINING[name]):
             print(f"{files.show(models.weights_path(TRAINING[name]))} is there: not trained again")
         else:
             if module == CHECK[1]:
                 # An older file may come from other weights: what was written now is checked.
                 arguments = [str(path) for path in written if path.match("method*/results_*.npz")]
-            written += importlib.import_module(module).main(list(arguments))
+            script = importlib.import_module(module)
+            if module in SIDE_BY_SIDE:
+                written += child.submit(script.main, list(arguments)).result()
+            else:
+                written += script.main(list(arguments))
         seconds.append(time.perf_counter() - start)
 
     print("\nstep                        seconds")
     for (name, _, _), taken in zip(steps, seconds, strict=True):
         print(f"{name:28}{taken:7.1f}")
     print(f"{'in all':28}{sum(seconds):7.1f}\n")
-    for path in written:
-        if path.suffix == ".png":
-            print(f"wrote {files.show(path)}")
     return written
 
 

@@ -82,3 +82,18 @@ def set_keras():
         )
     keras.config.set_floatx("float32")
     keras.config.set_image_data_format("channels_last")
+
+
+def one_thread():
+    """Have every operation of TensorFlow use one thread; returns whether it does.
+
+    Then sums are taken in the same order whatever the number of cores.  TensorFlow takes the
+    number before its first operation, and no other afterwards.
+    """
+    import tensorflow as tf
+
+    try:
+        tf.config.threading.set_intra_op_parallelism_threads(1)
+    except RuntimeError:
+        return os.environ.get("TF_NUM_INTRAOP_THREADS") == "1"
+    return True

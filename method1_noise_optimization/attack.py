@@ -105,6 +105,12 @@ def search(
     return noise.reshape(x.shape), steps
 
 
+def adversarial(model, x, y_target, **settings):
+    """The images clip(x + r, 0, 1) with the noise that `search` finds, and its steps."""
+    noise, steps = search(model, x, y_target, **settings)
+    return np.clip(x + noise, 0, 1), steps
+
+
 def reached(model, x, noise, y_target, batch_size=10000):
     """Which of the images clip(x + noise, 0, 1) are classified as their targets: bool (n,)."""
     return classify(model, x, noise, batch_size) == y_target

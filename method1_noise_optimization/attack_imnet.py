@@ -49,7 +49,7 @@ def main(argv=None):
         search, to_8_bits = photo_noise.few_levels, photo_noise.rounded
     else:
         how = {"method": args.method}
-        search, to_8_bits = photo_noise.smallest_noise, photo_noise.smallest_file
+        search, to_8_bits = attack.adversarial, photo_noise.smallest_file
     how["max_steps"] = args.max_steps
     job = folder_script.job(
         args, found, functools.partial(search, **how), columns=rows.OF_METHOD_1, to_8_bits=to_8_bits

@@ -15,15 +15,14 @@ writes  method1_noise_optimization/results_{model}_{method}.npz, for sgd
 """
 
 import functools
-import time
 
 import numpy as np
 
 from common import command, data, digit_attack, engine, files, models, results
 from method1_noise_optimization import attack
 
-# sgd refills its batch as digits finish, so that a worker gets several batches' worth at a time.
-SGD_BATCHES = 5
+# Digits for a core at a time: those of sgd are worked on as others finish.
+DIGITS = {"sgd": 1250, "lbfgs": 125, "minimal": 125}
 # Settings that one method alone has: the results of the others do not name them.
 OF_METHOD = {"regularization": "sgd", "learning_rate": "sgd", "starts": "minimal"}
 
@@ -76,19 +75,9 @@ def main(argv=None):
     output = args.output or results_path(args.model, args.method, args.regularization)
     files.check_output(output)
     x, y, indices = data.load_samples(args.samples, args.limit)
-    model = digit_attack.load(args.model)
-
-    count = len(x)
     y_target = attack.random_targets(y, args.seed)
     if args.target != "random":
-        y_target = np.full(count, args.target)
-    right = models.classify(model, x) == y
-    is_target = right & (y == y_target)
-    kept = right & ~is_target
-    if not kept.any():
-        raise command.Failure(f"none of the {count} digits is left to attack: choose other ones")
-    x, y, y_target = x[kept], y[kept], y_target[kept]
-    indices = None if indices is None else indices[kept]
+        y_target = np.full_like(y, args.target)
 
     how = {
         "method": args.method,
@@ -97,22 +86,12 @@ def main(argv=None):
         "max_steps": args.max_steps or attack.MAX_STEPS[args.method],
         "starts": args.starts,
     }
-    piece = attack.BATCH_SIZE[args.method] * (SGD_BATCHES if args.method == "sgd" else 1)
-    # A single piece shows its own progress, unless it is another process that works on it.
-    own_bar = len(x) <= piece and args.workers is None and args.cluster is None
-    with engine.start(args.workers, args.cluster) as run:
-        start = time.perf_counter()
-        noises, steps = digit_attack.attack_digits(
-            run,
-            functools.partial(attack.search, **how, progress=own_bar),
-            args.model,
-            x,
-            y_target,
-            batch_size=piece,
-            progress=not own_bar,
-        )
-        seconds = time.perf_counter() - start
-    y_adv = attack.classify(model, x, noises)
+    search = functools.partial(attack.adversarial, **how)
+    batch_size = DIGITS[args.method]
+    found = digit_attack.attack_digits(args, search, x, y, indices, y_target, batch_size=batch_size)
+    noises, steps = found.x_adv - found.x, found.steps
+    y_adv = found.logits.argmax(axis=1)
+    reached = y_adv == found.y_target
 
     config = {
         "script": "method1_noise_optimization/attack_mnist.py",
@@ -125,36 +104,36 @@ def main(argv=None):
         "target": args.target,
         "limit": args.limit,
         "seed": args.seed,
-        "left_out": int(count - len(x)),
+        "left_out": found.count - len(found.x),
     }
     results.save(
         output,
-        xs=x,
+        xs=found.x,
         noises=noises,
         steps=steps,
-        y_trues=y,
-        y_preds=y,  # only digits classified correctly are here
-        y_targets=y_target,
+        y_trues=found.y,
+        y_preds=found.y,  # only digits classified correctly are here
+        y_targets=found.y_target,
         y_preds_adversarial=y_adv,
-        indices=indices,
+        indices=found.indices,
         config=config,
     )
     title = f"{models.title(args.model)}, {args.method}"
     if args.method == "sgd":
         title += f", regularisation {args.regularization}"
     print(f"{title}, noise in pixel units")
-    print(f"digits                       {count:10d}")
-    print(f"left out: misclassified      {(~right).sum():10d}")
+    print(f"digits                       {found.count:10d}")
+    print(f"left out: misclassified      {found.misclassified:10d}")
     if args.target != "random":
-        print(f"left out: are a {args.target} already   {is_target.sum():10d}")
-    print(attack.summary(noises, y_adv == y_target))
+        print(f"left out: are a {args.target} already   {found.are_target:10d}")
+    print(attack.summary(noises, reached))
     print(f"steps, mean                  {steps.mean():10.1f}")
     print(f"steps, most                  {steps.max():10d}")
-    print(f"seconds                      {seconds:10.2f}")
-    print(f"images a second              {len(x) / seconds:10,.0f}")
-    missed = (y_adv != y_target).sum()
-    if missed:
-        print(f"{missed} of {len(x)} digits did not reach their target; they are saved as they are")
+    print(f"seconds                      {found.seconds:10.2f}")
+    print(f"images a second              {len(found.x) / found.seconds:10,.0f}")
+    if not reached.all():
+        missed = f"{(~reached).sum()} of {len(reached)} digits did not reach their target"
+        print(f"{missed}; they are saved as they are")
     print(f"wrote {files.show(output)}")
     return [output]
 

@@ -16,7 +16,7 @@ import time
 
 import numpy as np
 
-from common import command, files
+from common import command, files, models
 from common.command import Failure
 from common.imagenet import folder_attack, folder_script, labels, networks, photos
 from method1_noise_optimization import attack, photo_noise
@@ -35,7 +35,7 @@ def main(argv=None):
         raise Failure(f"no readable image in {files.show(folder)}")
     x = pixels[: args.limit] / np.float32(255)
     model = networks.load(args.model)
-    y = model.predict_on_batch(x).argmax(axis=1)
+    y = models.predict(model, x).argmax(axis=1)
 
     from tqdm import tqdm
 
@@ -65,7 +65,7 @@ def attacked(model, x, y_target, way):
             model, x, y_target, levels=1, confidence=None, max_steps=max_steps
         )[0]
     if way in attack.METHODS:
-        return photo_noise.smallest_noise(
+        return attack.adversarial(
             model, x, y_target, method=way, max_steps=photo_noise.MAX_STEPS[way]
         )[0]
     from method2_fgsm.smallest_eps import smallest_eps

@@ -19,7 +19,7 @@ import numpy as np
 import tensorflow as tf
 
 from common.compiled import compiled
-from method1_noise_optimization.leads import LEAD, lead, logits
+from method1_noise_optimization.leads import LEAD, lead_at, logits
 
 C_RANGE = (1e-3, 1e2)  # c is searched for between these, on a logarithmic scale
 ROUNDS = 12  # halvings of that range: c is found to 0.3 %
@@ -40,17 +40,17 @@ def find(model, x, y_target, *, max_steps, progress):
     high = np.full(len(x), C_RANGE[1], np.float32)
     best, steps = minimise(model, x, y_target, x, low, max_steps=max_steps)
     # An image that is classified as its target already needs no noise.
-    done = lead(logits(model, x), y_target).numpy() > LEAD
+    done = lead_at(model, x, y_target).numpy() > LEAD
     best[done] = x[done]
     size = np.linalg.norm(best - x, axis=1)
-    rows = np.flatnonzero(~done & (lead(logits(model, best), y_target).numpy() > LEAD))
+    rows = np.flatnonzero(~done & (lead_at(model, best, y_target).numpy() > LEAD))
     for _ in range(ROUNDS):
         if not len(rows):
             break
         c = np.sqrt(low[rows] * high[rows])
         x_adv, taken = minimise(model, x[rows], y_target[rows], best[rows], c, max_steps=max_steps)
         steps[rows] += taken
-        hit = lead(logits(model, x_adv), y_target[rows]).numpy() > LEAD
+        hit = lead_at(model, x_adv, y_target[rows]).numpy() > LEAD
         low[rows], high[rows] = np.where(hit, c, low[rows]), np.where(hit, high[rows], c)
         distance = np.linalg.norm(x_adv - x[rows], axis=1)
         nearer = hit & (distance < size[rows])
@@ -78,7 +78,7 @@ def minimise(model, x, y_target, start, c, *, max_steps):
             empty = tf.zeros((len(x), MEMORY, x.shape[1]))
             pairs = (empty, empty)
         moved, pairs, taken, active = _steps(
-            model, x[rows], y_target[rows], p[rows], c[rows], pairs,
+            model, x[rows], y_target[rows], p[rows], c[rows], *pairs,
             tf.constant(min(STEPS_A_CALL, max_steps - steps.max())),
         )  # fmt: skip
         p[rows] = moved
@@ -97,9 +97,8 @@ def _value_and_gradient(model, x, target, p, c):
 
 
 @compiled
-def _steps(model, x, target, p, c, pairs, count):
+def _steps(model, x, target, p, c, moves, changes, count):
     """`count` steps of projected L-BFGS; an image that is final stays where it is."""
-    moves, changes = pairs
     value, gradient = _value_and_gradient(model, x, target, p, c)
     active = tf.ones_like(target, tf.bool)
     taken = tf.zeros_like(target)

@@ -33,6 +33,12 @@ def logits(model, flat):
 
 
 @compiled
+def lead_at(model, flat, y_target):
+    """The lead at flattened images (n, d): (n,)."""
+    return lead(logits(model, flat), y_target)
+
+
+@compiled
 def _finite(model, x, target):
     """Where the logits, and the slopes of the lead by the pixels, are finite: bool (n,)."""
     with tf.GradientTape(watch_accessed_variables=False) as tape:

@@ -9,7 +9,7 @@ from method1_noise_optimization import attack
 
 # Photographs need more steps of minimal than digits.
 MAX_STEPS = {**attack.MAX_STEPS, "minimal": 100, "grey levels": 100}
-BATCH_SIZE = 9  # photographs, to which lbfgs and minimal add 25 MB each
+BATCH_SIZE = 3  # photographs for a core, to which lbfgs and minimal add 25 MB each
 
 
 def random_target(path, seed):
@@ -17,12 +17,6 @@ def random_target(path, seed):
     name = os.fsencode(os.path.basename(path))
     digest = hashlib.sha256(b"%d %s" % (seed, name)).digest()
     return int.from_bytes(digest[:8], "big") % 1000
-
-
-def smallest_noise(model, x, y_target, *, method, max_steps):
-    """Photographs with the smallest noise that `attack.search` finds: (x_adv, steps)."""
-    noise, steps = attack.search(model, x, y_target, method=method, max_steps=max_steps)
-    return np.clip(x + noise, 0, 1), steps
 
 
 def few_levels(model, x, y_target, *, levels, confidence, max_steps):

@@ -24,7 +24,7 @@ from common.imagenet import (
     networks,
     photos,
 )
-from method1_noise_optimization import photo_noise
+from method1_noise_optimization import attack, photo_noise
 
 EPS = 0.007
 MINIMAL, LEVEL, SIGN = "minimal", "one grey level", f"sign step, eps {EPS}"
@@ -73,7 +73,7 @@ def attacked(model, x, y, y_target, way):
     steps = photo_noise.MAX_STEPS
     if way == MINIMAL:
         noise = {"method": "minimal", "max_steps": steps["minimal"]}
-        return photo_noise.smallest_noise(model, x, y_target, **noise)[0]
+        return attack.adversarial(model, x, y_target, **noise)[0]
     if way == LEVEL:
         noise = {"levels": 1, "confidence": None, "max_steps": steps["grey levels"]}
         return photo_noise.few_levels(model, x, y_target, **noise)[0]

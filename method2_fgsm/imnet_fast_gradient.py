@@ -65,7 +65,7 @@ def parse(argv):
     parser.add_argument("--target", help="class to reach: index from 0 to 999, synset or name")
     folder_script.add_arguments(
         parser,
-        batch_size=32,
+        batch_size=4,
         output="CSV file (default: method2_fgsm/results_imnet_{model}.csv)",
     )
     args = parser.parse_args(argv)

@@ -15,13 +15,12 @@ writes  method2_fgsm/results_mnist_{model}.npz (its format: common/results.py)
 """
 
 import functools
-import time
 
 import numpy as np
 
 from common import command, data, digit_attack, engine, files, models, results
 
-BATCH = 1000  # digits at a time
+BATCH = 250  # digits for a core at a time
 
 
 def main(argv=None):
@@ -52,36 +51,19 @@ def main(argv=None):
         indices = np.arange(len(x))
     else:
         x, y, indices = data.load_samples(args.samples)
-    model = digit_attack.load(args.model)
+    targeted = args.target is not None
 
     from method2_fgsm import fgsm, many_steps
-
-    count = len(x)
-    right = models.classify(model, x) == y
-    is_target = right & (y == args.target)
-    kept = right & ~is_target
-    if not kept.any():
-        raise command.Failure(f"none of the {count} digits is left to attack: choose other ones")
-    x, y = x[kept], y[kept]
-    indices = None if indices is None else indices[kept]
-    targeted = args.target is not None
-    y_attacked = np.full_like(y, args.target) if targeted else y
 
     how = {"eps": args.eps, "targeted": targeted, "batch_size": BATCH}
     if args.steps == 1:
         attack = functools.partial(fgsm.fgsm, **how)
     else:
         attack = functools.partial(many_steps.many_steps, steps=args.steps, **how)
-    # Compiled untimed: for whole batches, and for what is left.
-    for rows in {min(len(x), BATCH), len(x) % BATCH} - {0}:
-        attack(model, x[:rows], y_attacked[:rows])
-    with engine.start(args.workers, args.cluster) as run:
-        start = time.perf_counter()
-        x_adv = digit_attack.attack_digits(run, attack, args.model, x, y_attacked, batch_size=BATCH)
-        seconds = time.perf_counter() - start
-    noises = x_adv - x
-    logits = models.predict(model, x_adv)
-    y_adv = logits.argmax(axis=1)
+    y_target = np.full_like(y, args.target) if targeted else None
+    found = digit_attack.attack_digits(args, attack, x, y, indices, y_target, batch_size=BATCH)
+    noises = found.x_adv - found.x
+    y_adv = found.logits.argmax(axis=1)
 
     config = {
         "script": "method2_fgsm/mnist_fast_gradient.py",
@@ -91,27 +73,27 @@ def main(argv=None):
         **({"steps": args.steps} if args.steps > 1 else {}),
         "target": args.target,
         "full_test_set": args.full_test_set,
-        "left_out": int(count - len(x)),
+        "left_out": found.count - len(found.x),
     }
     results.save(
         output,
-        xs=x,
+        xs=found.x,
         noises=noises,
-        y_trues=y,
-        y_preds=y,  # only digits classified correctly are here
+        y_trues=found.y,
+        y_preds=found.y,  # only digits classified correctly are here
         y_preds_adversarial=y_adv,
-        y_targets=y_attacked if targeted else None,
-        indices=indices,
+        y_targets=found.y_target,
+        indices=found.indices,
         config=config,
     )
-    error, confidence = models.wrong_label_confidence(logits, y)
+    error, confidence = models.wrong_label_confidence(found.logits, found.y)
     steps = "" if args.steps == 1 else f", {args.steps} steps"
     print(f"{models.title(args.model)}, eps {args.eps:g} in pixel units{steps}")
-    print(f"digits                       {count:10d}")
-    print(f"left out: misclassified      {(~right).sum():10d}")
+    print(f"digits                       {found.count:10d}")
+    print(f"left out: misclassified      {found.misclassified:10d}")
     if targeted:
-        print(f"left out: are a {args.target} already   {is_target.sum():10d}")
-    print(f"attacked                     {len(x):10d}")
+        print(f"left out: are a {args.target} already   {found.are_target:10d}")
+    print(f"attacked                     {len(found.x):10d}")
     print(f"error rate                   {error:10.2%}")
     if targeted:
         print(f"seen as the target {args.target}         {(y_adv == args.target).mean():10.2%}")
@@ -121,7 +103,7 @@ def main(argv=None):
     print(f"noise mean |r|               {np.abs(noises).mean():10.4f}")
     print(f"noise max                    {noises.max():10.4f}")
     print(f"noise min                    {noises.min():10.4f}")
-    print(f"images a second              {len(x) / seconds:10,.0f}")
+    print(f"images a second              {len(found.x) / found.seconds:10,.0f}")
     print(f"wrote {files.show(output)}")
     return [output]
 

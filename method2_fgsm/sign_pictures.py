@@ -12,6 +12,6 @@ def sign_pictures(model, x, y):
     a picture (-1 black, 0 grey, 1 white in each colour): y_preds_sign, confidences_sign, (n,).
     """
     signs = fgsm.gradient_signs(model, x, y)
-    logits = model.predict_on_batch((signs + 1) / 2)
+    logits = models.predict(model, (signs + 1) / 2)
     confidences = models.softmax(logits).max(axis=1)
     return {"signs": signs, "y_preds_sign": logits.argmax(axis=1), "confidences_sign": confidences}

@@ -9,15 +9,18 @@ import threading
 import time
 
 import distributed
+import keras
 import numpy as np
 import psutil  # Dask needs it
 import pytest
+import tensorflow as tf
 
 import common
-from common import cluster, command, data, engine, files, results
+from common import cluster, command, data, engine, files, models, results
 from common.command import Failure
+from common.imagenet import photos
 from method1_noise_optimization import attack, attack_mnist
-from method2_fgsm import imnet_fast_gradient, mnist_fast_gradient
+from method2_fgsm import fgsm, imnet_fast_gradient, mnist_fast_gradient
 
 # What workers are given: they import this module.
 
@@ -45,31 +48,57 @@ class Deadly:
         return die, ()
 
 
+def strike(ready, blow):
+    """Call `blow` from a thread as soon as `ready()`."""
+
+    def wait():
+        while not ready():
+            time.sleep(0.01)
+        blow()
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
 # In this process ---------------------------------------------------------------------------------
 
 
-def test_the_next_batch_is_read_while_this_one_is_worked_on_and_no_further():
-    taken, readers, worked = [], set(), []
+def test_as_many_batches_as_cores_are_worked_on_at_a_time_and_few_are_taken_ahead(monkeypatch):
+    monkeypatch.setattr(engine, "cores", lambda: 3)
+    taken, together = [], threading.Barrier(3, timeout=20)
 
     def batches():
-        for number in range(5):
+        for number in range(12):
             taken.append(number)
             yield number
 
-    def read(number):
-        readers.add(threading.current_thread())
-        return number + 100
-
     def work(number):
-        worked.append(number)
-        assert len(taken) == min(5, len(worked) + 1)
+        together.wait()  # until three have come
         return number
 
     with engine.start() as run:
-        assert list(run(work, batches(), prepare=read)) == [100, 101, 102, 103, 104]
-        assert list(run(square, range(3))) == [0, 1, 4]
-    assert len(readers) == 1
-    assert threading.current_thread() not in readers
+        for count, found in enumerate(run(work, batches(), prepare=square), 1):
+            assert found == (count - 1) ** 2
+            assert len(taken) <= min(12, count + 3 * engine.AHEAD)
+
+
+def test_a_gpu_takes_one_batch_at_a_time_while_others_are_read(monkeypatch):
+    monkeypatch.setattr(engine, "cores", lambda: 2)
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [kind])
+    at_work, reading = [], threading.Barrier(2, timeout=20)
+
+    def read(number):
+        reading.wait()
+        return number
+
+    def work(number):
+        at_work.append(number)
+        time.sleep(0.01)
+        assert at_work.pop() == number
+        assert not at_work
+        return number
+
+    with engine.start() as run:
+        assert list(run(work, range(6), prepare=read)) == list(range(6))
 
 
 def test_what_goes_wrong_in_reading_or_working_is_raised_here():
@@ -79,6 +108,47 @@ def test_what_goes_wrong_in_reading_or_working_is_raised_here():
             assert next(found) in (1, "1")
             with pytest.raises(Failure, match="3 is odd"):
                 next(found)
+
+
+def test_an_interrupt_does_not_wait_for_the_batches_that_threads_are_at():
+    begun, ended = threading.Event(), []
+
+    def work(number):
+        begun.set()
+        try:
+            for _ in range(2000):
+                time.sleep(0.01)
+        finally:
+            ended.append(number)
+
+    main = threading.main_thread().ident
+    strike(begun.is_set, lambda: signal.pthread_kill(main, signal.SIGINT))
+    start = time.monotonic()
+    with pytest.raises(KeyboardInterrupt), engine.start() as run:
+        list(run(work, range(10)))
+    assert time.monotonic() - start < 10
+    assert len(ended) == min(engine.cores(), engine.MOST_THREADS)
+
+
+def test_threads_that_share_a_model_do_not_mix_up_their_batches(trained, digits, monkeypatch):
+    """Eight batches in four threads, several times, against one thread."""
+    monkeypatch.setattr(engine, "cores", lambda: 4)
+    model = trained["mlp"]
+    batches = [(digits[0][i : i + 20 + i % 3], digits[1][i : i + 20 + i % 3]) for i in range(8)]
+
+    def attacked(batch):
+        x_adv = fgsm.fgsm(model, *batch, 0.1)
+        noise = attack.find_noise(model, *batch, method="minimal", max_steps=5)
+        return x_adv, noise, models.predict(model, x_adv)
+
+    expected = [attacked(batch) for batch in batches]
+    for _ in range(3):
+        model = keras.models.clone_model(trained["mlp"])  # traced and tried anew
+        model.set_weights(trained["mlp"].get_weights())
+        with engine.start() as run:
+            for found, one in zip(run(attacked, batches), expected, strict=True):
+                for array, other in zip(found, one, strict=True):
+                    np.testing.assert_array_equal(array, other)
 
 
 # No cluster --------------------------------------------------------------------------------------
@@ -140,8 +210,8 @@ def test_a_scheduler_without_workers_or_that_goes_away_is_one_line(monkeypatch):
 @pytest.fixture(scope="module")
 def workers():
     """A client of two workers on this machine."""
-    with cluster.start(2) as client:
-        yield client
+    with cluster.start(2) as workers:
+        yield workers.client
 
 
 @pytest.fixture
@@ -188,20 +258,52 @@ def test_other_versions_on_the_workers_are_one_line(address, monkeypatch):
 
 
 @pytest.mark.slow
-def test_digits_come_out_the_same_on_workers(trained, address, tmp_path, monkeypatch):
+def test_digits_come_out_the_same_wherever_they_are_attacked(
+    trained, address, tmp_path, monkeypatch
+):
     x, y, indices = data.draw_samples(80, 0)
     np.savez(tmp_path / "samples.npz", images=x, labels=y, indices=indices)
-    monkeypatch.setattr(mnist_fast_gradient, "BATCH", 30)
-    monkeypatch.setitem(attack.BATCH_SIZE, "minimal", 30)
-    method1 = (attack_mnist.main, "--method", "minimal", "--max-steps", "5")
+    monkeypatch.setattr(mnist_fast_gradient, "BATCH", 18)
+    monkeypatch.setitem(attack_mnist.DIGITS, "minimal", 18)
+    method1 = (attack_mnist.main, "--model", "cnn", "--method", "minimal", "--max-steps", "5")
     for main, *options in (method1, (mnist_fast_gradient.main, "--target", "3")):
         written = []
-        for where in ((), ("--cluster", address)):
+        for cores, *where in ((1,), (2,), (4,), (1, "--cluster", address)):
+            monkeypatch.setattr(engine, "cores", lambda cores=cores: cores)
             output = tmp_path / f"{len(written)}.npz"
             samples = ("--samples", str(tmp_path / "samples.npz"))
             main([*options, *samples, *where, "--output", str(output)])
             written.append(output.read_bytes())
-        assert written[0] == written[1]
+        assert len(set(written)) == 1
+
+
+AVX2 = """
+import os, sys
+os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: int(sys.argv.pop(1))])
+from method2_fgsm import imnet_fast_gradient
+imnet_fast_gradient.main()
+"""
+
+
+@pytest.mark.slow
+def test_photographs_come_out_the_same_on_a_processor_without_avx512(tmp_path):
+    """In four batches of the usual size, from the shell, where nothing else sets the threads."""
+    (tmp_path / "photographs").mkdir()
+    for photo in photos.find([files.COMMON / "images"], None)[1]:
+        for copy in range(2):
+            link = tmp_path / "photographs" / f"{copy}_{photo}"
+            link.symlink_to(files.COMMON / "images" / photo)
+    environment = {name: os.environ[name] for name in os.environ if not name.startswith("TF_NUM")}
+    environment |= {"ONEDNN_MAX_CPU_ISA": "AVX2", "PYTHONPATH": str(files.ROOT)}
+    written = []
+    for cores, *where in (("1",), ("2",), ("2", "--workers", "3")):
+        output = tmp_path / f"{len(written)}.csv"
+        options = ("--images", tmp_path / "photographs", *where, "--output", output)
+        run = [sys.executable, "-c", AVX2, cores, *options]
+        subprocess.run(run, env=environment, check=True, capture_output=True)
+        written.append((output.read_bytes(), output.with_suffix(".npz").read_bytes()))
+    assert written[0][0].count(b"\n") > 1 + 3 * 4
+    assert len(set(written)) == 1
 
 
 @pytest.fixture(scope="module")
@@ -215,17 +317,6 @@ def whole(tmp_path_factory):
 def same(one, other):
     assert one.read_bytes() == other.read_bytes()
     assert one.with_suffix(".npz").read_bytes() == other.with_suffix(".npz").read_bytes()
-
-
-def strike(ready, blow):
-    """Call `blow` from a thread as soon as `ready()`."""
-
-    def wait():
-        while not ready():
-            time.sleep(0.01)
-        blow()
-
-    threading.Thread(target=wait, daemon=True).start()
 
 
 @pytest.mark.slow

@@ -4,7 +4,6 @@ This is what a worker does for folder_attack.py, in this process or on another m
 """
 
 import errno
-import functools
 import os
 import platform
 from collections.abc import Callable
@@ -13,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from common import files, models
+from common import engine, files, models
 from common.command import Failure
 from common.imagenet import networks, rows
 
@@ -41,7 +40,7 @@ class Batch(NamedTuple):
     keep: bool  # whether the first photographs for the figure are still looked for
 
 
-@functools.lru_cache(maxsize=1)
+@engine.once
 def load_network(name, weights, sha256):
     """The network, loaded once a process; `weights` has to have that SHA-256 on every machine."""
     if weights and files.sha256(weights) != sha256:
@@ -94,14 +93,14 @@ def _attack_batch(job, batch, pixels, skipped):
     paths, y_true, y_target, keep = batch
     model = load_network(job.network, job.weights, job.weights_sha256)
     x = _floats(pixels)
-    logits = model.predict_on_batch(x)
+    logits = models.predict(model, x)
     y_pred = logits.argmax(axis=1)
     known = np.array([label is not None for label in y_true])
     y = np.array([p if t is None else t for t, p in zip(y_true, y_pred, strict=True)], np.int64)
     y_attacked = y if y_target is None else np.array(y_target, np.int64)
     x_adv = job.attack(model, x, y_attacked)
     x_adv, steps = x_adv if isinstance(x_adv, tuple) else (x_adv, None)
-    logits_adv = model.predict_on_batch(x_adv)
+    logits_adv = models.predict(model, x_adv)
     y_adv = logits_adv.argmax(axis=1)
     counted = (y == y_pred) & (True if y_target is None else y_pred != y_attacked)
 
@@ -137,7 +136,7 @@ def _attack_batch(job, batch, pixels, skipped):
         else:
             images = job.to_8_bits(model, pixels, x_adv, y_attacked)
         saved = save(job.save_images, paths, images)
-        logits_8bit = model.predict_on_batch(_floats(saved))
+        logits_8bit = models.predict(model, _floats(saved))
         levels = saved.astype(int) - pixels
         columns |= {
             "y_pred_8bit": logits_8bit.argmax(axis=1),

@@ -37,7 +37,10 @@ def add_arguments(parser, *, batch_size, output):
     )
     parser.add_argument("--save-images", type=command.path, help="folder for the adversarial PNGs")
     parser.add_argument(
-        "--batch-size", type=command.positive_int, default=batch_size, help="photographs at a time"
+        "--batch-size",
+        type=command.positive_int,
+        default=batch_size,
+        help="photographs for a core at a time",
     )
     parser.add_argument(
         "--resume", action="store_true", help="continue an interrupted run with the same settings"
