@@ -24,46 +24,42 @@ folder.
 reads   the photographs; the network's weights (installed by pip, downloaded, or --weights)
 writes  OUTPUT.csv, a row for each photograph (columns: common/imagenet/rows.py), and OUTPUT.npz
         beside it with the first nine for method1_noise_optimization/visualize_adv_examples.py
-        while it runs, OUTPUT.partial.csv and OUTPUT.partial.npz; --resume continues from there
+        while it runs, the folder OUTPUT.unfinished; --resume continues from there
 """
 
 import argparse
 import functools
 
 from common import command, files
-from common.imagenet import folder_script, labels, rows
+from common.imagenet import labels, photo_folder
 from method1_noise_optimization import attack, photo_noise
 
 
 def main(argv=None):
     args = parse(argv)
     target = args.target if args.target == "random" else labels.index_of(args.target)
-    found = folder_script.find(args)
-    y_target = [
-        photo_noise.random_target(path, args.seed) if target == "random" else target
-        for path in found.paths
-    ]
-
     if args.grey_levels:
         how = {"levels": args.grey_levels, "confidence": args.confidence}
-        search, to_8_bits = photo_noise.few_levels, photo_noise.rounded
+        search, to_8_bits = photo_noise.few_levels, None
+        title = f"grey levels changed by {args.grey_levels} at most"
     else:
         how = {"method": args.method}
         search, to_8_bits = attack.adversarial, photo_noise.smallest_file
+        title = args.method
     how["max_steps"] = args.max_steps
-    job = folder_script.job(
-        args, found, functools.partial(search, **how), columns=rows.OF_METHOD_1, to_8_bits=to_8_bits
-    )
-    seed = args.seed if target == "random" else None
+    at_random = target == "random"
+    goal = "random targets" if at_random else f"target {labels.names()[target]}"
+    seed = args.seed if at_random else None
     settings = {"script": "attack_imnet", "target": target, "seed": seed, **how}
     if args.grey_levels:
         settings["eps"] = args.grey_levels / 255
-    outcome = folder_script.run(args, job, found, y_target, settings)
-
-    goal = "random targets" if target == "random" else f"target {labels.names()[target]}"
-    levels = f"grey levels changed by {args.grey_levels} at most"
-    return folder_script.report(
-        args, job, outcome, f"{levels if args.grey_levels else args.method}, {goal}"
+    return photo_folder.attack(
+        args,
+        functools.partial(search, **how),
+        target_of=lambda path: photo_noise.random_target(path, seed) if at_random else target,
+        settings=settings,
+        title=f"{title}, {goal}",
+        to_8_bits=to_8_bits,
     )
 
 
@@ -95,7 +91,7 @@ def parse(argv):
         + ", ".join(f"{method} {steps}" for method, steps in photo_noise.MAX_STEPS.items())
         + ")",
     )
-    folder_script.add_arguments(
+    photo_folder.add_arguments(
         parser,
         batch_size=photo_noise.BATCH_SIZE,
         output="CSV file (default: method1_noise_optimization/results_imnet_{model}_{method}.csv)",
@@ -107,7 +103,7 @@ def parse(argv):
     if args.max_steps is None:
         args.max_steps = photo_noise.MAX_STEPS["grey levels" if args.grey_levels else method]
     folder = files.ROOT / "method1_noise_optimization"
-    folder_script.check_output(parser, args, folder / f"results_imnet_{args.model}_{method}.csv")
+    photo_folder.check_output(parser, args, folder / f"results_imnet_{args.model}_{method}.csv")
     return args
 
 

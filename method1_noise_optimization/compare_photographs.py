@@ -18,7 +18,7 @@ import numpy as np
 
 from common import command, files, models
 from common.command import Failure
-from common.imagenet import folder_attack, folder_script, labels, networks, photos
+from common.imagenet import labels, networks, photo_folder, photos
 from method1_noise_optimization import attack, photo_noise
 from method1_noise_optimization.attack import sizes
 
@@ -29,7 +29,7 @@ WAYS = ("sign step, smallest eps", "sgd", "lbfgs", "minimal", "one grey level")
 def main(argv=None):
     args = parse(argv)
     targets = [labels.index_of(target) for target in args.targets]
-    folder, paths, _ = folder_attack.find(args.images)
+    folder, paths, _ = photo_folder.find(args.images)
     paths, pixels, _ = photos.read_batch(folder, paths, networks.side(args.model))
     if not paths:
         raise Failure(f"no readable image in {files.show(folder)}")
@@ -88,7 +88,7 @@ def parse(argv):
     parser.add_argument(
         "--model", choices=networks.NAMES, default="efficientnet_lite0", help="the network"
     )
-    folder_script.add_images(parser)
+    photo_folder.add_images(parser)
     parser.add_argument(
         "--limit", type=command.positive_int, default=9, help="the first LIMIT photographs"
     )

@@ -37,10 +37,5 @@ def smallest_file(model, pixels, x_adv, y_target):
     return grey_levels.search(model, pixels, y_target, noise=noise)[0]
 
 
-def rounded(model, pixels, x_adv, y_target):
-    """x_adv as uint8, where it holds whole levels already."""
-    return _pixels(x_adv)
-
-
 def _pixels(x):
     return np.round(x * 255).astype(np.uint8)

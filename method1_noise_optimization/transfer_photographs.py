@@ -18,10 +18,9 @@ from common import command, files
 from common.command import Failure
 from common.imagenet import (
     efficientnet_lite,
-    folder_attack,
-    folder_script,
     labels,
     networks,
+    photo_folder,
     photos,
 )
 from method1_noise_optimization import attack, photo_noise
@@ -33,7 +32,7 @@ MINIMAL, LEVEL, SIGN = "minimal", "one grey level", f"sign step, eps {EPS}"
 def main(argv=None):
     args = parse(argv)
     target = labels.index_of(args.target)
-    folder, paths, _ = folder_attack.find(args.images)
+    folder, paths, _ = photo_folder.find(args.images)
     loaded = {name: networks.load(name) for name in args.models}
 
     from tqdm import tqdm
@@ -101,7 +100,7 @@ def parse(argv):
         help="the networks",
     )
     parser.add_argument("--target", default="ostrich", help="class: index, synset or name")
-    folder_script.add_images(parser)
+    photo_folder.add_images(parser)
     parser.add_argument(
         "--limit", type=command.positive_int, default=9, help="the first LIMIT photographs"
     )

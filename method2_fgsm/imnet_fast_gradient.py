@@ -26,13 +26,13 @@ image but the original itself is within eps.  Each PNG is read back and classifi
 reads   the photographs; the network's weights (installed by pip, downloaded, or --weights)
 writes  OUTPUT.csv, a row for each photograph (columns: common/imagenet/rows.py), and OUTPUT.npz
         beside it with the first nine for method2_fgsm/visualize_imnet.py
-        while it runs, OUTPUT.partial.csv and OUTPUT.partial.npz; --resume continues from there
+        while it runs, the folder OUTPUT.unfinished; --resume continues from there
 """
 
 import functools
 
 from common import command, files
-from common.imagenet import folder_script, labels
+from common.imagenet import labels, photo_folder
 
 EPS = 0.007  # the epsilon of Goodfellow et al.'s figure 1
 
@@ -40,21 +40,21 @@ EPS = 0.007  # the epsilon of Goodfellow et al.'s figure 1
 def main(argv=None):
     args = parse(argv)
     target = None if args.target is None else labels.index_of(args.target)
-    found = folder_script.find(args)
-    y_target = None if target is None else [target] * len(found.paths)
 
     from method2_fgsm import fgsm, sign_pictures
 
     attack = functools.partial(
         fgsm.fgsm, eps=args.eps, targeted=target is not None, batch_size=args.batch_size
     )
-    job = folder_script.job(args, found, attack, for_figure=sign_pictures.sign_pictures)
-    settings = {"script": "imnet_fast_gradient", "eps": args.eps, "target": target}
-    outcome = folder_script.run(args, job, found, y_target, settings)
-
     goal = "" if target is None else f", target {labels.names()[target]}"
-    title = f"fast gradient sign, eps {args.eps:g} ({args.eps * 255:.3g} / 255){goal}"
-    return folder_script.report(args, job, outcome, title)
+    return photo_folder.attack(
+        args,
+        attack,
+        target_of=None if target is None else lambda path: target,
+        settings={"script": "imnet_fast_gradient", "eps": args.eps, "target": target},
+        title=f"fast gradient sign, eps {args.eps:g} ({args.eps * 255:.3g} / 255){goal}",
+        for_figure=sign_pictures.sign_pictures,
+    )
 
 
 def parse(argv):
@@ -63,14 +63,14 @@ def parse(argv):
         "--eps", type=command.pixel_size, default=EPS, help="size of the step, in pixels of [0, 1]"
     )
     parser.add_argument("--target", help="class to reach: index from 0 to 999, synset or name")
-    folder_script.add_arguments(
+    photo_folder.add_arguments(
         parser,
         batch_size=4,
         output="CSV file (default: method2_fgsm/results_imnet_{model}.csv)",
     )
     args = parser.parse_args(argv)
     default = files.ROOT / "method2_fgsm" / f"results_imnet_{args.model}.csv"
-    folder_script.check_output(parser, args, default)
+    photo_folder.check_output(parser, args, default)
     return args
 
 

@@ -77,7 +77,7 @@ def setting(source):
 
 
 def of_photographs(source, folder, names):
-    """The classes of photographs: a list of indices, None for each that is not known.
+    """The classes of photographs: a list of indices, -1 for each that is not known.
 
     names: paths from `folder`, with "/" between their parts.  source: None, nothing is known;
     "folders", the folder in which a photograph lies is called by an index ("388") or a synset
@@ -87,18 +87,19 @@ def of_photographs(source, folder, names):
     or without.  Raises `Failure` for a list that cannot be understood or names no photograph.
     """
     if source is None:
-        return [None] * len(names)
+        return [-1] * len(names)
     if source == FOLDERS:
         root = os.path.realpath(folder)
         parents = (os.path.dirname(os.path.join(root, name)) for name in names)
-        return [of_folder(os.path.basename(parent)) for parent in parents]
+        found = [of_folder(os.path.basename(parent)) for parent in parents]
+        return [-1 if index is None else index for index in found]
     listed = _read_list(source)
     classes = []
     for name in names:
         base = name.rpartition("/")[2]
         keys = (name, base, os.path.splitext(base)[0])
-        classes.append(next((listed[key] for key in keys if key in listed), None))
-    if names and not any(index is not None for index in classes):
+        classes.append(next((listed[key] for key in keys if key in listed), -1))
+    if names and max(classes) < 0:
         raise Failure(
             f"{files.show(source)} names none of the {len(names)} photographs: {names[0]}, "
             "for example, is not there"

@@ -15,7 +15,6 @@ import os
 import stat
 import threading
 import warnings
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext, suppress
 
 import numpy as np
@@ -23,7 +22,6 @@ from PIL import Image, ImageOps
 
 from common import files
 from common.command import Failure
-from common.engine import cores
 
 # How Pillow and people call a format.  Older versions of Pillow lack some of them.
 FORMATS = {
@@ -46,8 +44,7 @@ Image.MAX_IMAGE_PIXELS = None
 # What Pillow warns of (broken EXIF, say) is no news: `decode` knows the file and sees it itself.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
-# So many photographs are decoded side by side at most, and of those above this size one at a time.
-DECODERS = 4
+# Of several threads that decode, one at a time has a photograph above this size.
 LARGE_PIXELS = 12_000_000
 _one_large = threading.Lock()
 
@@ -224,19 +221,13 @@ def read_batch(folder, paths, side):
     """The readable ones of `paths`, and what is wrong with the others.
 
     `paths` lead from `folder`.  Returns (paths, images, skipped): images are uint8
-    (n, side, side, 3), skipped is a list of (path, reason).  Several are decoded at a time, on
-    the cores that this process may use.
+    (n, side, side, 3), skipped is a list of (path, reason).
     """
-
-    def read_or_reason(path):
+    images, skipped = {}, []
+    for path in paths:
         try:
-            return read(os.path.join(folder, path), side)
+            images[path] = read(os.path.join(folder, path), side)
         except Unreadable as error:
-            return str(error)
-
-    with ThreadPoolExecutor(min(DECODERS, cores())) as decoders:
-        found = dict(zip(paths, decoders.map(read_or_reason, paths), strict=True))
-    skipped = [(path, reason) for path, reason in found.items() if isinstance(reason, str)]
-    images = {path: image for path, image in found.items() if not isinstance(image, str)}
+            skipped.append((path, str(error)))
     squares = np.array(list(images.values()), np.uint8).reshape(-1, side, side, 3)
     return list(images), squares, skipped
