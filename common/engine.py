@@ -103,6 +103,7 @@ def once(function):
         with lock:
             return kept(*arguments)
 
+    call.cache_clear = kept.cache_clear
     return call
 
 
