@@ -45,22 +45,6 @@ class _Manual(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHel
 # Arguments that several scripts take -------------------------------------------------------------
 
 
-def add_model(parser, default):
-    """--model: one of the classifiers of common/models.py."""
-    from common import models
-
-    parser.add_argument("--model", type=models.argument, default=default, help="which classifier")
-
-
-def add_samples(parser):
-    """--samples: the file of digits to work on."""
-    from common import data
-
-    parser.add_argument(
-        "--samples", type=path, default=data.SAMPLES, help="the digits, from generate_5k.py"
-    )
-
-
 def add_seed(parser, help):
     """--seed; `help` says what it decides."""
     parser.add_argument("--seed", type=seed, default=0, help=help)

@@ -8,7 +8,7 @@ import sys
 
 import numpy as np
 
-from common import files
+from common import command, files
 from common.command import Failure
 
 PATH = files.COMMON / "mnist.npz"
@@ -81,6 +81,13 @@ def _download(missing):
 def one_hot(y):
     """Labels (n,) as float32 (n, 10) with a one in the column of the label."""
     return np.eye(CLASSES, dtype=np.float32)[y]
+
+
+def add_samples(parser):
+    """--samples: the file of digits to work on."""
+    parser.add_argument(
+        "--samples", type=command.path, default=SAMPLES, help="the digits, from generate_5k.py"
+    )
 
 
 def draw_samples(count, seed):

@@ -69,6 +69,11 @@ def argument(text):
     return text
 
 
+def add_model(parser, default):
+    """--model: one of these classifiers."""
+    parser.add_argument("--model", type=argument, default=default, help="which classifier")
+
+
 def _unknown(name):
     return (
         f"{name!r} is not a model: choose {', '.join(NAMES)}, one of them with "

@@ -94,8 +94,8 @@ def table_of_regularizers(noises):
 
 def main(argv=None):
     parser = command.Parser(__doc__)
-    command.add_model(parser, "mlp")
-    command.add_samples(parser)
+    models.add_model(parser, "mlp")
+    data.add_samples(parser)
     parser.add_argument(
         "--limit", type=command.positive_int, default=500, help="digits of the first table"
     )

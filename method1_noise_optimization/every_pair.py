@@ -105,8 +105,8 @@ def draw(images, means, norm, title):
 
 def main(argv=None):
     parser = command.Parser(__doc__)
-    command.add_model(parser, "mlp")
-    command.add_samples(parser)
+    models.add_model(parser, "mlp")
+    data.add_samples(parser)
     parser.add_argument(
         "--count", type=command.positive_int, default=20, help="digits of each kind"
     )

@@ -56,7 +56,7 @@ def main(argv=None):
     parser.add_argument(
         "--count", type=command.positive_int, default=500, help="how many digits at most"
     )
-    command.add_samples(parser)
+    data.add_samples(parser)
     command.add_seed(parser, "of the targets")
     args = parser.parse_args(argv)
     networks = {name: models.load(name) for name in PUBLISHED}

@@ -153,7 +153,7 @@ def main(argv=None):
         metavar="MODEL",
         help="the classifiers of the first tables",
     )
-    command.add_samples(parser)
+    data.add_samples(parser)
     command.add_seed(parser, "targets, Gaussian noise, halves, training")
     command.add_output(parser, "the figure to write (default: see above)")
     args = parser.parse_args(argv)

@@ -26,7 +26,7 @@ BATCH = 1000  # digits at a time
 
 def main(argv=None):
     parser = command.Parser(__doc__)
-    command.add_model(parser, "mlp")
+    models.add_model(parser, "mlp")
     parser.add_argument(
         "--eps", type=command.pixel_size, default=0.1, help="size of the step in pixel units"
     )
@@ -35,7 +35,7 @@ def main(argv=None):
         "--target", type=command.digit, help="the digit to be seen (default: any wrong one)"
     )
     which = parser.add_mutually_exclusive_group()
-    command.add_samples(which)
+    data.add_samples(which)
     which.add_argument(
         "--full-test-set", action="store_true", help="all 10,000 test digits instead"
     )

@@ -58,7 +58,7 @@ def print_table(clean, standing):
 
 def main(argv=None):
     parser = command.Parser(__doc__)
-    command.add_model(parser, "cnn_robust")
+    models.add_model(parser, "cnn_robust")
     parser.add_argument(
         "--eps", type=command.pixel_size, default=0.3, help="largest change of a pixel"
     )

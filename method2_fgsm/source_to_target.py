@@ -32,7 +32,7 @@ class Choice(NamedTuple):
 
 def add_arguments(parser):
     """--model, --source, --target, --count, --steps and --samples."""
-    command.add_model(parser, "softmax")
+    models.add_model(parser, "softmax")
     parser.add_argument("--source", type=command.digit, default=2, help="the digit it is")
     parser.add_argument("--target", type=command.digit, default=6, help="the digit to be seen")
     parser.add_argument("--count", type=command.positive_int, default=10, help="how many images")
