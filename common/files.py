@@ -9,9 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from common.command import Failure, one_line
+from common.command import ROOT, Failure, one_line, show
 
-ROOT = Path(__file__).resolve().parent.parent
 COMMON = ROOT / "common"
 WEIGHTS = COMMON / "weights"
 IMG = ROOT / "img"
@@ -24,18 +23,6 @@ def from_root(path):
     """`path` as results record it: from the repository root where it lies inside it."""
     absolute = Path(os.path.abspath(path))
     return absolute.relative_to(ROOT).as_posix() if absolute.is_relative_to(ROOT) else str(path)
-
-
-def show(path):
-    """`path` as messages print it: short where the working directory is the repository root."""
-    path = Path(path)
-    try:
-        here = Path.cwd()
-    except OSError:  # the folder is gone
-        return str(path)
-    if here == ROOT and (ROOT / path).is_relative_to(ROOT):
-        return (ROOT / path).relative_to(ROOT).as_posix()
-    return str(path)
 
 
 def reason(error):

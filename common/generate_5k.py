@@ -26,7 +26,6 @@ def main(argv=None):
         np.savez_compressed(file, images=images, labels=labels, indices=indices)
     print("digit " + "".join(f"{digit:6d}" for digit in range(10)))
     print("count " + "".join(f"{count:6d}" for count in np.bincount(labels, minlength=10)))
-    print(f"wrote {files.show(args.output)}")
     return [args.output]
 
 

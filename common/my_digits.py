@@ -140,8 +140,6 @@ def main(argv=None):
     print("right" + "".join(f"{f'{count} of {len(labels)}':>20}" for count in right))
     if len(images) < len(args.pictures):
         print(f"left out: {len(args.pictures) - len(images)}")
-    for path in (args.output, figure):
-        print(f"wrote {files.show(path)}")
     return [args.output, figure]
 
 

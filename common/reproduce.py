@@ -133,9 +133,6 @@ def main(argv=None):
     for (name, _, _), taken in zip(steps, seconds, strict=True):
         print(f"{name:28}{taken:7.1f}")
     print(f"{'in all':28}{sum(seconds):7.1f}\n")
-    for path in written:
-        if path.suffix == ".png":
-            print(f"wrote {files.show(path)}")
     return written
 
 

@@ -129,8 +129,6 @@ def report(name, model):
         writer.writerows(zip(range(len(y)), y, predicted, strict=True))
     title = f"{models.title(name)}: {accuracy:.2%} of 10,000 test digits right"
     plots.save(plots.confusion(confusion, title), picture)
-    for path in outputs(name):
-        print(f"wrote {files.show(path)}")
     return outputs(name)
 
 

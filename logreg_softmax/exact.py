@@ -260,7 +260,6 @@ def main(argv=None):
     name = f"W_{target} - W_{source}"
     print(f"\nsteps {source} to {target}: {same:.1%} of the signs are those of {name}")
     print_pattern(model, sources, pattern, source, target)
-    print(f"wrote {files.show(output)}")
     return [output]
 
 

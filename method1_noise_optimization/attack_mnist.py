@@ -155,7 +155,6 @@ def main(argv=None):
     missed = (y_adv != y_target).sum()
     if missed:
         print(f"{missed} of {len(x)} digits did not reach their target; they are saved as they are")
-    print(f"wrote {files.show(output)}")
     return [output]
 
 

@@ -135,7 +135,6 @@ def main(argv=None):
     plots.save(draw(x[first], y[first], y_target[first], shown, title), output)
     print(f"{models.title(args.model)}: {len(chosen)} digits above, {len(x)} below")
     print(*table_of_ways(rows), "", *table_of_regularizers(regularized), sep="\n")
-    print(f"wrote {files.show(output)}")
     return [output]
 
 

@@ -146,7 +146,6 @@ def main(argv=None):
         print(f"{source:7d}{cells}{np.nanmean(means[source]):9.{digits}f}")
     print(f"   mean{''.join(f'{m:6.{digits}f}' for m in np.nanmean(means, axis=0))}")
     print(f"reached the target {reached.mean():.2%} of {len(reached)}")
-    print(f"wrote {files.show(output)}")
     return [output]
 
 

@@ -195,7 +195,6 @@ def main(argv=None):
         print("published (all test digits, made against and shown to the same networks)")
         for name, line in zip([*half_names, GAUSSIAN], PUBLISHED[kind], strict=True):
             print(f"{name:24}{'':7}" + "".join(f"{error:23.1%}" for error in line))
-    print(f"wrote {files.show(output)}")
     return [output]
 
 

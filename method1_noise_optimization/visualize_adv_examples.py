@@ -70,7 +70,6 @@ def main(argv=None):
         output = files.check_output(args.output or files.IMG / photo_figures.name(found["config"]))
         plots.save(photo_figures.draw(found, args.rows or 3, args.columns), output)
         print("\n".join(photo_figures.table(found)))
-        print(f"wrote {files.show(output)}")
         return [output]
 
     model, method = (found["config"].get(name) for name in ("model", "method"))
@@ -98,7 +97,6 @@ def main(argv=None):
     plots.save(figure, output)
 
     print(summary(found["noises"], reached))
-    print(f"wrote {files.show(output)}")
     return [output]
 
 

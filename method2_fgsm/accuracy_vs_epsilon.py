@@ -71,7 +71,6 @@ def main(argv=None):
     plots.save(draw(EPS, errors), output)
 
     print_table(errors, confidences)
-    print(f"wrote {files.show(output)}")
     return [output]
 
 

@@ -32,7 +32,6 @@ writes  common/weights/{trained}.weights.h5, {trained}_predictions.csv beside it
         img/random_start_training_{model}.png for the other attacks
 """
 
-import argparse
 import functools
 import time
 
@@ -144,14 +143,6 @@ def draw(curves, pgd_curves, eps, filters, title):
     return fig
 
 
-def share(text):
-    """An argument from 0 to 1."""
-    try:
-        return command.pixel_size(text)
-    except argparse.ArgumentTypeError as error:
-        raise argparse.ArgumentTypeError(f"{text!r} is not between 0 and 1") from error
-
-
 def print_table(curves, at, pgd, published):
     """Errors of both networks at the epsilon number `at` of the curves, beside the published."""
     own = ("plain", "plain"), ("adversarial", "adversarial")
@@ -209,7 +200,7 @@ def arguments(argv):
     )
     parser.add_argument(
         "--alpha",
-        type=share,
+        type=command.number(0, 1, "between 0 and 1"),
         help=f"for sign: weight of the unchanged images, from 0 to 1 (default: {ALPHA})",
     )
     parser.add_argument(
@@ -288,7 +279,6 @@ def main(argv=None):
     )
     print_table(curves, int(np.flatnonzero(eps == args.eps)[0]), pgd, args.attack == "sign")
     print(f"seconds an epoch {seconds / args.epochs:.1f}")
-    print(f"wrote {files.show(args.output)}")
     return [*written, args.output]
 
 

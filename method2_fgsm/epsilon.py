@@ -132,7 +132,6 @@ def main(argv=None):
         print(source_to_target.reach(choice, args.source, args.target))
     if np.isfinite(choice.eps).any():
         print(f"median smallest eps {np.nanmedian(choice.eps):.4f}")
-    print(f"wrote {files.show(output)}")
     return [output]
 
 

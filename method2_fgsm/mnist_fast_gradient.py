@@ -122,7 +122,6 @@ def main(argv=None):
     print(f"noise max                    {noises.max():10.4f}")
     print(f"noise min                    {noises.min():10.4f}")
     print(f"images a second              {len(x) / seconds:10,.0f}")
-    print(f"wrote {files.show(output)}")
     return [output]
 
 

@@ -106,7 +106,6 @@ def main(argv=None):
         eps = np.abs(in_box[name]).max(axis=(1, 2)).mean()
         l2 = attack.sizes(in_l2[name]).mean()
         print(f"{kind:24}{eps:12.4f}{l2:12.3f}")
-    print(f"wrote {files.show(output)}")
     return [output]
 
 

@@ -120,7 +120,6 @@ def main(argv=None):
     print("   eps" + "".join(f"{name:>18}" for name in (*curves, "its sign step")))
     for row in zip(EPS, *curves.values(), illusion, strict=True):
         print(f"{row[0]:6.2f}" + "".join(f"{accuracy:18.1%}" for accuracy in row[1:]))
-    print(f"wrote {files.show(output)}")
     return [output]
 
 

@@ -106,7 +106,6 @@ def compare_steps(args, model, output):
     print(f"mean      {np.nanmean(choice.eps):16.4f}{np.nanmean(eps):{12 + len(str(steps))}.4f}")
     print(source_to_target.reach(choice, source, target))
     print(f"{steps} steps turn {reached.sum()} of them")
-    print(f"wrote {files.show(output)}")
     return [output]
 
 
@@ -210,7 +209,6 @@ def main(argv=None):
     print_table(indices, eps, before, after, source, target)
     if args.eps is None:
         print(source_to_target.reach(choice, source, target))
-    print(f"wrote {files.show(output)}")
     return [output]
 
 

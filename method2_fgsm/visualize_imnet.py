@@ -61,8 +61,6 @@ def main(argv=None):
             f"{i:2d}  {names[before]:36} {attacked['confidences'][i]:6.1%}"
             f"  {names[after]:36} {attacked['confidences_adversarial'][i]:6.1%}"
         )
-    for output in (pairs, panda):
-        print(f"wrote {files.show(output)}")
     return [pairs, panda]
 
 

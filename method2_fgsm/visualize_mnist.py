@@ -76,7 +76,6 @@ def main(argv=None):
     print(f"noise mean |r|    {np.abs(noises).mean():8.4f}")
     print(f"noise max         {noises.max():8.4f}")
     print(f"noise min         {noises.min():8.4f}")
-    print(f"wrote {files.show(output)}")
     return [output]
 
 

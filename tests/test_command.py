@@ -175,7 +175,7 @@ def test_a_script_with_the_packages_of_another_checkout_is_refused(checkout):
 
 def test_an_installation_of_the_code_alone_is_refused(monkeypatch, tmp_path, capsys):
     """As `pip install .` makes one, without -e: its data would be missing."""
-    monkeypatch.setattr(command, "__file__", str(tmp_path / "common" / "command.py"))
+    monkeypatch.setattr(command, "ROOT", tmp_path)
     assert outcome(monkeypatch, lambda: None) == 1
     assert re.fullmatch(r"script\.py: error: .*`pip install -e \.`.*\n", capsys.readouterr().err)
 

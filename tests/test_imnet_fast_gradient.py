@@ -50,10 +50,6 @@ def test_the_nine_photographs_are_attacked_saved_and_drawn(attack, network, tmp_
     fooled = [row["path"] for row in found if row["fools"] == "1"]
     assert len(fooled) >= 5
     assert f"fooled               {len(fooled):7d}" in printed
-    assert printed.splitlines()[-3:-1] == [
-        f"wrote {output}",
-        f"wrote {output.with_suffix('.npz')}",
-    ]
     for row in found:
         assert (row["fools"] == "1") == (row["y_pred"] != row["y_pred_adversarial"])
         assert (row["fools_8bit"] == "1") == (row["y_pred"] != row["y_pred_8bit"])

@@ -132,6 +132,4 @@ def report(args, job, outcome, title):
         print(f"photographs a second {speed:7.1f}  (compilation and reading included)")
     written = [args.output, args.output.with_suffix(".npz")]
     written += [args.save_images] if saved else []
-    for path in written:
-        print(f"wrote {files.show(path)}")
     return written
