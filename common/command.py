@@ -8,9 +8,7 @@ and an exit code.  Other code calls `main` directly and sees the exception itsel
 import argparse
 import math
 import os
-import signal
 import sys
-import threading
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -108,11 +106,7 @@ def one_line(message):
 def show(path):
     """`path` as messages print it: short where the working directory is the repository root."""
     path = Path(path)
-    try:
-        here = Path.cwd()
-    except OSError:  # the folder is gone
-        return str(path)
-    if here == ROOT and (ROOT / path).is_relative_to(ROOT):
+    if Path.cwd() == ROOT and (ROOT / path).is_relative_to(ROOT):
         return (ROOT / path).relative_to(ROOT).as_posix()
     return str(path)
 
@@ -129,52 +123,28 @@ def run(main):
     `Interrupted` (how to go on) is printed with it.
     """
     _prepare_streams()
-    before = signal.getsignal(signal.SIGINT)
-    interrupts = []
-
-    def interrupt(number, frame):
-        interrupts.append(number)
-        raise KeyboardInterrupt
-
-    # A shell starts what runs in the background deaf to interrupts: so it should stay.
-    replaced = before is signal.default_int_handler
-    replaced = replaced and threading.current_thread() is threading.main_thread()
-    if replaced:
-        signal.signal(signal.SIGINT, interrupt)
-    try:
-        code, message = _outcome(main, interrupts)
-    finally:
-        if replaced:
-            signal.signal(signal.SIGINT, before)
-    if message:
-        print(f"{one_line(Path(sys.argv[0]).name)}: {one_line(message)}", file=sys.stderr)
-    if code:
-        sys.exit(code)
-
-
-def _outcome(main, interrupts):
-    """Run `main`; returns the exit code and the line for stderr."""
     try:
         _check_installation()
         for path in main() or ():
             print(f"wrote {show(path)}")
         sys.stdout.flush()
+        return
     except Failure as failure:
-        return 1, f"error: {failure}"
+        code, message = 1, f"error: {failure}"
     except MemoryError:
-        return 1, "error: out of memory: ask for fewer or smaller things"
+        code, message = 1, "error: out of memory: ask for fewer or smaller things"
     except BrokenPipeError:
         # Whoever read our output has gone, as in `script | head`: nobody is left to tell.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        return 1, None
-    except BaseException as error:
-        # In the middle of an import an interrupt can surface as any other error.
-        if not (interrupts or isinstance(error, KeyboardInterrupt)):
-            raise
+        sys.exit(1)
+    except KeyboardInterrupt as interrupt:
+        code, message = 130, "interrupted"
+        if isinstance(interrupt, Interrupted):
+            message += f": {interrupt}"
         if on_terminal(sys.stderr):
             print(file=sys.stderr)  # below a progress bar, and the terminal's ^C
-        return 130, f"interrupted: {error}" if isinstance(error, Interrupted) else "interrupted"
-    return 0, None
+    print(f"{one_line(Path(sys.argv[0]).name)}: {one_line(message)}", file=sys.stderr)
+    sys.exit(code)
 
 
 def _prepare_streams():
@@ -190,15 +160,10 @@ def _prepare_streams():
 
 
 def _check_installation():
-    """Raise `Failure` unless `common` lies in the checkout of the script, with its data."""
+    """Raise `Failure` where `common` is that of another checkout than the script's."""
     script = Path(sys.argv[0]).resolve().parent.parent
     if script != ROOT and (script / "common" / "command.py").is_file():
         raise Failure(
             f"the checkout installed is {ROOT}, not the one of this script: "
             f"run `pip install -e {script}`"
-        )
-    if not (ROOT / "pyproject.toml").is_file():
-        raise Failure(
-            f"{ROOT} holds a copy of the code alone, without data and figures: run "
-            "`pip install -e .` in the checkout, and its scripts there"
         )

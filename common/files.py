@@ -31,16 +31,18 @@ def reason(error):
 
 
 def check_input(path, *, remedy):
-    """Raise `Failure`, with `remedy` as the way out, unless `path` is a regular file."""
+    """Raise `Failure`, with `remedy` as the way out, unless `path` is a file.
+
+    Neither is a folder, nor a pipe or a device, from which reading might never end.
+    """
     try:
         mode = os.stat(path).st_mode
     except (FileNotFoundError, NotADirectoryError) as error:
         raise Failure(f"{show(path)} not found: {remedy}") from error
-    except (OSError, ValueError) as error:
+    except OSError as error:
         raise Failure(f"cannot read {show(path)}: {reason(error)}; {remedy}") from error
     if not stat.S_ISREG(mode):
-        kind = "a folder" if stat.S_ISDIR(mode) else "no regular file"
-        raise Failure(f"cannot read {show(path)}: it is {kind}; {remedy}")
+        raise Failure(f"cannot read {show(path)}: it is not a file; {remedy}")
 
 
 def check_output(path):
@@ -52,18 +54,14 @@ def check_output(path):
     path = Path(path)
     folder = path.parent
     with writing(path):
-        if folder in (IMG, WEIGHTS) and not folder.exists():
-            folder.mkdir()
+        if folder in (IMG, WEIGHTS):
+            folder.mkdir(exist_ok=True)
         if not folder.is_dir():
             problem = "is not a folder" if folder.exists() else "does not exist"
             raise Failure(f"cannot write {show(path)}: the folder {show(folder)} {problem}")
-        if path.is_dir():
-            raise Failure(f"cannot write {show(path)}: it is a folder; name a file")
         # Not even root should have its /dev/null replaced by a picture.
         if path.exists() and not path.is_file():
-            raise Failure(f"cannot write {show(path)}: it is no regular file")
-        if path.is_symlink() and not path.exists():
-            raise Failure(f"cannot write {show(path)}: it is a link that leads nowhere")
+            raise Failure(f"cannot write {show(path)}: it is not a file; name one")
     with replacing(path):
         pass
     return path

@@ -253,10 +253,10 @@ def test_files_of_other_weights_are_not_opened(refuses, place, script):
 IMPOSSIBLE_OUTPUTS = {
     "in no folder": ("{}/no/such/file.npz", "does not exist"),
     "in a file": ("{}/out.npz/file.npz", "is not a folder"),
-    "no regular file": ("/dev/null", "no regular file"),
+    "a folder": ("{}", "is not a file"),
+    "a device": ("/dev/null", "is not a file"),
     "a read-only place": ("/proc/file.npz", "cannot write /proc/file.npz"),
     "too long a name": ("{}/" + "n" * 300 + ".npz", "File name too long"),
-    "a link to itself": ("{}/loop.npz", "loop.npz"),
     "a break in the name": ("{}/no\nsuch/file.npz", "no such"),
     "without permission": ("{}/locked/file.npz", "Permission denied"),
 }
@@ -266,7 +266,6 @@ IMPOSSIBLE_OUTPUTS = {
 def test_outputs_that_cannot_be_written(refuses, place, where):
     if where == "without permission" and os.geteuid() == 0:
         pytest.skip("root may write everywhere")
-    (place / "loop.npz").symlink_to(place / "loop.npz")
     (place / "locked").mkdir(mode=0o500)
     output, culprit = IMPOSSIBLE_OUTPUTS[where]
     refuses("common/generate_5k", "--output", output.format(place), culprit=culprit)
