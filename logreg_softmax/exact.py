@@ -232,14 +232,10 @@ def main(argv=None):
     output = files.check_output(args.output or files.IMG / f"{name}.png")
     x, y, _ = data.load_samples(args.samples)
     model = models.load("softmax")
-    right = models.classify(model, x) == y
-    sources = x[right & (y == source)]
-    x, y = x[right][: args.limit], y[right][: args.limit]
-    if not len(sources):
-        raise command.Failure(
-            f"{files.show(args.samples)} has no {source} that is classified correctly: "
-            "make it with `python common/generate_5k.py`"
-        )
+    where = files.show(args.samples)
+    sources = x[models.correctly_classified([model], x, y, where, source=source)]
+    right = models.correctly_classified([model], x, y, where)[: args.limit]
+    x, y = x[right], y[right]
 
     print(f"softmax regression, {len(x)} digits, random targets, noise in pixel units")
     y_target = attack.random_targets(y, args.seed)

@@ -109,14 +109,9 @@ def main(argv=None):
 
     from tqdm import tqdm
 
-    right = models.classify(model, x) == y
+    right = models.correctly_classified([model], x, y, files.show(args.samples))
     x, y = x[right], y[right]
     y_target = attack.random_targets(y, args.seed)
-    if not len(x):
-        raise command.Failure(
-            f"{files.show(args.samples)} has no digit that is classified correctly: "
-            "make it with `python common/generate_5k.py`"
-        )
     # One digit of each kind for the figure, in front of those of the table.
     first = np.array([np.flatnonzero(y == digit)[0] for digit in range(10) if digit in y])
     others = np.setdiff1d(np.arange(len(x)), first)

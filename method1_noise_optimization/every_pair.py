@@ -36,22 +36,6 @@ def smallest_noise(model, x, y_target, norm):
     return x_adv - x, eps, np.isfinite(eps)
 
 
-def choose(y, count, name):
-    """The places in y of the first `count` digits of each kind, the zeros first: (10 * count,).
-
-    name: the file of the digits, for the message.  Raises `Failure` when there are not enough.
-    """
-    kinds = [np.flatnonzero(y == digit)[:count] for digit in range(10)]
-    for digit, kind in enumerate(kinds):
-        if len(kind) < count:
-            raise command.Failure(
-                f"{name} has {len(kind)} correctly classified {digit}s: "
-                + (f"choose --count {len(kind)} or " if len(kind) else "draw ")
-                + "a larger sample with `python common/generate_5k.py`"
-            )
-    return np.concatenate(kinds)
-
-
 def by_pair(x, y, y_target, noise, size, reached):
     """One image for each pair of digits, and the mean size of the noise that reached its target.
 
@@ -119,9 +103,12 @@ def main(argv=None):
     x, y, _ = data.load_samples(args.samples)
     model = models.load(args.model)
 
-    right = models.classify(model, x) == y
-    x, y = x[right], y[right]
-    chosen = choose(y, args.count, files.show(args.samples))
+    where = files.show(args.samples)
+    kinds = [
+        models.correctly_classified([model], x, y, where, source=digit, count=args.count)
+        for digit in range(10)
+    ]
+    chosen = np.concatenate([kind[: args.count] for kind in kinds])
     # Each digit nine times in a row, once for every other digit.
     x, y = np.repeat(x[chosen], 9, axis=0), np.repeat(y[chosen], 9)
     y_target = (y + np.tile(np.arange(1, 10), len(chosen))) % 10

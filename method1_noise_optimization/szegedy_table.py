@@ -21,9 +21,8 @@ writes  nothing
 
 import numpy as np
 
-from common import command, data, models
+from common import command, data, files, models
 from method1_noise_optimization import attack
-from method1_noise_optimization.transferability import correctly_classified
 
 # Test error and average minimum distortion, Szegedy et al. (2014), table 1.
 PUBLISHED = {
@@ -67,7 +66,8 @@ def main(argv=None):
     rows = []
     x_test, y_test = data.load("test")
     for name, model in tqdm(networks.items(), disable=None, unit="network"):
-        own_x, own_y = correctly_classified([model], x, y, args.count)
+        right = models.correctly_classified([model], x, y, files.show(args.samples))
+        own_x, own_y = x[right[: args.count]], y[right[: args.count]]
         targets = attack.random_targets(own_y, args.seed)
         rows.append(
             (

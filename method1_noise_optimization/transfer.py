@@ -28,11 +28,7 @@ writes  img/transfer.png (for other --models: img/transfer_{models}.png)
 import numpy as np
 
 from common import command, data, files, models, plots, training
-from method1_noise_optimization.transferability import (
-    correctly_classified,
-    noise_tables,
-    sign_table,
-)
+from method1_noise_optimization.transferability import noise_tables, sign_table
 
 GAUSSIAN = "Gaussian noise"
 # Szegedy et al. (2014), table 4: error of each network (columns) on what was made for each (rows)
@@ -162,11 +158,14 @@ def main(argv=None):
     x, y, _ = data.load_samples(args.samples)
     networks = [models.load(name) for name in args.models]
 
-    own_x, own_y = correctly_classified(networks, x, y, args.count)
+    where = files.show(args.samples)
+    right = models.correctly_classified(networks, x, y, where)[: args.count]
+    own_x, own_y = x[right], y[right]
     sign, sign_sizes, agreement = sign_table(networks, own_x, own_y, args.eps, args.seed)
     own = noise_tables(networks, own_x, own_y, args.size, args.seed)
     halves = train_halves(args.seed)
-    half_x, half_y = correctly_classified(halves, x, y, args.count)
+    right = models.correctly_classified(halves, x, y, where)[: args.count]
+    half_x, half_y = x[right], y[right]
     half = noise_tables(halves, half_x, half_y, args.size, args.seed)
 
     names, half_names = [short(name) for name in args.models], list(HALVES)

@@ -6,7 +6,6 @@ Noise sizes are root mean squares over the pixels, `attack.distortions`, in pixe
 import numpy as np
 
 from common import models
-from common.command import Failure
 from method1_noise_optimization import attack
 from method1_noise_optimization.attack import distortions
 
@@ -39,15 +38,6 @@ def errors(networks, images, y):
     return np.array(
         [[(models.classify(model, x) != y).mean() for model in networks] for x in images]
     )
-
-
-def correctly_classified(networks, x, y, count):
-    """The first `count` digits that all networks classify correctly: (x, y)."""
-    right = np.all([models.classify(model, x) == y for model in networks], axis=0)
-    chosen = np.flatnonzero(right)[:count]
-    if not len(chosen):
-        raise Failure("no digit is classified correctly by all networks: train them again")
-    return x[chosen], y[chosen]
 
 
 def minimal_noise(networks, x, y, seed):

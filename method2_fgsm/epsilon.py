@@ -104,7 +104,7 @@ def main(argv=None):
     output = files.check_output(args.output or files.IMG / f"epsilon_{args.model}{digits}.png")
 
     model = models.load(args.model)
-    choice = source_to_target.choose(args.model, args.source, args.target, args.count, args.samples)
+    choice = source_to_target.choose(model, args.source, args.target, args.count, args.samples)
 
     if args.steps == 1:
         from method2_fgsm import fgsm

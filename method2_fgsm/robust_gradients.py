@@ -87,8 +87,8 @@ def main(argv=None):
     from method1_noise_optimization import attack
     from method2_fgsm.smallest_eps import smallest_eps
 
-    right = np.all([models.classify(model, x) == y for model in networks.values()], axis=0)
-    chosen = np.flatnonzero(right)[: args.count]
+    right = models.correctly_classified(networks.values(), x, y, "the test set")
+    chosen = right[: args.count]
     x, y = x[chosen], y[chosen]
     shown = one_of_each(y)
     y_target = attack.random_targets(y, args.seed)

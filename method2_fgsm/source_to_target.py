@@ -4,13 +4,11 @@ be made to see as another.
 The two scripts share their command line and their choice of images, so that both show the same.
 """
 
-import functools
 from typing import NamedTuple
 
 import numpy as np
 
 from common import command, data, files, models
-from common.command import Failure
 
 
 class Choice(NamedTuple):
@@ -68,48 +66,31 @@ def check_arguments(parser, args):
         parser.error(f"--source and --target are both {args.source}: choose two digits")
 
 
-def correctly_classified(model, source, count, samples=None):
+def images_of(model, source, count, samples=None):
     """The test images of a digit that the model gets right: (x, indices), in test set order.
 
     samples: a sample file to take instead of the test set.  Raises `Failure` when the test set
     holds fewer than `count` or the sample file none.
     """
-    x, y = data.load("test") if samples is None else data.load_samples(samples)[:2]
-    indices = np.flatnonzero(y == source)
-    indices = indices[models.classify(model, x[indices]) == source]
-    if samples is not None and not len(indices):
-        raise Failure(
-            f"{files.show(samples)} holds no {source} that the {model.name} classifies correctly"
-        )
-    if samples is None and len(indices) < count:
-        raise Failure(
-            f"--count {count}: the {model.name} classifies only {len(indices)} test images of "
-            f"the digit {source} correctly"
-        )
+    if samples is None:
+        where, (x, y) = "the test set", data.load("test")
+    else:
+        where, (x, y, _) = files.show(samples), data.load_samples(samples)
+    least = count if samples is None else 1
+    indices = models.correctly_classified([model], x, y, where, source=source, count=least)
     return x[indices], indices
 
 
-def choose(name, source, target, count, samples=None):
-    """The first `count` test images that the model `name` gets right and one step turns.
+def choose(model, source, target, count, samples=None):
+    """The first `count` test images that the model gets right and one step turns: a `Choice`.
 
     One straight step does not reach the target from every image.  Test images are tried in
     order until `count` of them reach it.  If all together hold fewer, the first of the others
-    fill up the choice, with NaN as their epsilon.
-    On the CNN this takes seconds, so a process that draws both figures searches only once for
-    the same weights file.
-    Raises `Failure` as `correctly_classified` does.
+    fill up the choice, with NaN as their epsilon.  Raises `Failure` as `images_of` does.
     """
-    read = [path for path in (models.weights_path(name), samples) if path is not None]
-    versions = tuple(path.stat().st_mtime_ns if path.exists() else None for path in read)
-    return _choose(name, versions, source, target, count, samples)
-
-
-@functools.cache
-def _choose(name, versions, source, target, count, samples):
     from method2_fgsm.smallest_eps import smallest_eps
 
-    model = models.load(name)
-    x, indices = correctly_classified(model, source, count, samples)
+    x, indices = images_of(model, source, count, samples)
     eps = np.empty(0, np.float32)
     while len(eps) < len(x) and np.isfinite(eps).sum() < count:
         batch = x[len(eps) : len(eps) + max(count, 20)]

@@ -79,8 +79,8 @@ def draw_steps(images, eps, after, source, target, steps, title):
 def compare_steps(args, model, output):
     """The figure and the table of --steps, for the digits that one step reaches."""
     source, target, steps = args.source, args.target, args.steps
-    choice = source_to_target.choose(args.model, source, target, args.count, args.samples)
-    tried = source_to_target.correctly_classified(model, source, args.count, args.samples)
+    choice = source_to_target.choose(model, source, target, args.count, args.samples)
+    tried = source_to_target.images_of(model, source, args.count, args.samples)
     x, indices = (array[: choice.tried] for array in tried)
     eps, x_adv = source_to_target.by_many_steps(model, x, target, steps)
     reached = np.isfinite(eps)
@@ -184,11 +184,11 @@ def main(argv=None):
     if args.steps > 1:
         return compare_steps(args, model, output)
     if args.eps is None:
-        choice = source_to_target.choose(args.model, source, target, args.count, args.samples)
+        choice = source_to_target.choose(model, source, target, args.count, args.samples)
         x, indices = choice.x, choice.indices
         eps, how = enough_eps(model, choice, target, args.margin)
     else:
-        x, indices = source_to_target.correctly_classified(model, source, args.count, args.samples)
+        x, indices = source_to_target.images_of(model, source, args.count, args.samples)
         x, indices = x[: args.count], indices[: args.count]
         eps, how = np.full(len(x), args.eps, np.float32), f"ε = {args.eps:g}"
 

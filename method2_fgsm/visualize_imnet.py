@@ -16,22 +16,11 @@ from common import command, files, plots, results
 from common.command import Failure
 from common.imagenet import labels, networks
 
-RESULTS = files.ROOT / "method2_fgsm" / "results_imnet_efficientnet_lite0.npz"
-REMEDY = "make it with `python method2_fgsm/imnet_fast_gradient.py`"
-MEASURED = ("signs", "confidences", "confidences_adversarial", "y_preds_sign", "confidences_sign")
-
 
 def main(argv=None):
     parser = command.Parser(__doc__)
-    parser.add_argument(
-        "results",
-        nargs="?",
-        type=command.path,
-        default=RESULTS,
-        help="the .npz file",
-    )
-    parser.add_argument("--rows", type=command.positive_int, default=3, help="rows of pairs")
-    parser.add_argument("--columns", type=command.positive_int, default=3, help="pairs in a row")
+    default = "method2_fgsm/results_imnet_efficientnet_lite0.npz"
+    results.add_arguments(parser, default, rows=3, columns=3)
     parser.add_argument(
         "--index",
         type=int,
@@ -41,12 +30,11 @@ def main(argv=None):
     command.add_output(parser, "the folder to write both figures to", files.IMG)
     args = parser.parse_args(argv)
 
-    path = args.results
-    attacked = load(path)
+    attacked = results.load_from(args.results, "method2_fgsm/imnet_fast_gradient.py")
     n, model = len(attacked["xs"]), attacked["config"]["model"]
     index = most_confident(attacked) if args.index is None else args.index
     if not 0 <= index < n:
-        raise Failure(f"--index {index}: {files.show(path)} holds photographs 0 to {n - 1}")
+        raise Failure(f"--index {index}: {files.show(args.results)} holds photographs 0 to {n - 1}")
     pairs, panda = (args.output / f"{name}_{model}.png" for name in ("fgsm_imnet", "panda_style"))
     for output in (pairs, panda):
         files.check_output(output)
@@ -62,30 +50,6 @@ def main(argv=None):
             f"  {names[after]:36} {attacked['confidences_adversarial'][i]:6.1%}"
         )
     return [pairs, panda]
-
-
-def load(path):
-    """The results of imnet_fast_gradient.py; raises `Failure` for any other file."""
-    attacked = results.load(path, remedy=REMEDY)
-    if not len(attacked["xs"]):
-        raise Failure(f"{files.show(path)} holds no photograph: {REMEDY} on other photographs")
-    config = attacked["config"]
-    photographs = attacked["xs"].ndim == 4 and attacked["xs"].shape[-1] == 3
-    if (
-        not photographs
-        or any(key not in attacked for key in MEASURED)
-        or attacked["signs"].shape != attacked["xs"].shape
-        or any(attacked[key].shape != attacked["y_preds"].shape for key in MEASURED[1:])
-        or any(
-            attacked[key].max() >= labels.CLASSES
-            for key in ("y_preds", "y_preds_adversarial", "y_preds_sign")
-        )
-        or config.get("model") not in networks.NAMES
-        or not isinstance(config.get("eps"), float | int)
-        or config.get("target") not in (None, *range(labels.CLASSES))
-    ):
-        raise Failure(f"{files.show(path)} does not hold attacked photographs: {REMEDY}")
-    return attacked
 
 
 def most_confident(attacked):
@@ -106,7 +70,7 @@ def draw_pairs(attacked, rows, columns):
     columns, rows = plots.grid(len(attacked["xs"]), columns, rows)
     n = min(rows * columns, len(attacked["xs"]))
     names = labels.names()
-    target = attacked["config"].get("target")
+    target = attacked["config"]["target"]
     title = f"{_heading(attacked)}\nbefore / after (in grey: not fooled)"
     fig = plots.figure(3.7 * columns, 2.25 * rows + 0.7, title)
     for cell, i in zip(fig.subfigures(rows, columns, squeeze=False).flat, range(n), strict=False):
@@ -127,7 +91,7 @@ def draw_sum(attacked, index):
     """The figure x + eps * sign(gradient) = adversarial for one photograph."""
     names = labels.names()
     # With a target the step goes down the gradient.
-    sign = "+" if attacked["config"].get("target") is None else "−"
+    sign = "+" if attacked["config"]["target"] is None else "−"
     j = "J(x, y)" if sign == "+" else "J(x, target)"
     panels = (
         (attacked["xs"], "y_preds", "confidences", "x"),

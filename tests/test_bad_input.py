@@ -174,24 +174,28 @@ def test_a_file_that_unpacks_to_more_than_memory(tmp_path, monkeypatch):
         files.read_npz(path, remedy="")
 
 
-VISUALIZE = "method1_noise_optimization/visualize_adv_examples"
+@pytest.mark.parametrize("config", [{"model": "fc" + "9" * 300}, {"eps": 10**400}])
+def test_settings_that_no_attack_has(refuses, place, config):
+    digits_results(place / "results.npz", **config)
+    refuses("common/check_results", place / "results.npz", culprit="failed: ")
 
 
 @pytest.mark.parametrize(
-    ("write", "script", "config", "culprit"),
+    ("script", "attack"),
     [
-        (digits_results, "method2_fgsm/visualize_mnist", {"model": "../../up"}, "which model"),
-        (digits_results, "method2_fgsm/visualize_mnist", {"eps": "a lot"}, "eps"),
-        (digits_results, VISUALIZE, {"method": 1}, "method 1"),
-        (photo_results, "method2_fgsm/visualize_imnet", {"target": 4000}, "photographs"),
-        (digits_results, "common/check_results", {"model": "fc" + "9" * 300}, "failed: "),
-        (digits_results, "common/check_results", {"eps": 10**400}, "failed: "),
+        ("method2_fgsm/visualize_mnist", "mnist_fast_gradient"),
+        ("method2_fgsm/visualize_imnet", "imnet_fast_gradient"),
+        ("method1_noise_optimization/visualize_adv_examples", "attack_imnet"),
     ],
 )
-def test_settings_that_no_attack_has(refuses, place, write, script, config, culprit):
-    models.build("mlp").save_weights(models.weights_path("mlp"))
-    write(place / "results.npz", **config)
-    refuses(script, place / "results.npz", culprit=culprit)
+def test_results_of_another_script_are_not_drawn(refuses, place, script, attack):
+    for other in ("train_mnist", None, ["attack_mnist"]):
+        digits_results(place / "results.npz", script=other)
+        refuses(script, place / "results.npz", culprit=f"{attack}.py: run `python")
+    nothing = {name: np.zeros((0, 28, 28)) for name in results.IMAGES}
+    nothing |= {name: [] for name in results.LABELS}
+    results.save(place / "results.npz", **nothing, config={"script": attack})
+    refuses(script, place / "results.npz", culprit="holds no image")
 
 
 # Weights -----------------------------------------------------------------------------------------

@@ -344,19 +344,6 @@ def test_hundreds_of_images_take_constant_memory(tmp_path):
     assert float(done.stdout.split()[-1]) < 100
 
 
-def test_the_figures_refuse_what_is_not_theirs(tmp_path):
-    path = tmp_path / "r.npz"
-    x = np.zeros((2, 28, 28), np.float32)
-    y = np.zeros(2, np.int64)
-    results.save(
-        path, xs=x, noises=x, y_trues=y, y_preds=y, y_preds_adversarial=y, config={"model": "mlp"}
-    )
-    with pytest.raises(Failure, match="does not hold attacked photographs"):
-        visualize_imnet.main([str(path)])
-    with pytest.raises(Failure, match="make it with"):
-        visualize_imnet.main([str(tmp_path / "missing.npz")])
-
-
 def test_the_columns_are_documented_and_in_order():
     documented = re.findall(r"^    (\w+(?:, \w+)*) {2,}\S", rows.__doc__, re.M)
     names = [name for group in documented for name in group.split(", ")]

@@ -98,6 +98,18 @@ def test_the_confusion_matrix_counts_pairs():
     np.testing.assert_allclose(recall, [1 / 2, 1, 1 / 3])
 
 
+def test_correctly_classified_are_those_that_every_classifier_gets_right(trained, digits):
+    """Against the definition, one digit after the other."""
+    networks = trained["softmax"], trained["mlp"]
+    x, y = (part[:300] for part in digits)
+    right = [i for i in range(300) if all(models.classify(m, x[[i]])[0] == y[i] for m in networks)]
+    for source, expected in ((None, right), (5, [i for i in right if y[i] == 5])):
+        places = models.correctly_classified(networks, x, y, "file", source=source)
+        assert places.tolist() == expected
+    with pytest.raises(Failure, match=rf"file has {len(expected)} correctly classified 5s, not 99"):
+        models.correctly_classified(networks, x, y, "file", source=5, count=99)
+
+
 def test_softmax_sums_to_one_even_for_huge_logits():
     p = models.softmax(np.array([[1e4, 0, -1e4], [1.0, 2.0, 3.0]]))
     np.testing.assert_allclose(p.sum(axis=1), 1)
