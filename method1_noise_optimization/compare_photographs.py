@@ -16,24 +16,20 @@ import time
 
 import numpy as np
 
-from common import command, files
-from common.command import Failure
-from common.imagenet import folder_attack, folder_script, labels, networks, photos
-from method1_noise_optimization import attack, photo_noise
+from common import command
+from common.imagenet import labels, networks
+from method1_noise_optimization import attack, few_photographs, photo_noise
 from method1_noise_optimization.attack import sizes
 
 LARGEST_EPS = 0.2
-WAYS = ("sign step, smallest eps", "sgd", "lbfgs", "minimal", "one grey level")
+SIGN_STEP = "sign step, smallest eps"
+WAYS = (SIGN_STEP, *attack.METHODS, few_photographs.ONE_LEVEL)
 
 
 def main(argv=None):
     args = parse(argv)
     targets = [labels.index_of(target) for target in args.targets]
-    folder, paths, _ = folder_attack.find(args.images)
-    paths, pixels, _ = photos.read_batch(folder, paths, networks.side(args.model))
-    if not paths:
-        raise Failure(f"no readable image in {files.show(folder)}")
-    x = pixels[: args.limit] / np.float32(255)
+    x = few_photographs.read(args.images, args.limit, networks.side(args.model))
     model = networks.load(args.model)
     y = model.predict_on_batch(x).argmax(axis=1)
 
@@ -59,15 +55,8 @@ def main(argv=None):
 
 def attacked(model, x, y_target, way):
     """The photographs after one of the WAYS: float32 like x."""
-    if way == "one grey level":
-        max_steps = photo_noise.MAX_STEPS["grey levels"]
-        return photo_noise.few_levels(
-            model, x, y_target, levels=1, confidence=None, max_steps=max_steps
-        )[0]
-    if way in attack.METHODS:
-        return photo_noise.smallest_noise(
-            model, x, y_target, method=way, max_steps=photo_noise.MAX_STEPS[way]
-        )[0]
+    if way != SIGN_STEP:
+        return few_photographs.towards(model, x, y_target, way)
     from method2_fgsm.smallest_eps import smallest_eps
 
     batch_size = photo_noise.BATCH_SIZE
@@ -88,10 +77,7 @@ def parse(argv):
     parser.add_argument(
         "--model", choices=networks.NAMES, default="efficientnet_lite0", help="the network"
     )
-    folder_script.add_images(parser)
-    parser.add_argument(
-        "--limit", type=command.positive_int, default=9, help="the first LIMIT photographs"
-    )
+    few_photographs.add_arguments(parser)
     parser.add_argument(
         "--targets",
         nargs="+",

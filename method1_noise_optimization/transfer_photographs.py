@@ -14,39 +14,28 @@ writes  nothing
 
 import numpy as np
 
-from common import command, files
-from common.command import Failure
-from common.imagenet import (
-    efficientnet_lite,
-    folder_attack,
-    folder_script,
-    labels,
-    networks,
-    photos,
-)
-from method1_noise_optimization import photo_noise
+from common import command
+from common.imagenet import efficientnet_lite, labels, networks
+from method1_noise_optimization import few_photographs
 
 EPS = 0.007
-MINIMAL, LEVEL, SIGN = "minimal", "one grey level", f"sign step, eps {EPS}"
+SIGN_STEP = f"sign step, eps {EPS}"
+WAYS = ("minimal", few_photographs.ONE_LEVEL, SIGN_STEP)
 
 
 def main(argv=None):
     args = parse(argv)
     target = labels.index_of(args.target)
-    folder, paths, _ = folder_attack.find(args.images)
     loaded = {name: networks.load(name) for name in args.models}
 
     from tqdm import tqdm
 
     counts, shown = {}, 0
     for name in tqdm(loaded, disable=None):
-        read, pixels, _ = photos.read_batch(folder, paths, networks.side(name))
-        if not read:
-            raise Failure(f"no readable image in {files.show(folder)}")
-        x = pixels[: args.limit] / np.float32(255)
+        x = few_photographs.read(args.images, args.limit, networks.side(name))
         shown = len(x)
         y = loaded[name].predict_on_batch(x).argmax(axis=1)
-        for way in (MINIMAL, LEVEL, SIGN):
+        for way in WAYS:
             x_adv = attacked(loaded[name], x, y, np.full(len(x), target), way)
             for other, judge in loaded.items():
                 before, after = (
@@ -58,7 +47,7 @@ def main(argv=None):
     goal = labels.names()[target]
     print(f"{shown} photographs: with another label (of these, {goal}) for")
     print(f"{'made against':44}" + "".join(f"{networks.TITLES[name]:>20}" for name in loaded))
-    for way in (MINIMAL, LEVEL, SIGN):
+    for way in WAYS:
         for name in loaded:
             cells = (counts[way, name, other] for other in loaded)
             row = "".join(f"{f'{changed} ({reached})':>20}" for changed, reached in cells)
@@ -67,16 +56,11 @@ def main(argv=None):
 
 
 def attacked(model, x, y, y_target, way):
-    """The photographs after one of the three ways: float32 like x."""
+    """The photographs after one of the WAYS: float32 like x."""
+    if way != SIGN_STEP:
+        return few_photographs.towards(model, x, y_target, way)
     from method2_fgsm.fgsm import fgsm
 
-    steps = photo_noise.MAX_STEPS
-    if way == MINIMAL:
-        noise = {"method": "minimal", "max_steps": steps["minimal"]}
-        return photo_noise.smallest_noise(model, x, y_target, **noise)[0]
-    if way == LEVEL:
-        noise = {"levels": 1, "confidence": None, "max_steps": steps["grey levels"]}
-        return photo_noise.few_levels(model, x, y_target, **noise)[0]
     return fgsm(model, x, y, EPS)
 
 
@@ -101,10 +85,7 @@ def parse(argv):
         help="the networks",
     )
     parser.add_argument("--target", default="ostrich", help="class: index, synset or name")
-    folder_script.add_images(parser)
-    parser.add_argument(
-        "--limit", type=command.positive_int, default=9, help="the first LIMIT photographs"
-    )
+    few_photographs.add_arguments(parser)
     return parser.parse_args(argv)
 
 

@@ -24,15 +24,9 @@ def draw(eps, errors):
     """Accuracy in percent against epsilon, a line for each model."""
     fig = plots.figure(8, 5, "Accuracy under the untargeted fast gradient sign, 10,000 test digits")
     ax = fig.add_subplot()
-    for name, colour, marker in zip(errors, (0, 2, 4), "os^", strict=True):
-        ax.plot(
-            eps,
-            100 * (1 - errors[name]),
-            color=plots.COLOURS[colour],
-            marker=marker,
-            label=models.title(name),
-        )
-    ax.set(xlabel="ε (pixel units)", ylabel="accuracy (%)", ylim=(-2, 102))
+    styles = zip(errors, (0, 2, 4), ("o-", "s-", "^-"), strict=True)
+    curves = [(models.title(name), 1 - errors[name], *style) for name, *style in styles]
+    plots.accuracy_curves(ax, eps, curves)
     ax.legend()
     return fig
 

@@ -71,19 +71,19 @@ def draw(eps, raw, clipped, choice, source, target, title):
         ax.set_visible(False)
     for image, smallest in enumerate(choice.eps):
         band, column = divmod(image, columns)
-        above, below = axes[2 * band : 2 * band + 2, column]
-        draw_scores(above, eps, raw[image], (source, target))
-        lines = draw_scores(below, eps, clipped[image], (source, target))
+        upper, lower = axes[2 * band : 2 * band + 2, column]
+        draw_scores(upper, eps, raw[image], (source, target))
+        lines = draw_scores(lower, eps, clipped[image], (source, target))
         if column == 0:
-            above.set_ylabel("score (logit)\nraw")
-            below.set_ylabel("score (logit)\nclipped to [0, 1]")
-        above.set_title(f"{choice.kind} {choice.indices[image]}")
-        below.set_xlabel("ε (pixel units)")
+            upper.set_ylabel("score (logit)\nraw")
+            lower.set_ylabel("score (logit)\nclipped to [0, 1]")
+        upper.set_title(f"{choice.kind} {choice.indices[image]}")
+        lower.set_xlabel("ε (pixel units)")
         if np.isfinite(smallest):
-            below.axvline(-smallest, color="black", linewidth=1.2, linestyle=":")
-            below.set_title(f"first {target} at ε = −{smallest:.3f}")
+            lower.axvline(-smallest, color="black", linewidth=1.2, linestyle=":")
+            lower.set_title(f"first {target} at ε = −{smallest:.3f}")
         else:
-            below.set_title(f"never {target}")
+            lower.set_title(f"never {target}")
     fig.legend(handles=lines, title="digit", loc="outside right center")
     return fig
 
@@ -100,7 +100,7 @@ def main(argv=None):
     source_to_target.check_arguments(parser, args)
     digits = "" if (args.source, args.target) == (2, 6) else f"_{args.source}_to_{args.target}"
     digits += "" if args.steps == 1 else "_steps"
-    digits += source_to_target.ending(args.samples)
+    digits += "" if args.samples is None else f"_{args.samples.stem}"
     output = files.check_output(args.output or files.IMG / f"epsilon_{args.model}{digits}.png")
 
     model = models.load(args.model)
@@ -112,7 +112,10 @@ def main(argv=None):
         direction = fgsm.gradient_signs(model, choice.x, np.full(len(choice.x), args.target))
         line = f"x + ε sign(∇J(x, {args.target}))"
     else:
-        eps, x_adv = source_to_target.by_many_steps(model, choice.x, args.target, args.steps)
+        from method2_fgsm.smallest_eps import smallest_eps
+
+        targets = np.full(len(choice.x), args.target)
+        eps, x_adv = smallest_eps(model, choice.x, targets, steps=args.steps)
         choice = choice._replace(eps=eps)
         direction = (choice.x - x_adv) / np.fmax(eps, 1e-6)[:, np.newaxis, np.newaxis]
         line = f"x − ε r/|r|∞, r the noise of {args.steps} steps towards {args.target}"

@@ -54,7 +54,7 @@ def main(argv=None):
         x, y, indices = data.load_samples(args.samples)
     model = digit_attack.load(args.model)
 
-    from method2_fgsm import fgsm, many_steps
+    from method2_fgsm import fgsm, smallest_eps
 
     count = len(x)
     right = models.classify(model, x) == y
@@ -71,7 +71,7 @@ def main(argv=None):
     if args.steps == 1:
         attack = functools.partial(fgsm.fgsm, **how)
     else:
-        attack = functools.partial(many_steps.many_steps, steps=args.steps, **how)
+        attack = functools.partial(smallest_eps.within_eps, steps=args.steps, **how)
     # Compiled untimed: for whole batches, and for what is left.
     for rows in {min(len(x), BATCH), len(x) % BATCH} - {0}:
         attack(model, x[:rows], y_attacked[:rows])

@@ -15,15 +15,16 @@ class Choice(NamedTuple):
     """Images of one digit and the smallest epsilon that turns each into the target.
 
     x: float32 (count, 28, 28).  indices: int64 (count,), places in the test set or sample file.
-    eps: float32 (count,), pixel units, NaN where no epsilon is enough.  tried: how many correctly
-    classified images were tried in all, and reachable: for how many of those some epsilon is
-    enough.  kind: what to call an image, "test image" or "image".
+    eps: float32 (count,), pixel units, NaN where no epsilon is enough.  tried: float32
+    (n, 28, 28), all correctly classified images that were tried; rows: which of them x are;
+    reachable: for how many of them some epsilon is enough.  kind: what to call an image.
     """
 
     x: np.ndarray
     indices: np.ndarray
     eps: np.ndarray
-    tried: int
+    tried: np.ndarray
+    rows: np.ndarray
     reachable: int
     kind: str
 
@@ -46,18 +47,6 @@ def add_arguments(parser):
         help="a file of digits, such as my_digits.py writes, which may hold fewer than COUNT "
         "(default: the test set)",
     )
-
-
-def ending(samples):
-    """What the name of a figure ends with: nothing for digits of the test set."""
-    return "" if samples is None else f"_{samples.stem}"
-
-
-def by_many_steps(model, x, target, steps):
-    """The smallest epsilon of each image x towards one digit, by that many steps: (eps, x_adv)."""
-    from method2_fgsm.smallest_eps import smallest_eps
-
-    return smallest_eps(model, x, np.full(len(x), target), steps=steps)
 
 
 def check_arguments(parser, args):
@@ -98,15 +87,15 @@ def choose(model, source, target, count, samples=None):
     if np.isfinite(eps).sum() >= count:
         # What was tried after the last image needed is not counted.
         eps = eps[: np.flatnonzero(np.isfinite(eps))[count - 1] + 1]
-    chosen = np.argsort(np.isnan(eps), kind="stable")[:count]
+    rows = np.argsort(np.isnan(eps), kind="stable")[:count]
     reachable = int(np.isfinite(eps).sum())
     kind = "test image" if samples is None else "image"
-    return Choice(x[chosen], indices[chosen], eps[chosen], len(eps), reachable, kind)
+    return Choice(x[rows], indices[rows], eps[rows], x[: len(eps)], rows, reachable, kind)
 
 
 def reach(choice, source, target):
     """One sentence: how many of the images tried can be turned into the target at all."""
     return (
-        f"one step turns {choice.reachable} of the first {choice.tried} correctly classified "
+        f"one step turns {choice.reachable} of the first {len(choice.tried)} correctly classified "
         f"{source}s into a {target}"
     )
