@@ -45,6 +45,11 @@ class _Manual(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHel
 # Arguments that several scripts take -------------------------------------------------------------
 
 
+def add_count(parser, option, help, default=None):
+    """An option that counts; where the default depends on other arguments, `help` says how."""
+    parser.add_argument(option, type=positive_int, default=default, help=help)
+
+
 def add_seed(parser, help):
     """--seed; `help` says what it decides."""
     parser.add_argument("--seed", type=seed, default=0, help=help)

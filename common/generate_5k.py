@@ -14,7 +14,7 @@ from common import command, data, files
 
 def main(argv=None):
     parser = command.Parser(__doc__)
-    parser.add_argument("--count", type=command.positive_int, default=5000, help="how many digits")
+    command.add_count(parser, "--count", "how many digits", 5000)
     command.add_seed(parser, "which digits")
     command.add_output(parser, "the .npz file to write", data.SAMPLES)
     args = parser.parse_args(argv)

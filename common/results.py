@@ -93,10 +93,8 @@ def add_arguments(parser, default, *, rows, columns):
         default=files.ROOT / default,
         help="the result file",
     )
-    parser.add_argument("--rows", type=command.positive_int, default=rows, help="images down")
-    parser.add_argument(
-        "--columns", type=command.positive_int, default=columns, help="images across"
-    )
+    command.add_count(parser, "--rows", "images down", rows)
+    command.add_count(parser, "--columns", "images across", columns)
 
 
 def load_from(path, *scripts):

@@ -134,12 +134,8 @@ def report(name, model):
 
 def add_arguments(parser, *, epochs, batch_size, learning_rate):
     """The settings of training, with a script's own defaults."""
-    parser.add_argument(
-        "--epochs", type=command.positive_int, default=epochs, help="passes over the training set"
-    )
-    parser.add_argument(
-        "--batch-size", type=command.positive_int, default=batch_size, help="digits a step"
-    )
+    command.add_count(parser, "--epochs", "passes over the training set", epochs)
+    command.add_count(parser, "--batch-size", "digits a step", batch_size)
     parser.add_argument(
         "--learning-rate",
         type=command.positive_float,

@@ -221,7 +221,7 @@ def main(argv=None):
     parser.add_argument("--source", type=command.digit, default=2, help="digit of the figure")
     parser.add_argument("--target", type=command.digit, default=6, help="its target")
     data.add_samples(parser)
-    parser.add_argument("--limit", type=command.positive_int, default=500, help="digits at most")
+    command.add_count(parser, "--limit", "digits at most", 500)
     command.add_seed(parser, "of the random targets")
     command.add_output(parser, "the figure to write (default: see above)")
     args = parser.parse_args(argv)

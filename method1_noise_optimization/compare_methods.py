@@ -96,9 +96,7 @@ def main(argv=None):
     parser = command.Parser(__doc__)
     models.add_model(parser, "mlp")
     data.add_samples(parser)
-    parser.add_argument(
-        "--limit", type=command.positive_int, default=500, help="digits of the first table"
-    )
+    command.add_count(parser, "--limit", "digits of the first table", 500)
     command.add_seed(parser, "of the random targets")
     command.add_output(parser, "the figure to write (default: see above)")
     args = parser.parse_args(argv)

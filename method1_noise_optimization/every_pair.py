@@ -91,9 +91,7 @@ def main(argv=None):
     parser = command.Parser(__doc__)
     models.add_model(parser, "mlp")
     data.add_samples(parser)
-    parser.add_argument(
-        "--count", type=command.positive_int, default=20, help="digits of each kind"
-    )
+    command.add_count(parser, "--count", "digits of each kind", 20)
     parser.add_argument("--norm", choices=NORMS, default="l2", help="in which noise is small")
     command.add_output(parser, "the figure to write (default: see above)")
     args = parser.parse_args(argv)

@@ -13,9 +13,7 @@ ONE_LEVEL = "one grey level"
 def add_arguments(parser):
     """--images and --limit."""
     folder_script.add_images(parser)
-    parser.add_argument(
-        "--limit", type=command.positive_int, default=9, help="the first LIMIT photographs"
-    )
+    command.add_count(parser, "--limit", "the first LIMIT photographs", 9)
 
 
 def read(images, limit, side):

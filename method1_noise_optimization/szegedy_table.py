@@ -52,9 +52,7 @@ def nearest(model, x, y):
 
 def main(argv=None):
     parser = command.Parser(__doc__)
-    parser.add_argument(
-        "--count", type=command.positive_int, default=500, help="how many digits at most"
-    )
+    command.add_count(parser, "--count", "how many digits at most", 500)
     data.add_samples(parser)
     command.add_seed(parser, "of the targets")
     args = parser.parse_args(argv)

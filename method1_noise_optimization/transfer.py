@@ -138,9 +138,7 @@ def main(argv=None):
         default=0.1,
         help="root mean square to which minimal noise is amplified, in pixel units",
     )
-    parser.add_argument(
-        "--count", type=command.positive_int, default=1000, help="how many digits at most"
-    )
+    command.add_count(parser, "--count", "how many digits at most", 1000)
     parser.add_argument(
         "--models",
         nargs="+",

@@ -90,9 +90,7 @@ def arguments(argv):
         type=command.number(0, 1, "between 0 and 1"),
         help=f"for sign: weight of the unchanged images, from 0 to 1 (default: {ALPHA})",
     )
-    parser.add_argument(
-        "--steps", type=command.positive_int, help=f"for pgd: how many (default: {STEPS})"
-    )
+    command.add_count(parser, "--steps", f"for pgd: how many (default: {STEPS})")
     training.add_arguments(parser, epochs=None, batch_size=None, learning_rate=None)
     command.add_output(parser, "the figure to write (default: see above)")
     args = parser.parse_args(argv)

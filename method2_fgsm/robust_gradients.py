@@ -74,9 +74,7 @@ def draw(x, y, y_target, gradients, in_box, in_l2):
 
 def main(argv=None):
     parser = command.Parser(__doc__)
-    parser.add_argument(
-        "--count", type=command.positive_int, default=100, help="digits of the table"
-    )
+    command.add_count(parser, "--count", "digits of the table", 100)
     command.add_seed(parser, "the targets")
     command.add_output(parser, "the figure to write", files.IMG / "robust_gradients.png")
     args = parser.parse_args(argv)

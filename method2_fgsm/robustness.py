@@ -62,9 +62,7 @@ def main(argv=None):
     parser.add_argument(
         "--eps", type=command.pixel_size, default=0.3, help="largest change of a pixel"
     )
-    parser.add_argument(
-        "--count", type=command.positive_int, default=1000, help="how many test digits"
-    )
+    command.add_count(parser, "--count", "how many test digits", 1000)
     command.add_seed(parser, "random starts, squares, noise")
     args = parser.parse_args(argv)
     model = models.load(args.model)

@@ -80,9 +80,7 @@ def draw(curves, illusion, count):
 
 def main(argv=None):
     parser = command.Parser(__doc__)
-    parser.add_argument(
-        "--count", type=command.positive_int, default=300, help="how many test digits"
-    )
+    command.add_count(parser, "--count", "how many test digits", 300)
     command.add_seed(parser, "random starts, squares, noise")
     command.add_output(parser, "the figure to write", files.IMG / "robustness.png")
     args = parser.parse_args(argv)

@@ -34,7 +34,7 @@ def add_arguments(parser):
     models.add_model(parser, "softmax")
     parser.add_argument("--source", type=command.digit, default=2, help="the digit it is")
     parser.add_argument("--target", type=command.digit, default=6, help="the digit to be seen")
-    parser.add_argument("--count", type=command.positive_int, default=10, help="how many images")
+    command.add_count(parser, "--count", "how many images", 10)
     parser.add_argument(
         "--steps",
         type=command.positive_int,
