@@ -93,9 +93,7 @@ def heat_map(ax, table, names, title):
 def draw(panels):
     """The figure: two rows of heat maps, from (table, names, title) each."""
     fig = plots.figure(
-        14,
-        8,
-        "Transfer: error in % of each network (columns) on digits made against each (rows)",
+        14, 8, "Transfer: error in % of each network (columns) on digits made against each (rows)"
     )
     axes = fig.subplots(2, 3)
     for ax, panel in zip(axes.flat, panels, strict=True):

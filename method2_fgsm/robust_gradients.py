@@ -21,11 +21,7 @@ import numpy as np
 from common import command, data, files, models, plots
 from common.command import Failure
 
-NETWORKS = {
-    "cnn": "plain",
-    "cnn_adversarial": "sign steps",
-    "cnn_robust": "projected steps",
-}
+NETWORKS = {"cnn": "plain", "cnn_adversarial": "sign steps", "cnn_robust": "projected steps"}
 EPS_STEPS = 500
 
 

@@ -80,9 +80,7 @@ def draw_pairs(attacked, rows, columns):
         before, after = attacked["y_preds"][i], attacked["y_preds_adversarial"][i]
         fooled = before != after if target is None else after == target
         cell.suptitle(
-            f"{names[before]} / {names[after]}",
-            fontsize=11,
-            color="black" if fooled else "#888888",
+            f"{names[before]} / {names[after]}", fontsize=11, color="black" if fooled else "#888888"
         )
     return fig
 
