@@ -15,6 +15,7 @@ writes  img/noise_methods.png, for other models than the MLP img/noise_methods_{
 """
 
 import numpy as np
+from tqdm import tqdm
 
 from common import command, data, files, models, plots
 from method1_noise_optimization import attack
@@ -104,8 +105,6 @@ def main(argv=None):
     output = files.check_output(args.output or files.IMG / f"{name}.png")
     x, y, _ = data.load_samples(args.samples)
     model = models.load(args.model)
-
-    from tqdm import tqdm
 
     right = models.correctly_classified([model], x, y, files.show(args.samples))
     x, y = x[right], y[right]

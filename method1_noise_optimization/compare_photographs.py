@@ -15,6 +15,7 @@ writes  nothing
 import time
 
 import numpy as np
+from tqdm import tqdm
 
 from common import command
 from common.imagenet import labels, networks
@@ -32,8 +33,6 @@ def main(argv=None):
     x = few_photographs.read(args.images, args.limit, networks.side(args.model))
     model = networks.load(args.model)
     y = model.predict_on_batch(x).argmax(axis=1)
-
-    from tqdm import tqdm
 
     names = ", ".join(labels.names()[target] for target in targets)
     print(f"{networks.TITLES[args.model]}: {len(x)} photographs, targets {names}")

@@ -20,6 +20,7 @@ writes  nothing
 """
 
 import numpy as np
+from tqdm import tqdm
 
 from common import command, data, files, models
 from method1_noise_optimization import attack
@@ -58,8 +59,6 @@ def main(argv=None):
     args = parser.parse_args(argv)
     networks = {name: models.load(name) for name in PUBLISHED}
     x, y, _ = data.load_samples(args.samples)
-
-    from tqdm import tqdm
 
     rows = []
     x_test, y_test = data.load("test")

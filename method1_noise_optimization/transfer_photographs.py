@@ -13,6 +13,7 @@ writes  nothing
 """
 
 import numpy as np
+from tqdm import tqdm
 
 from common import command
 from common.imagenet import efficientnet_lite, labels, networks
@@ -26,14 +27,14 @@ WAYS = ("minimal", few_photographs.ONE_LEVEL, SIGN_STEP)
 def main(argv=None):
     args = parse(argv)
     target = labels.index_of(args.target)
+    photographs = {
+        name: few_photographs.read(args.images, args.limit, networks.side(name))
+        for name in args.models
+    }
     loaded = {name: networks.load(name) for name in args.models}
 
-    from tqdm import tqdm
-
-    counts, shown = {}, 0
-    for name in tqdm(loaded, disable=None):
-        x = few_photographs.read(args.images, args.limit, networks.side(name))
-        shown = len(x)
+    counts = {}
+    for name, x in tqdm(photographs.items(), disable=None):
         y = loaded[name].predict_on_batch(x).argmax(axis=1)
         for way in WAYS:
             x_adv = attacked(loaded[name], x, y, np.full(len(x), target), way)
@@ -45,7 +46,7 @@ def main(argv=None):
                 changed = before != after
                 counts[way, name, other] = changed.sum(), (changed & (after == target)).sum()
     goal = labels.names()[target]
-    print(f"{shown} photographs: with another label (of these, {goal}) for")
+    print(f"{len(x)} photographs: with another label (of these, {goal}) for")
     print(f"{'made against':44}" + "".join(f"{networks.TITLES[name]:>20}" for name in loaded))
     for way in WAYS:
         for name in loaded:

@@ -4,6 +4,7 @@ Noise sizes are root mean squares over the pixels, `attack.distortions`, in pixe
 """
 
 import numpy as np
+from tqdm import tqdm
 
 from common import models
 from method1_noise_optimization import attack
@@ -42,8 +43,6 @@ def errors(networks, images, y):
 
 def minimal_noise(networks, x, y, seed):
     """The smallest noise found for each network, towards random targets: list of (n, 28, 28)."""
-    from tqdm import tqdm
-
     targets = attack.random_targets(y, seed)
     return [
         attack.find_noise(model, x, targets, method="minimal")

@@ -11,6 +11,7 @@ writes  img/accuracy_vs_epsilon.png
 """
 
 import numpy as np
+from tqdm import tqdm
 
 from common import command, data, files, models, plots
 
@@ -54,8 +55,6 @@ def main(argv=None):
 
     classifiers = {name: models.load(name) for name in models.NAMES}
     x, y = data.load("test")
-
-    from tqdm import tqdm
 
     from method2_fgsm.error_rates import error_rates
 

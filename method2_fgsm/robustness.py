@@ -26,6 +26,7 @@ writes  nothing
 """
 
 import numpy as np
+from tqdm import tqdm
 
 from common import command, data, models
 
@@ -68,8 +69,6 @@ def main(argv=None):
     model = models.load(args.model)
     source = models.load(source_of(args.model))
     x, y = (part[: args.count] for part in data.load("test"))
-
-    from tqdm import tqdm
 
     from method2_fgsm import battery
 

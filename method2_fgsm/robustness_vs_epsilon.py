@@ -13,6 +13,7 @@ writes  img/robustness.png
 """
 
 import numpy as np
+from tqdm import tqdm
 
 from common import command, data, files, models, plots
 
@@ -88,8 +89,6 @@ def main(argv=None):
     networks = {name: models.load(name) for name in NETWORKS}
     mlp = models.load("mlp")
     x, y = (part[: args.count] for part in data.load("test"))
-
-    from tqdm import tqdm
 
     from method2_fgsm.error_rates import error_rates
 
