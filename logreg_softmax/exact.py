@@ -15,9 +15,8 @@ are hard for a network can be answered exactly:
    programme (linear_programme.py), certified by its dual.
 
 The tables show how far above the optimum the three methods of method 1, FGSM's smallest epsilon
-and that of many steps end.  The figure shows why one noise pattern breaks every 2: the gradient
-of a linear model for 2 against 6 is W_6 - W_2 at every image, and its sign hardly depends on the
-image.
+and that of many steps end.  The figure and the last table show why one noise pattern breaks every
+2: the gradient of a linear model for 2 against 6 is W_6 - W_2 at every image.
 
 reads   common/mnist.npz, common/weights/softmax.weights.h5, common/5k_samples.npz
 writes  img/exact_softmax.png, for other digits img/exact_softmax_{source}_to_{target}.png
@@ -129,16 +128,12 @@ def draw(difference, x, sign, source, target, title):
     bar.set_label("logits a pixel unit")
     columns = -(-len(x) // 2)
     axes = right.subplots(4, columns, squeeze=False)
-    for ax in axes.flat:
+    pairs = axes.reshape(2, 2, columns).swapaxes(1, 2).reshape(-1, 2)
+    for ax in pairs[len(x) :].flat:
         ax.set_visible(False)
-    agree = np.sign(difference)
-    for i in range(len(x)):
-        row, column = divmod(i, columns)
-        image, pattern = axes[2 * row, column], axes[2 * row + 1, column]
-        image.set_visible(True)
-        pattern.set_visible(True)
+    for i, (image, pattern) in enumerate(pairs[: len(x)]):
         plots.digit(image, x[i])
-        same = (sign[i] == agree)[difference != 0].mean()
+        same = (sign[i] == np.sign(difference))[difference != 0].mean()
         steps = plots.noise(pattern, sign[i], 1, f"same sign: {same:.0%}")
     bar = right.colorbar(
         steps, ax=axes, location="bottom", shrink=0.35, aspect=30, pad=0.02, ticks=[-1, 0, 1]
@@ -162,7 +157,7 @@ def print_smallest_noise(model, x, y_target):
         noise = attack.find_noise(model, x, y_target, method=method)
         reached = attack.reached(model, x, noise, y_target)
         size = attack.sizes(noise)
-        tqdm.write(f"{method:20}{reached.mean():7.1%}{above(size[reached], optimum[reached])}")
+        tqdm.write(f"{method:20}{reached.mean():7.1%}{excess(size[reached], optimum[reached])}")
 
 
 def print_smallest_eps(model, x, y_target):
@@ -177,7 +172,7 @@ def print_smallest_eps(model, x, y_target):
     both = exists & found
     print("\nsmallest epsilon    reached      mean  above optimum   worst image")
     print(f"exact first root    {exists.mean():7.1%}{exact[exists].mean():10.4f}")
-    print(f"{'fgsm':20}{found.mean():7.1%}{above(eps[both], exact[both])}")
+    print(f"{'fgsm':20}{found.mean():7.1%}{excess(eps[both], exact[both])}")
 
 
 def print_smallest_linf(model, x, y_target):
@@ -192,11 +187,11 @@ def print_smallest_linf(model, x, y_target):
     for name, steps in (("one sign step", 1), (f"{MANY_STEPS} steps", MANY_STEPS)):
         eps, _ = search(model, x, y_target, steps=steps)
         found = np.isfinite(eps) & exists
-        print(f"{name:20}{found.mean():7.1%}{above(eps[found], optimum[found])}")
+        print(f"{name:20}{found.mean():7.1%}{excess(eps[found], optimum[found])}")
     print(f"largest duality gap, relative to eps        {np.nanmax(optimum / bound - 1):.1e}")
 
 
-def above(size, optimum):
+def excess(size, optimum):
     """Two columns of the tables: by how much the mean, and the worst image, exceed the optimum."""
     ratio = size / optimum
     return f"{size.mean():10.4f}{size.mean() / optimum.mean() - 1:15.3%}{ratio.max() - 1:14.2%}"

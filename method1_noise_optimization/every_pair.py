@@ -115,9 +115,9 @@ def main(argv=None):
     mean = size[reached].mean() if reached.any() else np.nan
 
     symbol, digits = NORMS[args.norm]
-    how = "minimal" if args.norm == "l2" else f"{STEPS} steps"
+    search = "minimal" if args.norm == "l2" else f"{STEPS} steps"
     title = (
-        f"{models.title(args.model)}, the smallest noise ({how}) for every pair of digits: "
+        f"{models.title(args.model)}, the smallest noise ({search}) for every pair of digits: "
         f"mean {symbol} = {mean:.{digits}f}"
     )
     plots.save(draw(images, means, args.norm, title), output)

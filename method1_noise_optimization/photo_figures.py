@@ -70,9 +70,8 @@ def amplification(noises):
 def _heading(config):
     target = config["target"]
     goal = "another class" if target == "random" else f"“{labels.names()[target]}”"
-    how = config.get("method")
     title = f"What {networks.TITLES[config['model']]} takes for {goal}"
-    return title if how is None else f"{title} ({how})"
+    return f"{title} ({config['method']})" if config.get("method") else title
 
 
 def table(found):

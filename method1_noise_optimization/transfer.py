@@ -6,20 +6,16 @@
 First the three models (Szegedy et al. 2014, section 4.2, table 2; Goodfellow et al. 2015, section
 8).  Adversarial digits are made for each by the fast gradient sign, away from the label, and by
 the smallest noise towards a random wrong digit, and shown to all.  Smallest noise stops where the
-network it is made for changes its mind, so it seldom carries over; it is therefore shown once
-more at a common size, to which nearly all of it has to be amplified (the few digits that needed
-more get less).  Noise sizes are the root mean square over the pixels, sqrt(mean(r**2)), measured
-after clipping to [0, 1].
+network it is made for changes its mind, so it is shown once more amplified to a common size.  Noise
+sizes are root mean squares over the pixels, sqrt(mean(r**2)), after clipping to [0, 1].
 
 Then networks that share no training digit (the same paper's tables 3 and 4): FC100-100-10 and
 FC123-456-10 trained on one half of the training set, FC100-100-10 on the other.  All three are
 trained here, in memory: sigmoid units, the paper's weight decay, twenty epochs.
 
-The control is Gaussian noise of the same size.  Clipping leaves only the bright half of it on the
-black background, and it takes more of it to have that size: a grey veil, which does far more harm
-than the same noise as the paper adds it, unclipped.  The last row shows that one.  Every table is
-over test digits that all of its networks classify correctly, so that the errors are the noise's
-doing; what is made for a network and shown to it tells the attack's own success.
+The control is Gaussian noise of the same size, clipped, and in the last row not clipped.  Every
+table is over test digits that all of its networks classify correctly; what is made for a network
+and shown to it tells the attack's own success.
 
 reads   common/mnist.npz, common/5k_samples.npz, common/weights/{softmax,mlp,cnn}.weights.h5
 writes  img/transfer.png (for other --models: img/transfer_{models}.png)

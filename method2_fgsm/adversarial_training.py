@@ -5,22 +5,17 @@
     python method2_fgsm/adversarial_training.py --attack random-start    one of them: it collapses
     python method2_fgsm/adversarial_training.py --model mlp --eps 0.1 --alpha 0.7
 
-sign trains from scratch on (Goodfellow et al. 2015, section 6)
+sign trains from scratch, with the sign taken anew in every step, on (Goodfellow et al. 2015,
+section 6)
 
     alpha * J(x, y) + (1 - alpha) * J(clip(x + eps * sign(grad J(x, y))), y)
 
-with the sign taken anew in every step from the weights of that moment.  (The paper does not clip
-to [0, 1]; here adversarial images are images.)  Optimizer, batches and order of the digits are
-those of common/train_mnist.py.  Such a network learns to withstand single sign steps, and nothing
-else: projected gradient descent, many small steps within the same epsilon (method2_fgsm/pgd.py),
-shows what is left against an attack that looks twice.
-
 pgd trains on J(x_adv, y) alone, where x_adv comes from --steps projected steps of size
 2.5 * box / steps from a random start within a box of 1.1 * eps (Madry et al. 2018); random-start on
-one step of 1.25 * eps within eps (Wong et al. 2020).  Over the first 40 % of the training Adam's
-learning rate rises from zero, with pgd the box too, then the learning rate falls back to it.  Such
-training can collapse.  So the last 1,000 training digits are held out, after each epoch it is
-printed how many of them withstand 20 projected steps, and the best epoch's weights are kept.
+one step of 1.25 * eps within eps (Wong et al. 2020).  Adam's learning rate, with pgd the box too,
+rises from zero over the first 40 % of the training; then the rate falls back to it.  The last 1,000
+training digits are held out: after each epoch it is printed how many of them withstand 20 projected
+steps, and the best epoch's weights are kept.
 
 The network is then set beside the plainly trained one, and every script with --model knows it:
 sign trains {model}_adversarial, pgd {model}_robust, random-start {model}_random_start.

@@ -1,4 +1,4 @@
-"""Everything we have against a network within epsilon, image by image.
+"""Nine attacks on a network within epsilon, and what it withstands of all of them, image by image.
 
 An attack is a function (model, x, y, eps, seed) -> x_adv.  Each says what some attacker can do,
 none what no attacker can: a network is worth what it withstands under all of them.

@@ -46,7 +46,6 @@ def bend(eps, scores):
 
 def draw_scores(ax, eps, scores, thick):
     """Draw the ten lines of one image, scores (k, 10), those of the digits `thick` in bold."""
-    ax.set_visible(True)
     ax.tick_params(labelbottom=True)
     return [
         ax.plot(
@@ -67,14 +66,14 @@ def draw(eps, raw, clipped, choice, source, target, title):
     bands = -(-len(raw) // columns)
     fig = plots.figure(3 * columns + 1.2, 5.6 * bands + 0.8, title)
     axes = fig.subplots(2 * bands, columns, sharex=True, sharey="row", squeeze=False)
-    for ax in axes.flat:
+    pairs = axes.reshape(bands, 2, columns).swapaxes(1, 2).reshape(-1, 2)
+    for ax in pairs[len(raw) :].flat:
         ax.set_visible(False)
     for image, smallest in enumerate(choice.eps):
-        band, column = divmod(image, columns)
-        upper, lower = axes[2 * band : 2 * band + 2, column]
+        upper, lower = pairs[image]
         draw_scores(upper, eps, raw[image], (source, target))
         lines = draw_scores(lower, eps, clipped[image], (source, target))
-        if column == 0:
+        if image % columns == 0:
             upper.set_ylabel("score (logit)\nraw")
             lower.set_ylabel("score (logit)\nclipped to [0, 1]")
         upper.set_title(f"{choice.kind} {choice.indices[image]}")

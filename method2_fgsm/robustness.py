@@ -1,4 +1,4 @@
-"""How many digits withstand everything we have, image by image.
+"""How many digits withstand each of nine attacks, and all of them together, image by image.
 
     python method2_fgsm/robustness.py
     python method2_fgsm/robustness.py --model cnn_adversarial --eps 0.25

@@ -31,22 +31,16 @@ def draw(x, sign, x_adv, before, after, eps, source, target, title):
     rows = -(-len(x) // bands)
     fig = plots.figure(7 * bands + 0.4, 2.5 * rows + 1.6, title)
     axes = fig.subplots(rows, 3 * bands, squeeze=False)
-    for ax in axes.flat:
+    triples = axes.reshape(rows, bands, 3).swapaxes(0, 1).reshape(-1, 3)
+    for ax in triples[len(x) :].flat:
         ax.set_visible(False)
-    for image in range(len(x)):
-        band, row = divmod(image, rows)
-        original, step, adversarial = axes[row, 3 * band : 3 * band + 3]
-        for ax in (original, step, adversarial):
-            ax.set_visible(True)
+    for image, (original, step, adversarial) in enumerate(triples[: len(x)]):
         plots.digit(original, x[image], confidences(before[image], source, target))
         drawn = plots.noise(step, sign[image], 1, f"ε = {eps[image]:.3f}")
         plots.digit(adversarial, x_adv[image], confidences(after[image], source, target))
-        if row == 0:
-            for ax, heading in (
-                (original, "original"),
-                (step, f"sign(∇J(x, {target}))"),
-                (adversarial, "adversarial"),
-            ):
+        if image % rows == 0:
+            headings = "original", f"sign(∇J(x, {target}))", "adversarial"
+            for ax, heading in zip((original, step, adversarial), headings, strict=True):
                 ax.set_title(f"{heading}\n{ax.get_title()}")
     bar = fig.colorbar(
         drawn, ax=axes, shrink=0.35, aspect=30, pad=0.01, ticks=[-1, 0, 1], location="bottom"
