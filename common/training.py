@@ -17,19 +17,11 @@ BATCH_SIZE = {"cnn": 200}
 EPOCHS_HIDDEN = 20
 
 
-def predictions_path(name):
-    """Where the predictions over the test set lie, as CSV."""
-    return files.WEIGHTS / f"{name}_predictions.csv"
-
-
-def confusion_path(name):
-    """Where the figure of the confusion matrix lies."""
-    return files.IMG / f"confusion_{name}.png"
-
-
 def outputs(name):
-    """The three files that training a model writes."""
-    return [models.weights_path(name), predictions_path(name), confusion_path(name)]
+    """What training a model writes: its weights, its predictions over the test set as CSV, and the
+    figure of its confusion matrix."""
+    predictions, confusion = f"{name}_predictions.csv", f"confusion_{name}.png"
+    return [models.weights_path(name), files.WEIGHTS / predictions, files.IMG / confusion]
 
 
 def cosine_adam(learning_rate):

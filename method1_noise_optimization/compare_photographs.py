@@ -23,8 +23,7 @@ from method1_noise_optimization import attack, few_photographs, photo_noise
 from method1_noise_optimization.attack import sizes
 
 LARGEST_EPS = 0.2
-SIGN_STEP = "sign step, smallest eps"
-WAYS = (SIGN_STEP, *attack.METHODS, few_photographs.ONE_LEVEL)
+WAYS = ("sign step, smallest eps", *attack.METHODS, "one grey level")
 
 
 def main(argv=None):
@@ -54,8 +53,10 @@ def main(argv=None):
 
 def attacked(model, x, y_target, way):
     """The photographs after one of the WAYS: float32 like x."""
-    if way != SIGN_STEP:
-        return few_photographs.towards(model, x, y_target, way)
+    if way == "one grey level":
+        return photo_noise.few_levels(model, x, y_target)[0]
+    if way in attack.METHODS:
+        return photo_noise.smallest_noise(model, x, y_target, method=way)[0]
     from method2_fgsm.smallest_eps import smallest_eps
 
     batch_size = photo_noise.BATCH_SIZE

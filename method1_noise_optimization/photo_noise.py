@@ -19,16 +19,18 @@ def random_target(path, seed):
     return int.from_bytes(digest[:8], "big") % 1000
 
 
-def smallest_noise(model, x, y_target, *, method, max_steps):
+def smallest_noise(model, x, y_target, *, method, max_steps=None):
     """Photographs with the smallest noise that `attack.search` finds: (x_adv, steps)."""
+    max_steps = max_steps or MAX_STEPS[method]
     noise, steps = attack.search(model, x, y_target, method=method, max_steps=max_steps)
     return np.clip(x + noise, 0, 1), steps
 
 
-def few_levels(model, x, y_target, *, levels, confidence, max_steps):
+def few_levels(model, x, y_target, *, levels=1, confidence=None, max_steps=None):
     """Photographs in which few values have moved, by `levels` at most: (x_adv, steps)."""
     from method1_noise_optimization import grey_levels
 
+    max_steps = max_steps or MAX_STEPS["grey levels"]
     images, _ = grey_levels.search(
         model, _pixels(x), y_target, levels=levels, confidence=confidence, max_steps=max_steps
     )

@@ -17,11 +17,10 @@ from tqdm import tqdm
 
 from common import command
 from common.imagenet import efficientnet_lite, labels, networks
-from method1_noise_optimization import few_photographs
+from method1_noise_optimization import few_photographs, photo_noise
 
 EPS = 0.007
-SIGN_STEP = f"sign step, eps {EPS}"
-WAYS = ("minimal", few_photographs.ONE_LEVEL, SIGN_STEP)
+WAYS = ("minimal", "one grey level", f"sign step, eps {EPS}")
 
 
 def main(argv=None):
@@ -58,8 +57,10 @@ def main(argv=None):
 
 def attacked(model, x, y, y_target, way):
     """The photographs after one of the WAYS: float32 like x."""
-    if way != SIGN_STEP:
-        return few_photographs.towards(model, x, y_target, way)
+    if way == "minimal":
+        return photo_noise.smallest_noise(model, x, y_target, method=way)[0]
+    if way == "one grey level":
+        return photo_noise.few_levels(model, x, y_target)[0]
     from method2_fgsm.fgsm import fgsm
 
     return fgsm(model, x, y, EPS)
