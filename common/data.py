@@ -49,15 +49,12 @@ def _read(path, name):
     restore = f"restore it with `git checkout {files.show(PATH)}`"
     array = files.read_npz(path, [name], holds=f"an .npz file with {name}", remedy=restore)[name]
     if array.shape != shape or array.dtype != np.uint8:
-        raise Failure(
-            f"{files.show(path)}: {name} is {array.dtype} {array.shape}, "
-            f"not uint8 {shape}; {restore}"
-        )
-    if hashlib.sha256(np.ascontiguousarray(array)).hexdigest() != sha256:
-        raise Failure(
-            f"{files.show(path)}: {name} was altered (SHA-256 differs from MNIST's); {restore}"
-        )
-    return array
+        problem = f"is {array.dtype} {array.shape}, not uint8 {shape}"
+    elif hashlib.sha256(np.ascontiguousarray(array)).hexdigest() != sha256:
+        problem = "was altered (SHA-256 differs from MNIST's)"
+    else:
+        return array
+    raise Failure(f"{files.show(path)}: {name} {problem}; {restore}")
 
 
 def _download(missing):
