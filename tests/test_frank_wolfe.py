@@ -111,8 +111,3 @@ def test_an_image_of_the_target_needs_nothing(trained, right):
     eps, x_adv = smallest_eps(model, x, y, steps=20)
     assert (eps == 0).all()
     assert (x_adv == x).all()
-
-
-def test_no_steps_are_refused(trained):
-    with pytest.raises(ValueError, match="steps"):
-        smallest_eps(trained["mlp"], np.zeros((1, 28, 28)), [1], steps=0)
