@@ -149,7 +149,7 @@ def read_npz(path, names=None, *, holds="a result file", remedy):
     """The arrays of an `.npz` file: a dict of names and NumPy arrays.
 
     names: those to read, all of them if None.  holds: what the file should be, for the message.
-    remedy: the way out.  Raises `Failure` when the file is missing, no regular file, truncated,
+    remedy: the way out.  Raises `Failure` when the file is missing, not a file, truncated,
     pickled, too large, no `.npz`, or lacks one of the names.
     """
     check_input(path, remedy=remedy)
