@@ -89,14 +89,12 @@ def draw(eps, raw, clipped, choice, source, target, title):
 
 def main(argv=None):
     parser = command.Parser(__doc__)
-    source_to_target.add_arguments(parser)
     command.add_output(
         parser,
         "the figure to write (default: img/epsilon_{model}.png, for "
         "other digits than 2 and 6 img/epsilon_{model}_{source}_to_{target}.png)",
     )
-    args = parser.parse_args(argv)
-    source_to_target.check_arguments(parser, args)
+    args = source_to_target.parse(parser, argv)
     digits = "" if (args.source, args.target) == (2, 6) else f"_{args.source}_to_{args.target}"
     digits += "" if args.steps == 1 else "_steps"
     digits += "" if args.samples is None else f"_{args.samples.stem}"

@@ -29,8 +29,8 @@ class Choice(NamedTuple):
     kind: str
 
 
-def add_arguments(parser):
-    """--model, --source, --target, --count, --steps and --samples."""
+def parse(parser, argv):
+    """The command line, with --model, --source, --target, --count, --steps and --samples."""
     models.add_model(parser, "softmax")
     parser.add_argument("--source", type=command.digit, default=2, help="the digit it is")
     parser.add_argument("--target", type=command.digit, default=6, help="the digit to be seen")
@@ -47,12 +47,10 @@ def add_arguments(parser):
         help="a file of digits, such as my_digits.py writes, which may hold fewer than COUNT "
         "(default: the test set)",
     )
-
-
-def check_arguments(parser, args):
-    """End the script with exit code 2 when source and target are the same digit."""
+    args = parser.parse_args(argv)
     if args.source == args.target:
         parser.error(f"--source and --target are both {args.source}: choose two digits")
+    return args
 
 
 def images_of(model, source, count, samples=None):

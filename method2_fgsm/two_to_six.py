@@ -91,7 +91,6 @@ def print_table(indices, eps, before, after, source, target):
 
 def main(argv=None):
     parser = command.Parser(__doc__)
-    source_to_target.add_arguments(parser)
     sizes = parser.add_mutually_exclusive_group()
     sizes.add_argument(
         "--margin",
@@ -109,8 +108,7 @@ def main(argv=None):
         "the figure to write (default: img/{source}s_{model}.png, "
         "for another target than 6 img/{source}s_as_{target}s_{model}.png)",
     )
-    args = parser.parse_args(argv)
-    source_to_target.check_arguments(parser, args)
+    args = source_to_target.parse(parser, argv)
     if args.steps > 1 and not (args.eps is None and args.margin is None):
         parser.error("--steps finds the smallest epsilon: leave --eps and --margin out")
     source, target = args.source, args.target
