@@ -11,9 +11,6 @@ constrained L-BFGS of the paper and for `minimal` from eight starts, which finds
 last column lets `minimal` try all nine targets, from one start each, and keeps the nearest: the
 least that fools the network at all.
 
-What differs from the paper: the networks are trained by Adam and not by L-BFGS, and the attacked
-digits are test digits.
-
 reads   common/mnist.npz, common/5k_samples.npz, common/weights/fc10.weights.h5,
         fc100-100-10_sigmoid.weights.h5 and fc200-200-10_sigmoid.weights.h5 beside it
 writes  nothing

@@ -47,17 +47,9 @@ def bend(eps, scores):
 def draw_scores(ax, eps, scores, thick):
     """Draw the ten lines of one image, scores (k, 10), those of the digits `thick` in bold."""
     ax.tick_params(labelbottom=True)
-    return [
-        ax.plot(
-            eps,
-            scores[:, digit],
-            color=plots.COLOURS[digit],
-            linestyle=plots.LINE_STYLES[digit],
-            linewidth=2.6 if digit in thick else 1.2,
-            label=str(digit),
-        )[0]
-        for digit in range(10)
-    ]
+    for digit in range(10):
+        style, width = plots.LINE_STYLES[digit], 2.6 if digit in thick else 1.2
+        ax.plot(eps, scores[:, digit], style, color=plots.COLOURS[digit], lw=width, label=digit)
 
 
 def draw(eps, raw, clipped, choice, source, target, title):
@@ -72,7 +64,7 @@ def draw(eps, raw, clipped, choice, source, target, title):
     for image, smallest in enumerate(choice.eps):
         upper, lower = pairs[image]
         draw_scores(upper, eps, raw[image], (source, target))
-        lines = draw_scores(lower, eps, clipped[image], (source, target))
+        draw_scores(lower, eps, clipped[image], (source, target))
         if image % columns == 0:
             upper.set_ylabel("score (logit)\nraw")
             lower.set_ylabel("score (logit)\nclipped to [0, 1]")
@@ -83,7 +75,7 @@ def draw(eps, raw, clipped, choice, source, target, title):
             lower.set_title(f"first {target} at ε = −{smallest:.3f}")
         else:
             lower.set_title(f"never {target}")
-    fig.legend(handles=lines, title="digit", loc="outside right center")
+    fig.legend(handles=lower.lines[:10], title="digit", loc="outside right center")
     return fig
 
 

@@ -61,7 +61,7 @@ def most_confident(attacked):
 def _heading(attacked):
     config = attacked["config"]
     title = f"{networks.TITLES[config['model']]}, fast gradient sign, ε = {config['eps']:g}"
-    target = config.get("target")
+    target = config["target"]
     return title if target is None else f"{title}, target {labels.names()[target]}"
 
 
@@ -91,31 +91,20 @@ def draw_sum(attacked, index):
     # With a target the step goes down the gradient.
     sign = "+" if attacked["config"]["target"] is None else "−"
     j = "J(x, y)" if sign == "+" else "J(x, target)"
-    panels = (
-        (attacked["xs"], "y_preds", "confidences", "x"),
-        ((attacked["signs"] + 1) / 2, "y_preds_sign", "confidences_sign", f"sign(∇ₓ {j})"),
-        (
-            attacked["xs"] + attacked["noises"],
-            "y_preds_adversarial",
-            "confidences_adversarial",
-            f"x {sign} ε sign(∇ₓ {j})",
-        ),
-    )
+    x = attacked["xs"][index]
+    panels = {
+        "": (x, "x"),
+        "_sign": ((attacked["signs"][index] + 1) / 2, f"sign(∇ₓ {j})"),
+        "_adversarial": (x + attacked["noises"][index], f"x {sign} ε sign(∇ₓ {j})"),
+    }
     fig = plots.figure(11, 4.7, _heading(attacked))
     axes = fig.subplots(1, 5, width_ratios=(6, 1.6, 6, 0.7, 6))
-    for ax, (images, y, confidence, formula) in zip(axes[::2], panels, strict=True):
-        plots.photo(ax, images[index])
-        label = f"“{names[attacked[y][index]]}”"
-        ax.text(
-            0.5,
-            -0.03,
-            f"{formula}\n{label}\n{attacked[confidence][index]:.1%} confidence",
-            transform=ax.transAxes,
-            ha="center",
-            va="top",
-            fontsize=13,
-            linespacing=1.4,
-        )
+    for ax, (kind, (image, formula)) in zip(axes[::2], panels.items(), strict=True):
+        plots.photo(ax, image)
+        label = names[attacked[f"y_preds{kind}"][index]]
+        text = f"{formula}\n“{label}”\n{attacked[f'confidences{kind}'][index]:.1%} confidence"
+        middle = {"transform": ax.transAxes, "ha": "center", "va": "top"}
+        ax.text(0.5, -0.03, text, fontsize=13, linespacing=1.4, **middle)
     for ax, text in zip(axes[1::2], (f"{sign} {attacked['config']['eps']:g} ×", "="), strict=True):
         ax.axis("off")
         ax.text(0.5, 0.5, text, transform=ax.transAxes, ha="center", va="center", fontsize=18)
