@@ -142,59 +142,51 @@ def draw(difference, x, sign, source, target, title):
     return fig
 
 
-def print_smallest_noise(model, x, y_target):
-    """The first table: the exact optimum, what certifies it, and the methods of method 1."""
-    weights, bias = (array.astype(np.float64) for array in model.get_weights())
-    noise, bound = smallest_noise(weights, bias, x, y_target)
-    optimum = attack.sizes(noise)
-    logits = (x + noise).reshape(len(x), -1) @ weights + bias
-    violation = logits.max(axis=1) - logits[np.arange(len(x)), y_target]
-    print(f"largest duality gap, relative to |r|_2      {np.abs(optimum / bound - 1).max():.1e}")
-    print(f"largest violation of a constraint (logits)  {violation.max():.1e}")
-    print("\n|r|_2               reached      mean  above optimum   worst image")
-    print(f"exact optimum       {1:7.1%}{optimum.mean():10.4f}")
-    for method in tqdm(attack.METHODS, disable=None):
-        noise = attack.find_noise(model, x, y_target, method=method)
-        reached = attack.reached(model, x, noise, y_target)
-        size = attack.sizes(noise)
-        tqdm.write(f"{method:20}{reached.mean():7.1%}{excess(size[reached], optimum[reached])}")
-
-
-def print_smallest_eps(model, x, y_target):
-    """The second table: the exact first crossing, and the one that the search of method 2 finds."""
+def print_optima(model, x, y_target):
+    """Three tables: the exact optimum, what certifies it, and how far above it the methods end."""
+    from logreg_softmax.linear_programme import smallest_linf
     from method2_fgsm import fgsm
     from method2_fgsm.smallest_eps import smallest_eps as search
 
+    weights, bias = model.get_weights()
+    noise, bound = smallest_noise(weights, bias, x, y_target)
+    optimum = attack.sizes(noise)
+    logits = (x + noise).reshape(len(x), -1) @ weights.astype(np.float64) + bias
+    violation = logits.max(axis=1) - logits[np.arange(len(x)), y_target]
+    print(f"largest duality gap, relative to |r|_2      {np.abs(optimum / bound - 1).max():.1e}")
+    print(f"largest violation of a constraint (logits)  {violation.max():.1e}")
+    print_table("|r|_2", "exact optimum", optimum)
+    for method in tqdm(attack.METHODS, disable=None):
+        noise = attack.find_noise(model, x, y_target, method=method)
+        print_row(method, attack.sizes(noise), optimum, attack.reached(model, x, noise, y_target))
+
     sign = fgsm.gradient_signs(model, x, y_target)
-    exact = smallest_eps(*model.get_weights(), x, y_target, sign)
-    eps, _ = search(model, x, y_target)
-    exists, found = np.isfinite(exact), np.isfinite(eps)
-    both = exists & found
-    print("\nsmallest epsilon    reached      mean  above optimum   worst image")
-    print(f"exact first root    {exists.mean():7.1%}{exact[exists].mean():10.4f}")
-    print(f"{'fgsm':20}{found.mean():7.1%}{excess(eps[both], exact[both])}")
+    first_root = smallest_eps(weights, bias, x, y_target, sign)
+    one_step, _ = search(model, x, y_target)
+    print_table("smallest epsilon", "exact first root", first_root)
+    print_row("fgsm", one_step, first_root)
 
-
-def print_smallest_linf(model, x, y_target):
-    """The third table: the smallest epsilon over all noise, and what one step and many find."""
-    from logreg_softmax.linear_programme import smallest_linf
-    from method2_fgsm.smallest_eps import smallest_eps as search
-
-    optimum, _, bound = smallest_linf(*model.get_weights(), x, y_target)
-    print("\n|r|_inf, all noise  reached      mean  above optimum   worst image")
-    exists = np.isfinite(optimum)
-    print(f"exact optimum       {exists.mean():7.1%}{optimum[exists].mean():10.4f}")
-    for name, steps in (("one sign step", 1), (f"{MANY_STEPS} steps", MANY_STEPS)):
-        eps, _ = search(model, x, y_target, steps=steps)
-        found = np.isfinite(eps) & exists
-        print(f"{name:20}{found.mean():7.1%}{excess(eps[found], optimum[found])}")
+    optimum, _, bound = smallest_linf(weights, bias, x, y_target)
+    many_steps, _ = search(model, x, y_target, steps=MANY_STEPS)
+    print_table("|r|_inf, all noise", "exact optimum", optimum)
+    print_row("one sign step", one_step, optimum)
+    print_row(f"{MANY_STEPS} steps", many_steps, optimum)
     print(f"largest duality gap, relative to eps        {np.nanmax(optimum / bound - 1):.1e}")
 
 
-def excess(size, optimum):
-    """Two columns of the tables: by how much the mean, and the worst image, exceed the optimum."""
-    ratio = size / optimum
-    return f"{size.mean():10.4f}{size.mean() / optimum.mean() - 1:15.3%}{ratio.max() - 1:14.2%}"
+def print_table(title, name, optimum):
+    """The head of a table, and the row of the optimum (n,), which is NaN where there is none."""
+    exists = np.isfinite(optimum)
+    print(f"\n{title:20}reached      mean  above optimum   worst image")
+    print(f"{name:20}{exists.mean():7.1%}{optimum[exists].mean():10.4f}")
+
+
+def print_row(name, size, optimum, reached=True):
+    """By how much sizes (n,) exceed the optimum: their mean, and the worst of the images."""
+    found = np.isfinite(size) & reached
+    size, optimum = size[found], optimum[found]
+    excess = f"{size.mean() / optimum.mean() - 1:15.3%}{(size / optimum).max() - 1:14.2%}"
+    tqdm.write(f"{name:20}{found.mean():7.1%}{size.mean():10.4f}{excess}")
 
 
 def print_pattern(model, x, pattern, source, target):
@@ -229,9 +221,7 @@ def main(argv=None):
 
     print(f"softmax regression, {len(x)} digits, random targets, noise in pixel units")
     y_target = attack.random_targets(y, args.seed)
-    print_smallest_noise(model, x, y_target)
-    print_smallest_eps(model, x, y_target)
-    print_smallest_linf(model, x, y_target)
+    print_optima(model, x, y_target)
 
     from method2_fgsm import fgsm
 
