@@ -35,17 +35,10 @@ class Executed:
 def digits_results(path, **config):
     """Write valid results on three digits, such as method 1 leaves."""
     xs = np.random.default_rng(0).uniform(size=(3, 28, 28)).astype(np.float32)
-    results.save(
-        path,
-        xs=xs,
-        noises=(0.5 - xs) / 2,
-        y_trues=np.arange(3),
-        y_preds=np.arange(3),
-        y_preds_adversarial=np.arange(3) + 1,
-        y_targets=np.arange(3) + 1,
-        indices=np.arange(3),
-        config={"model": "mlp", "eps": 0.5, "method": "minimal"} | config,
-    )
+    labels = {name: np.arange(3) for name in ("y_trues", "y_preds", "indices")}
+    labels |= {name: np.arange(3) + 1 for name in ("y_preds_adversarial", "y_targets")}
+    config = {"model": "mlp", "eps": 0.5, "method": "minimal"} | config
+    results.save(path, xs=xs, noises=(0.5 - xs) / 2, **labels, config=config)
 
 
 def photo_results(path, **config):
