@@ -8,10 +8,10 @@ and an exit code.  Other code calls `main` directly and sees the exception itsel
 import argparse
 import math
 import os
-import signal
 import sys
-import threading
 from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
 
 
 class Failure(Exception):
@@ -45,20 +45,9 @@ class _Manual(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHel
 # Arguments that several scripts take -------------------------------------------------------------
 
 
-def add_model(parser, default):
-    """--model: one of the classifiers of common/models.py."""
-    from common import models
-
-    parser.add_argument("--model", type=models.argument, default=default, help="which classifier")
-
-
-def add_samples(parser):
-    """--samples: the file of digits to work on."""
-    from common import data
-
-    parser.add_argument(
-        "--samples", type=path, default=data.SAMPLES, help="the digits, from generate_5k.py"
-    )
+def add_count(parser, option, help, default=None):
+    """An option that counts; where the default depends on other arguments, `help` says how."""
+    parser.add_argument(option, type=positive_int, default=default, help=help)
 
 
 def add_seed(parser, help):
@@ -79,62 +68,36 @@ def path(text):
     return Path(os.path.expanduser(text))
 
 
-def digit(text):
-    """An argument that is one of the ten digits."""
-    if text not in tuple("0123456789"):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a digit from 0 to 9")
-    return int(text)
+def number(low, high, meaning, *, whole=False):
+    """The type of arguments that are numbers from low to high, or fractions, 8/255.
+
+    meaning: what they are, for the message.  whole: only whole numbers are.
+    """
+
+    def read(text):
+        if "," in text and not whole:
+            point = text.replace(",", ".")
+            raise argparse.ArgumentTypeError(f"{text!r} has a comma: write a point, {point}")
+        numerator, slash, denominator = text.partition("/")
+        try:
+            value = int(text) if whole else float(numerator)
+            value = value / float(denominator) if slash else value
+        except (ValueError, ZeroDivisionError):
+            value = math.nan  # which lies in no range
+        if not low <= value <= high:
+            raise argparse.ArgumentTypeError(f"{text!r} is not {meaning}")
+        return value
+
+    return read
 
 
-def positive_int(text):
-    """An argument that counts: a whole number from 1 to 2**31 - 1, as far as TensorFlow counts."""
-    return _whole_number(text, 1, 2**31, "a whole number of at least 1, below 2**31")
-
-
-def seed(text):
-    """An argument that seeds a random generator: a whole number from 0 to 2**32 - 1."""
-    return _whole_number(text, 0, 2**32, "a whole number from 0 to 2**32 - 1")
-
-
-def positive_float(text):
-    """An argument that is a finite number above 0; 1/3 is one too."""
-    value = _number(text)
-    if not (math.isfinite(value) and value > 0):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
-    return value
-
-
-def pixel_size(text):
-    """An argument in pixel units, such as epsilon: a number from 0 to 1, or a fraction, 8/255."""
-    value = _number(text)
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is not between 0 and 1 (pixel units; write 8/255 for 8 of 255 grey levels)"
-        )
-    return value
-
-
-def _whole_number(text, start, stop, meaning):
-    try:
-        value = int(text)
-    except ValueError:
-        value = start - 1
-    if not start <= value < stop:
-        raise argparse.ArgumentTypeError(f"{text!r} is not {meaning}")
-    return value
-
-
-def _number(text):
-    """The value of a number or fraction; NaN, which no range contains, where it is neither."""
-    if "," in text:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} has a comma: write a point, {text.replace(',', '.')}"
-        )
-    numerator, _, denominator = text.partition("/")
-    try:
-        return float(numerator) / float(denominator) if "/" in text else float(text)
-    except (ValueError, ZeroDivisionError):
-        return math.nan
+digit = number(0, 9, "a digit from 0 to 9", whole=True)
+# As far as TensorFlow counts.
+positive_int = number(1, 2**31 - 1, "a whole number of at least 1, below 2**31", whole=True)
+seed = number(0, 2**32 - 1, "a whole number from 0 to 2**32 - 1", whole=True)
+positive_float = number(math.ulp(0), sys.float_info.max, "a number above 0")
+# Of epsilon and other sizes of noise.
+pixel_size = number(0, 1, "between 0 and 1 (pixel units; write 8/255 for 8 of 255 grey levels)")
 
 
 # Running a script --------------------------------------------------------------------------------
@@ -145,62 +108,48 @@ def one_line(message):
     return " ".join(str(message).split())
 
 
+def show(path):
+    """`path` as messages print it: short where the working directory is the repository root."""
+    path = Path(path)
+    if Path.cwd() == ROOT and (ROOT / path).is_relative_to(ROOT):
+        return (ROOT / path).relative_to(ROOT).as_posix()
+    return str(path)
+
+
 def on_terminal(stream):
     """Whether a stream writes to a terminal; notebooks replace streams by objects of their own."""
     return hasattr(stream, "isatty") and stream.isatty()
 
 
 def run(main):
-    """Run a script's `main` and exit: 0 done, 1 failed, 2 wrong arguments, 130 interrupted.
+    """Run a script's `main`, and print the names of the files that it says it wrote.
 
-    The message of an `Interrupted` (how to go on) is printed with it.
+    Exits with 0 done, 1 failed, 2 wrong arguments, 130 interrupted.  The message of an
+    `Interrupted` (how to go on) is printed with it.
     """
     _prepare_streams()
-    before = signal.getsignal(signal.SIGINT)
-    interrupts = []
-
-    def interrupt(number, frame):
-        interrupts.append(number)
-        raise KeyboardInterrupt
-
-    # A shell starts what runs in the background deaf to interrupts: so it should stay.
-    replaced = before is signal.default_int_handler
-    replaced = replaced and threading.current_thread() is threading.main_thread()
-    if replaced:
-        signal.signal(signal.SIGINT, interrupt)
-    try:
-        code, message = _outcome(main, interrupts)
-    finally:
-        if replaced:
-            signal.signal(signal.SIGINT, before)
-    if message:
-        print(f"{one_line(Path(sys.argv[0]).name)}: {one_line(message)}", file=sys.stderr)
-    if code:
-        sys.exit(code)
-
-
-def _outcome(main, interrupts):
-    """Run `main`; returns the exit code and the line for stderr."""
     try:
         _check_installation()
-        main()
+        for path in main() or ():
+            print(f"wrote {show(path)}")
         sys.stdout.flush()
+        return
     except Failure as failure:
-        return 1, f"error: {failure}"
+        code, message = 1, f"error: {failure}"
     except MemoryError:
-        return 1, "error: out of memory: ask for fewer or smaller things"
+        code, message = 1, "error: out of memory: ask for fewer or smaller things"
     except BrokenPipeError:
         # Whoever read our output has gone, as in `script | head`: nobody is left to tell.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        return 1, None
-    except BaseException as error:
-        # In the middle of an import an interrupt can surface as any other error.
-        if not (interrupts or isinstance(error, KeyboardInterrupt)):
-            raise
+        sys.exit(1)
+    except KeyboardInterrupt as interrupt:
+        code, message = 130, "interrupted"
+        if isinstance(interrupt, Interrupted):
+            message += f": {interrupt}"
         if on_terminal(sys.stderr):
             print(file=sys.stderr)  # below a progress bar, and the terminal's ^C
-        return 130, f"interrupted: {error}" if isinstance(error, Interrupted) else "interrupted"
-    return 0, None
+    print(f"{one_line(Path(sys.argv[0]).name)}: {one_line(message)}", file=sys.stderr)
+    sys.exit(code)
 
 
 def _prepare_streams():
@@ -216,16 +165,10 @@ def _prepare_streams():
 
 
 def _check_installation():
-    """Raise `Failure` unless `common` lies in the checkout of the script, with its data."""
-    installed = Path(__file__).resolve().parent.parent
+    """Raise `Failure` where `common` is that of another checkout than the script's."""
     script = Path(sys.argv[0]).resolve().parent.parent
-    if script != installed and (script / "common" / "command.py").is_file():
+    if script != ROOT and (script / "common" / "command.py").is_file():
         raise Failure(
-            f"the checkout installed is {installed}, not the one of this script: "
+            f"the checkout installed is {ROOT}, not the one of this script: "
             f"run `pip install -e {script}`"
-        )
-    if not (installed / "pyproject.toml").is_file():
-        raise Failure(
-            f"{installed} holds a copy of the code alone, without data and figures: run "
-            "`pip install -e .` in the checkout, and its scripts there"
         )

@@ -8,7 +8,7 @@ import sys
 
 import numpy as np
 
-from common import files
+from common import command, files
 from common.command import Failure
 
 PATH = files.COMMON / "mnist.npz"
@@ -49,15 +49,12 @@ def _read(path, name):
     restore = f"restore it with `git checkout {files.show(PATH)}`"
     array = files.read_npz(path, [name], holds=f"an .npz file with {name}", remedy=restore)[name]
     if array.shape != shape or array.dtype != np.uint8:
-        raise Failure(
-            f"{files.show(path)}: {name} is {array.dtype} {array.shape}, "
-            f"not uint8 {shape}; {restore}"
-        )
-    if hashlib.sha256(np.ascontiguousarray(array)).hexdigest() != sha256:
-        raise Failure(
-            f"{files.show(path)}: {name} was altered (SHA-256 differs from MNIST's); {restore}"
-        )
-    return array
+        problem = f"is {array.dtype} {array.shape}, not uint8 {shape}"
+    elif hashlib.sha256(np.ascontiguousarray(array)).hexdigest() != sha256:
+        problem = "was altered (SHA-256 differs from MNIST's)"
+    else:
+        return array
+    raise Failure(f"{files.show(path)}: {name} {problem}; {restore}")
 
 
 def _download(missing):
@@ -78,9 +75,11 @@ def _download(missing):
     return type(missing)(path)
 
 
-def one_hot(y):
-    """Labels (n,) as float32 (n, 10) with a one in the column of the label."""
-    return np.eye(CLASSES, dtype=np.float32)[y]
+def add_samples(parser):
+    """--samples: the file of digits to work on."""
+    parser.add_argument(
+        "--samples", type=command.path, default=SAMPLES, help="the digits, from generate_5k.py"
+    )
 
 
 def draw_samples(count, seed):
@@ -106,42 +105,44 @@ def load_samples(path=None, limit=None):
     Raises `Failure` when the file is missing, broken or holds anything but such arrays.
     """
     path = SAMPLES if path is None else path
-    shown = files.show(path)
     again = "make it with `python common/generate_5k.py`, or of your own with common/my_digits.py"
     arrays = files.read_npz(path, holds="an .npz of images and labels", remedy=again)
-    missing = {"images", "labels"} - arrays.keys()
-    if missing:
-        raise Failure(f"{shown} holds no {' and no '.join(sorted(missing))}: {again}")
     images, labels, indices = (arrays.get(name) for name in ("images", "labels", "indices"))
-    if images.dtype not in (np.float32, np.uint8) or images.shape[1:] != (SIDE, SIDE):
-        raise Failure(
-            f"{shown}: images are {images.dtype} {images.shape}, "
-            f"not float32 or uint8 (n, {SIDE}, {SIDE}); {again}"
-        )
+    problem = _problem(images, labels, indices)
+    if problem:
+        raise Failure(f"{files.show(path)}: {problem}; {again}")
     if images.dtype == np.uint8:
         images = images.astype(np.float32) / np.float32(255)
-    # Written so that NaN fails too.
-    if not (images.size and images.min() >= 0 and images.max() <= 1):
-        raise Failure(f"{shown}: images are not one or more with pixels in [0, 1]; {again}")
-    for name, array, end in (("labels", labels, CLASSES), ("indices", indices, 10000)):
-        if array is None:
-            continue
-        if not np.issubdtype(array.dtype, np.integer) or array.shape != images.shape[:1]:
-            raise Failure(
-                f"{shown}: {name} are {array.dtype} {array.shape}, "
-                f"not integers {images.shape[:1]}; {again}"
-            )
-        if array.min() < 0 or array.max() >= end:
-            raise Failure(f"{shown}: {name} are not all from 0 to {end - 1}; {again}")
     inside = np.zeros((SIDE, SIDE), bool)
     inside[1:-1, 1:-1] = True
     white = int((images[:, ~inside].mean(axis=1) > 0.5).sum())
     if white:
         print(
-            f"warning: {shown}: {white} of {len(images)} images have a bright edge: a digit is "
-            "white on black here, so invert them (1 - images)",
+            f"warning: {files.show(path)}: {white} of {len(images)} images have a bright edge: "
+            "a digit is white on black here, so invert them (1 - images)",
             file=sys.stderr,
         )
     rows = slice(limit)
     own = None if indices is None else indices[rows].astype(np.int64)
     return images[rows], labels[rows].astype(np.int64), own
+
+
+def _problem(images, labels, indices):
+    """What is wrong with the arrays of a sample file, None where one is not there; None if fine."""
+    if images is None or labels is None:
+        return "it holds no images, or no labels"
+    if images.dtype not in (np.float32, np.uint8) or images.shape[1:] != (SIDE, SIDE):
+        kind = f"{images.dtype} {images.shape}"
+        return f"images are {kind}, not float32 or uint8 (n, {SIDE}, {SIDE})"
+    white = 255 if images.dtype == np.uint8 else 1
+    # Written so that NaN fails too.
+    if not (images.size and images.min() >= 0 and images.max() <= white):
+        return "images are not one or more with pixels in [0, 1]"
+    for name, array, end in (("labels", labels, CLASSES), ("indices", indices, 10000)):
+        if array is None:
+            continue
+        if not np.issubdtype(array.dtype, np.integer) or array.shape != images.shape[:1]:
+            return f"{name} are {array.dtype} {array.shape}, not integers {images.shape[:1]}"
+        if array.min() < 0 or array.max() >= end:
+            return f"{name} are not all from 0 to {end - 1}"
+    return None

@@ -9,9 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from common.command import Failure, one_line
+from common.command import ROOT, Failure, one_line, show
 
-ROOT = Path(__file__).resolve().parent.parent
 COMMON = ROOT / "common"
 WEIGHTS = COMMON / "weights"
 IMG = ROOT / "img"
@@ -26,34 +25,24 @@ def from_root(path):
     return absolute.relative_to(ROOT).as_posix() if absolute.is_relative_to(ROOT) else str(path)
 
 
-def show(path):
-    """`path` as messages print it: short where the working directory is the repository root."""
-    path = Path(path)
-    try:
-        here = Path.cwd()
-    except OSError:  # the folder is gone
-        return str(path)
-    if here == ROOT and (ROOT / path).is_relative_to(ROOT):
-        return (ROOT / path).relative_to(ROOT).as_posix()
-    return str(path)
-
-
 def reason(error):
     """What went wrong, in the operating system's words where it has any."""
     return one_line(getattr(error, "strerror", None) or error)
 
 
 def check_input(path, *, remedy):
-    """Raise `Failure`, with `remedy` as the way out, unless `path` is a regular file."""
+    """Raise `Failure`, with `remedy` as the way out, unless `path` is a file.
+
+    Neither is a folder, nor a pipe or a device, from which reading might never end.
+    """
     try:
         mode = os.stat(path).st_mode
     except (FileNotFoundError, NotADirectoryError) as error:
         raise Failure(f"{show(path)} not found: {remedy}") from error
-    except (OSError, ValueError) as error:
+    except OSError as error:
         raise Failure(f"cannot read {show(path)}: {reason(error)}; {remedy}") from error
     if not stat.S_ISREG(mode):
-        kind = "a folder" if stat.S_ISDIR(mode) else "no regular file"
-        raise Failure(f"cannot read {show(path)}: it is {kind}; {remedy}")
+        raise Failure(f"cannot read {show(path)}: it is not a file; {remedy}")
 
 
 def check_output(path):
@@ -65,18 +54,14 @@ def check_output(path):
     path = Path(path)
     folder = path.parent
     with writing(path):
-        if folder in (IMG, WEIGHTS) and not folder.exists():
-            folder.mkdir()
+        if folder in (IMG, WEIGHTS):
+            folder.mkdir(exist_ok=True)
         if not folder.is_dir():
             problem = "is not a folder" if folder.exists() else "does not exist"
             raise Failure(f"cannot write {show(path)}: the folder {show(folder)} {problem}")
-        if path.is_dir():
-            raise Failure(f"cannot write {show(path)}: it is a folder; name a file")
         # Not even root should have its /dev/null replaced by a picture.
         if path.exists() and not path.is_file():
-            raise Failure(f"cannot write {show(path)}: it is no regular file")
-        if path.is_symlink() and not path.exists():
-            raise Failure(f"cannot write {show(path)}: it is a link that leads nowhere")
+            raise Failure(f"cannot write {show(path)}: it is not a file; name one")
     with replacing(path):
         pass
     return path
@@ -117,41 +102,6 @@ def replacing(path):
 
 
 @contextmanager
-def locked(path):
-    """Keep `path` for this process while the block runs; raise `Failure` if another has it.
-
-    The lock is the operating system's, on a hidden file beside `path`: it ends with the process,
-    however that ends.  Where there are no such locks (Windows), nothing is locked.
-    """
-    try:
-        import fcntl
-    except ImportError:
-        yield
-        return
-    lock = Path(path).with_name(f".{Path(path).name}.lock")
-    with writing(lock):
-        file = open(lock, "a")  # noqa: SIM115
-    with file:
-        free = True
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # Another run may have ended, and taken the file away, since it was opened.
-            free = lock.exists() and os.path.samestat(os.fstat(file.fileno()), os.stat(lock))
-        except BlockingIOError:
-            free = False
-        except OSError:  # a file system without locks
-            pass
-        if not free:
-            raise Failure(
-                f"another run is writing {show(path)}: wait for it, or name another --output"
-            )
-        try:
-            yield
-        finally:
-            lock.unlink(missing_ok=True)
-
-
-@contextmanager
 def writing(path):
     """Turn what the operating system says in the block into the `Failure` that names `path`."""
     try:
@@ -164,7 +114,7 @@ def read_npz(path, names=None, *, holds="a result file", remedy):
     """The arrays of an `.npz` file: a dict of names and NumPy arrays.
 
     names: those to read, all of them if None.  holds: what the file should be, for the message.
-    remedy: the way out.  Raises `Failure` when the file is missing, no regular file, truncated,
+    remedy: the way out.  Raises `Failure` when the file is missing, not a file, truncated,
     pickled, too large, no `.npz`, or lacks one of the names.
     """
     check_input(path, remedy=remedy)

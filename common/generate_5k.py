@@ -14,7 +14,7 @@ from common import command, data, files
 
 def main(argv=None):
     parser = command.Parser(__doc__)
-    parser.add_argument("--count", type=command.positive_int, default=5000, help="how many digits")
+    command.add_count(parser, "--count", "how many digits", 5000)
     command.add_seed(parser, "which digits")
     command.add_output(parser, "the .npz file to write", data.SAMPLES)
     args = parser.parse_args(argv)
@@ -26,7 +26,6 @@ def main(argv=None):
         np.savez_compressed(file, images=images, labels=labels, indices=indices)
     print("digit " + "".join(f"{digit:6d}" for digit in range(10)))
     print("count " + "".join(f"{count:6d}" for count in np.bincount(labels, minlength=10)))
-    print(f"wrote {files.show(args.output)}")
     return [args.output]
 
 

@@ -66,7 +66,6 @@ def main(argv=None):
         np.savez_compressed(temporary, **arrays)
     for name, array in arrays.items():
         print(f"{name:8} {array.shape!s:16} {array.dtype}")
-    print(f"wrote {files.show(args.output)}")
     return [args.output]
 
 

@@ -68,6 +68,11 @@ def argument(text):
     return text
 
 
+def add_model(parser, default):
+    """--model: one of these classifiers."""
+    parser.add_argument("--model", type=argument, default=default, help="which classifier")
+
+
 def _unknown(name):
     return (
         f"{name!r} is not a model: choose {', '.join(NAMES)}, one of them with "
@@ -193,6 +198,24 @@ def predict(model, x, batch_size=1000):
 def classify(model, x):
     """Predicted labels (n,) int64 of images (n, 28, 28)."""
     return predict(model, x).argmax(axis=1)
+
+
+def correctly_classified(classifiers, x, y, where, *, source=None, count=1):
+    """The places of the digits that all `classifiers` get right, in order: int64 (k,).
+
+    x: float32 (n, 28, 28).  y: integers (n,).  where: what the message calls these digits.
+    source: the one digit that is wanted, if not all ten.  Raises `Failure` for fewer than `count`.
+    """
+    places = np.arange(len(y)) if source is None else np.flatnonzero(y == source)
+    for model in classifiers:
+        places = places[classify(model, x[places]) == y[places]]
+    if len(places) < count:
+        kind = "digits" if source is None else f"{source}s"
+        raise Failure(
+            f"{where} has {len(places)} correctly classified {kind}, not {count}: ask for fewer, "
+            "draw a larger sample with `python common/generate_5k.py`, or train again"
+        )
+    return places
 
 
 def softmax(logits):

@@ -124,8 +124,6 @@ def main(argv=None):
     print("right" + "".join(f"{f'{count} of {len(labels)}':>20}" for count in right))
     if len(images) < len(paths):
         print(f"left out: {len(paths) - len(images)}")
-    for path in (args.output, figure):
-        print(f"wrote {files.show(path)}")
     return [args.output, figure]
 
 

@@ -127,6 +127,16 @@ def _bare(ax, title):
         ax.set_title(title)
 
 
+def accuracy_curves(ax, eps, curves):
+    """Draw accuracies against epsilon (k,), a line for each.
+
+    curves: (label, accuracies (k,) from 0 to 1, place in `COLOURS`, marker and line as in "o--").
+    """
+    for label, accuracy, colour, line in curves:
+        ax.plot(eps, 100 * accuracy, line, color=COLOURS[colour], label=label)
+    ax.set(xlabel="ε (pixel units)", ylabel="accuracy (%)", ylim=(-2, 102))
+
+
 def confusion(counts, title):
     """A confusion matrix (10, 10) as a figure: off the diagonal the darker the more frequent."""
     fig = figure(7, 6.6, title)

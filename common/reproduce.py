@@ -144,9 +144,6 @@ def main(argv=None):
             for process in multiprocessing.active_children():
                 process.terminate()
             raise
-    for path in written:
-        if path.suffix == ".png":
-            print(f"wrote {files.show(path)}")
     return written
 
 

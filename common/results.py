@@ -19,10 +19,11 @@ counts the others.  Reading and writing take NumPy alone.
 import json
 import platform
 from importlib import metadata
+from pathlib import Path
 
 import numpy as np
 
-from common import files
+from common import command, files
 from common.command import Failure
 
 IMAGES = ("xs", "noises")
@@ -78,6 +79,37 @@ def load(path, *, remedy="write it again with the attack script"):
     if wrong:
         raise Failure(f"{files.show(path)} is not a result file ({wrong[0]}): {remedy}")
     return arrays | {"config": json.loads(str(arrays["config"]))}
+
+
+def add_arguments(parser, default, *, rows, columns):
+    """RESULTS.npz, --rows and --columns of a script that draws results, with its defaults.
+
+    default: the file, from the repository root.
+    """
+    parser.add_argument(
+        "results",
+        nargs="?",
+        type=command.path,
+        default=files.ROOT / default,
+        help="the result file",
+    )
+    command.add_count(parser, "--rows", "images down", rows)
+    command.add_count(parser, "--columns", "images across", columns)
+
+
+def load_from(path, *scripts):
+    """Read the result file of one of these attack scripts, to draw it: as `load` does.
+
+    scripts: their paths from the repository root.  Raises `Failure` for the file of another
+    script, and for one without an image.
+    """
+    remedy = f"run `python {scripts[0]}`"
+    found = load(path, remedy=remedy)
+    if Path(str(found["config"].get("script"))).stem not in [Path(name).stem for name in scripts]:
+        raise Failure(f"{files.show(path)} holds no results of {' or '.join(scripts)}: {remedy}")
+    if not len(found["xs"]):
+        raise Failure(f"{files.show(path)} holds no image: {remedy} on others")
+    return found
 
 
 def problems(arrays):

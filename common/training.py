@@ -17,19 +17,11 @@ BATCH_SIZE = {"cnn": 200}
 EPOCHS_HIDDEN = 20
 
 
-def predictions_path(name):
-    """Where the predictions over the test set lie, as CSV."""
-    return files.WEIGHTS / f"{name}_predictions.csv"
-
-
-def confusion_path(name):
-    """Where the figure of the confusion matrix lies."""
-    return files.IMG / f"confusion_{name}.png"
-
-
 def outputs(name):
-    """The three files that training a model writes."""
-    return [models.weights_path(name), predictions_path(name), confusion_path(name)]
+    """What training a model writes: its weights, its predictions over the test set as CSV, and the
+    figure of its confusion matrix."""
+    predictions, confusion = f"{name}_predictions.csv", f"confusion_{name}.png"
+    return [models.weights_path(name), files.WEIGHTS / predictions, files.IMG / confusion]
 
 
 def cosine_adam(learning_rate):
@@ -129,19 +121,13 @@ def report(name, model):
         writer.writerows(zip(range(len(y)), y, predicted, strict=True))
     title = f"{models.title(name)}: {accuracy:.2%} of 10,000 test digits right"
     plots.save(plots.confusion(confusion, title), picture)
-    for path in outputs(name):
-        print(f"wrote {files.show(path)}")
     return outputs(name)
 
 
 def add_arguments(parser, *, epochs, batch_size, learning_rate):
     """The settings of training, with a script's own defaults."""
-    parser.add_argument(
-        "--epochs", type=command.positive_int, default=epochs, help="passes over the training set"
-    )
-    parser.add_argument(
-        "--batch-size", type=command.positive_int, default=batch_size, help="digits a step"
-    )
+    command.add_count(parser, "--epochs", "passes over the training set", epochs)
+    command.add_count(parser, "--batch-size", "digits a step", batch_size)
     parser.add_argument(
         "--learning-rate",
         type=command.positive_float,

@@ -15,18 +15,21 @@ are hard for a network can be answered exactly:
    programme (linear_programme.py), certified by its dual.
 
 The tables show how far above the optimum the three methods of method 1, FGSM's smallest epsilon
-and that of many steps end.  The figure shows why one noise pattern breaks every 2: the gradient
-of a linear model for 2 against 6 is W_6 - W_2 at every image, and its sign hardly depends on the
-image.
+and that of many steps end.  The figure and the last table show why one noise pattern breaks every
+2: the gradient of a linear model for 2 against 6 is W_6 - W_2 at every image.
 
 reads   common/mnist.npz, common/weights/softmax.weights.h5, common/5k_samples.npz
 writes  img/exact_softmax.png, for other digits img/exact_softmax_{source}_to_{target}.png
 """
 
 import numpy as np
+from tqdm import tqdm
 
 from common import command, data, files, models, plots
 from method1_noise_optimization import attack
+
+STEPS = 100  # of Newton's method, at most
+MANY_STEPS = 500  # of the search over all noise
 
 
 def smallest_noise(weights, bias, x, y_target, *, lead=0.0, batch_size=500):
@@ -62,10 +65,6 @@ def smallest_noise(weights, bias, x, y_target, *, lead=0.0, batch_size=500):
     none = bound > np.sqrt(flat.shape[1])
     noise[none], bound[none] = np.nan, np.inf
     return noise.reshape(x.shape), bound
-
-
-STEPS = 100
-MANY_STEPS = 500  # of the search over all noise
 
 
 def smallest_eps(weights, bias, x, y_target, sign, *, lead=0.0):
@@ -129,16 +128,12 @@ def draw(difference, x, sign, source, target, title):
     bar.set_label("logits a pixel unit")
     columns = -(-len(x) // 2)
     axes = right.subplots(4, columns, squeeze=False)
-    for ax in axes.flat:
+    pairs = axes.reshape(2, 2, columns).swapaxes(1, 2).reshape(-1, 2)
+    for ax in pairs[len(x) :].flat:
         ax.set_visible(False)
-    agree = np.sign(difference)
-    for i in range(len(x)):
-        row, column = divmod(i, columns)
-        image, pattern = axes[2 * row, column], axes[2 * row + 1, column]
-        image.set_visible(True)
-        pattern.set_visible(True)
+    for i, (image, pattern) in enumerate(pairs[: len(x)]):
         plots.digit(image, x[i])
-        same = (sign[i] == agree)[difference != 0].mean()
+        same = (sign[i] == np.sign(difference))[difference != 0].mean()
         steps = plots.noise(pattern, sign[i], 1, f"same sign: {same:.0%}")
     bar = right.colorbar(
         steps, ax=axes, location="bottom", shrink=0.35, aspect=30, pad=0.02, ticks=[-1, 0, 1]
@@ -147,64 +142,51 @@ def draw(difference, x, sign, source, target, title):
     return fig
 
 
-def print_smallest_noise(model, x, y_target):
-    """The first table: the exact optimum, what certifies it, and the methods of method 1."""
-    from tqdm import tqdm
-
-    weights, bias = (array.astype(np.float64) for array in model.get_weights())
-    noise, bound = smallest_noise(weights, bias, x, y_target)
-    optimum = attack.sizes(noise)
-    logits = (x + noise).reshape(len(x), -1) @ weights + bias
-    own = logits[np.arange(len(x)), y_target]
-    logits[np.arange(len(x)), y_target] = -np.inf
-    violation = np.maximum(logits.max(axis=1) - own, 0)
-    print(f"largest duality gap, relative to |r|_2      {np.abs(optimum / bound - 1).max():.1e}")
-    print(f"largest violation of a constraint (logits)  {violation.max():.1e}")
-    print("\n|r|_2               reached      mean  above optimum   worst image")
-    print(f"exact optimum       {1:7.1%}{optimum.mean():10.4f}")
-    for method in tqdm(attack.METHODS, disable=None):
-        noise = attack.find_noise(model, x, y_target, method=method)
-        reached = attack.reached(model, x, noise, y_target)
-        size = attack.sizes(noise)
-        tqdm.write(f"{method:20}{reached.mean():7.1%}{above(size[reached], optimum[reached])}")
-
-
-def print_smallest_eps(model, x, y_target):
-    """The second table: the exact first crossing, and the one that the search of method 2 finds."""
+def print_optima(model, x, y_target):
+    """Three tables: the exact optimum, what certifies it, and how far above it the methods end."""
+    from logreg_softmax.linear_programme import smallest_linf
     from method2_fgsm import fgsm
     from method2_fgsm.smallest_eps import smallest_eps as search
 
-    weights, bias = (array.astype(np.float64) for array in model.get_weights())
+    weights, bias = model.get_weights()
+    noise, bound = smallest_noise(weights, bias, x, y_target)
+    optimum = attack.sizes(noise)
+    logits = (x + noise).reshape(len(x), -1) @ weights.astype(np.float64) + bias
+    violation = logits.max(axis=1) - logits[np.arange(len(x)), y_target]
+    print(f"largest duality gap, relative to |r|_2      {np.abs(optimum / bound - 1).max():.1e}")
+    print(f"largest violation of a constraint (logits)  {violation.max():.1e}")
+    print_table("|r|_2", "exact optimum", optimum)
+    for method in tqdm(attack.METHODS, disable=None):
+        noise = attack.find_noise(model, x, y_target, method=method)
+        print_row(method, attack.sizes(noise), optimum, attack.reached(model, x, noise, y_target))
+
     sign = fgsm.gradient_signs(model, x, y_target)
-    exact = smallest_eps(weights, bias, x, y_target, sign)
-    eps, _ = search(model, x, y_target)
-    exists, found = np.isfinite(exact), np.isfinite(eps)
-    both = exists & found
-    print("\nsmallest epsilon    reached      mean  above optimum   worst image")
-    print(f"exact first root    {exists.mean():7.1%}{exact[exists].mean():10.4f}")
-    print(f"{'fgsm':20}{found.mean():7.1%}{above(eps[both], exact[both])}")
+    first_root = smallest_eps(weights, bias, x, y_target, sign)
+    one_step, _ = search(model, x, y_target)
+    print_table("smallest epsilon", "exact first root", first_root)
+    print_row("fgsm", one_step, first_root)
 
-
-def print_smallest_linf(model, x, y_target):
-    """The third table: the smallest epsilon over all noise, and what one step and many find."""
-    from logreg_softmax.linear_programme import smallest_linf
-    from method2_fgsm.smallest_eps import smallest_eps as search
-
-    optimum, _, bound = smallest_linf(*model.get_weights(), x, y_target)
-    print("\n|r|_inf, all noise  reached      mean  above optimum   worst image")
-    exists = np.isfinite(optimum)
-    print(f"exact optimum       {exists.mean():7.1%}{optimum[exists].mean():10.4f}")
-    for name, steps in (("one sign step", 1), (f"{MANY_STEPS} steps", MANY_STEPS)):
-        eps, _ = search(model, x, y_target, steps=steps)
-        found = np.isfinite(eps) & exists
-        print(f"{name:20}{found.mean():7.1%}{above(eps[found], optimum[found])}")
+    optimum, _, bound = smallest_linf(weights, bias, x, y_target)
+    many_steps, _ = search(model, x, y_target, steps=MANY_STEPS)
+    print_table("|r|_inf, all noise", "exact optimum", optimum)
+    print_row("one sign step", one_step, optimum)
+    print_row(f"{MANY_STEPS} steps", many_steps, optimum)
     print(f"largest duality gap, relative to eps        {np.nanmax(optimum / bound - 1):.1e}")
 
 
-def above(size, optimum):
-    """Two columns of the tables: by how much the mean, and the worst image, exceed the optimum."""
-    ratio = size / optimum
-    return f"{size.mean():10.4f}{size.mean() / optimum.mean() - 1:15.3%}{ratio.max() - 1:14.2%}"
+def print_table(title, name, optimum):
+    """The head of a table, and the row of the optimum (n,), which is NaN where there is none."""
+    exists = np.isfinite(optimum)
+    print(f"\n{title:20}reached      mean  above optimum   worst image")
+    print(f"{name:20}{exists.mean():7.1%}{optimum[exists].mean():10.4f}")
+
+
+def print_row(name, size, optimum, reached=True):
+    """By how much sizes (n,) exceed the optimum: their mean, and the worst of the images."""
+    found = np.isfinite(size) & reached
+    size, optimum = size[found], optimum[found]
+    excess = f"{size.mean() / optimum.mean() - 1:15.3%}{(size / optimum).max() - 1:14.2%}"
+    tqdm.write(f"{name:20}{found.mean():7.1%}{size.mean():10.4f}{excess}")
 
 
 def print_pattern(model, x, pattern, source, target):
@@ -220,8 +202,8 @@ def main(argv=None):
     parser = command.Parser(__doc__)
     parser.add_argument("--source", type=command.digit, default=2, help="digit of the figure")
     parser.add_argument("--target", type=command.digit, default=6, help="its target")
-    command.add_samples(parser)
-    parser.add_argument("--limit", type=command.positive_int, default=500, help="digits at most")
+    data.add_samples(parser)
+    command.add_count(parser, "--limit", "digits at most", 500)
     command.add_seed(parser, "of the random targets")
     command.add_output(parser, "the figure to write (default: see above)")
     args = parser.parse_args(argv)
@@ -232,20 +214,14 @@ def main(argv=None):
     output = files.check_output(args.output or files.IMG / f"{name}.png")
     x, y, _ = data.load_samples(args.samples)
     model = models.load("softmax")
-    right = models.classify(model, x) == y
-    sources = x[right & (y == source)]
-    x, y = x[right][: args.limit], y[right][: args.limit]
-    if not len(sources):
-        raise command.Failure(
-            f"{files.show(args.samples)} has no {source} that is classified correctly: "
-            "make it with `python common/generate_5k.py`"
-        )
+    where = files.show(args.samples)
+    sources = x[models.correctly_classified([model], x, y, where, source=source)]
+    right = models.correctly_classified([model], x, y, where)[: args.limit]
+    x, y = x[right], y[right]
 
     print(f"softmax regression, {len(x)} digits, random targets, noise in pixel units")
     y_target = attack.random_targets(y, args.seed)
-    print_smallest_noise(model, x, y_target)
-    print_smallest_eps(model, x, y_target)
-    print_smallest_linf(model, x, y_target)
+    print_optima(model, x, y_target)
 
     from method2_fgsm import fgsm
 
@@ -260,7 +236,6 @@ def main(argv=None):
     name = f"W_{target} - W_{source}"
     print(f"\nsteps {source} to {target}: {same:.1%} of the signs are those of {name}")
     print_pattern(model, sources, pattern, source, target)
-    print(f"wrote {files.show(output)}")
     return [output]
 
 

@@ -63,12 +63,10 @@ def search(
     not finite.
     """
     x, y_target = contract.checked(model, x, y_target, name="targets")
-    for name, value, known in (
-        ("method", method, METHODS),
-        ("regularization", regularization, REGULARIZATIONS),
-    ):
-        if value not in known:
-            raise ValueError(f"unknown {name} {value!r}: choose one of {', '.join(known)}")
+    known = {"method": (method, METHODS), "regularization": (regularization, REGULARIZATIONS)}
+    for name, (value, choices) in known.items():
+        if value not in choices:
+            raise ValueError(f"unknown {name} {value!r}: choose one of {', '.join(choices)}")
     contract.positive("starts", starts, whole=True)
     max_steps = MAX_STEPS[method] if max_steps is None else max_steps
     batch_size = BATCH_SIZE[method] if batch_size is None else batch_size

@@ -35,7 +35,7 @@ def results_path(model, method, regularization):
 
 def main(argv=None):
     parser = command.Parser(__doc__)
-    command.add_model(parser, "mlp")
+    models.add_model(parser, "mlp")
     parser.add_argument("--method", choices=attack.METHODS, default="sgd", help="which method")
     parser.add_argument(
         "--regularization",
@@ -66,7 +66,7 @@ def main(argv=None):
     parser.add_argument(
         "--target", type=target, default="random", help="the digit to be seen, or random"
     )
-    command.add_samples(parser)
+    data.add_samples(parser)
     parser.add_argument("--limit", type=command.positive_int, help="attack the first LIMIT digits")
     command.add_seed(parser, "of the random targets")
     command.add_output(parser, "the .npz file to write (default: see above)")
@@ -134,7 +134,6 @@ def main(argv=None):
     if not reached.all():
         missed = f"{(~reached).sum()} of {len(reached)} digits did not reach their target"
         print(f"{missed}; they are saved as they are")
-    print(f"wrote {files.show(output)}")
     return [output]
 
 

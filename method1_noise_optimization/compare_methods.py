@@ -15,6 +15,7 @@ writes  img/noise_methods.png, for other models than the MLP img/noise_methods_{
 """
 
 import numpy as np
+from tqdm import tqdm
 
 from common import command, data, files, models, plots
 from method1_noise_optimization import attack
@@ -94,11 +95,9 @@ def table_of_regularizers(noises):
 
 def main(argv=None):
     parser = command.Parser(__doc__)
-    command.add_model(parser, "mlp")
-    command.add_samples(parser)
-    parser.add_argument(
-        "--limit", type=command.positive_int, default=500, help="digits of the first table"
-    )
+    models.add_model(parser, "mlp")
+    data.add_samples(parser)
+    command.add_count(parser, "--limit", "digits of the first table", 500)
     command.add_seed(parser, "of the random targets")
     command.add_output(parser, "the figure to write (default: see above)")
     args = parser.parse_args(argv)
@@ -107,16 +106,9 @@ def main(argv=None):
     x, y, _ = data.load_samples(args.samples)
     model = models.load(args.model)
 
-    from tqdm import tqdm
-
-    right = models.classify(model, x) == y
+    right = models.correctly_classified([model], x, y, files.show(args.samples))
     x, y = x[right], y[right]
     y_target = attack.random_targets(y, args.seed)
-    if not len(x):
-        raise command.Failure(
-            f"{files.show(args.samples)} has no digit that is classified correctly: "
-            "make it with `python common/generate_5k.py`"
-        )
     # One digit of each kind for the figure, in front of those of the table.
     first = np.array([np.flatnonzero(y == digit)[0] for digit in range(10) if digit in y])
     others = np.setdiff1d(np.arange(len(x)), first)
@@ -135,7 +127,6 @@ def main(argv=None):
     plots.save(draw(x[first], y[first], y_target[first], shown, title), output)
     print(f"{models.title(args.model)}: {len(chosen)} digits above, {len(x)} below")
     print(*table_of_ways(rows), "", *table_of_regularizers(regularized), sep="\n")
-    print(f"wrote {files.show(output)}")
     return [output]
 
 

@@ -15,29 +15,23 @@ writes  nothing
 import time
 
 import numpy as np
+from tqdm import tqdm
 
-from common import command, files, models
-from common.command import Failure
-from common.imagenet import labels, networks, photo_folder, photos
-from method1_noise_optimization import attack, photo_noise
+from common import command, models
+from common.imagenet import labels, networks
+from method1_noise_optimization import attack, few_photographs, photo_noise
 from method1_noise_optimization.attack import sizes
 
 LARGEST_EPS = 0.2
-WAYS = ("sign step, smallest eps", "sgd", "lbfgs", "minimal", "one grey level")
+WAYS = ("sign step, smallest eps", *attack.METHODS, "one grey level")
 
 
 def main(argv=None):
     args = parse(argv)
     targets = [labels.index_of(target) for target in args.targets]
-    folder, paths, _ = photo_folder.find(args.images)
-    paths, pixels, _ = photos.read_batch(folder, paths, networks.side(args.model))
-    if not paths:
-        raise Failure(f"no readable image in {files.show(folder)}")
-    x = pixels[: args.limit] / np.float32(255)
+    x = few_photographs.read(args.images, args.limit, networks.side(args.model))
     model = networks.load(args.model)
     y = models.predict(model, x).argmax(axis=1)
-
-    from tqdm import tqdm
 
     names = ", ".join(labels.names()[target] for target in targets)
     print(f"{networks.TITLES[args.model]}: {len(x)} photographs, targets {names}")
@@ -60,10 +54,7 @@ def main(argv=None):
 def attacked(model, x, y_target, way):
     """The photographs after one of the WAYS: float32 like x."""
     if way == "one grey level":
-        max_steps = photo_noise.MAX_STEPS["grey levels"]
-        return photo_noise.few_levels(
-            model, x, y_target, levels=1, confidence=None, max_steps=max_steps
-        )[0]
+        return photo_noise.few_levels(model, x, y_target)[0]
     if way in attack.METHODS:
         return attack.adversarial(
             model, x, y_target, method=way, max_steps=photo_noise.MAX_STEPS[way]
@@ -88,10 +79,7 @@ def parse(argv):
     parser.add_argument(
         "--model", choices=networks.NAMES, default="efficientnet_lite0", help="the network"
     )
-    photo_folder.add_images(parser)
-    parser.add_argument(
-        "--limit", type=command.positive_int, default=9, help="the first LIMIT photographs"
-    )
+    few_photographs.add_arguments(parser)
     parser.add_argument(
         "--targets",
         nargs="+",

@@ -36,22 +36,6 @@ def smallest_noise(model, x, y_target, norm):
     return x_adv - x, eps, np.isfinite(eps)
 
 
-def choose(y, count, name):
-    """The places in y of the first `count` digits of each kind, the zeros first: (10 * count,).
-
-    name: the file of the digits, for the message.  Raises `Failure` when there are not enough.
-    """
-    kinds = [np.flatnonzero(y == digit)[:count] for digit in range(10)]
-    for digit, kind in enumerate(kinds):
-        if len(kind) < count:
-            raise command.Failure(
-                f"{name} has {len(kind)} correctly classified {digit}s: "
-                + (f"choose --count {len(kind)} or " if len(kind) else "draw ")
-                + "a larger sample with `python common/generate_5k.py`"
-            )
-    return np.concatenate(kinds)
-
-
 def by_pair(x, y, y_target, noise, size, reached):
     """One image for each pair of digits, and the mean size of the noise that reached its target.
 
@@ -105,11 +89,9 @@ def draw(images, means, norm, title):
 
 def main(argv=None):
     parser = command.Parser(__doc__)
-    command.add_model(parser, "mlp")
-    command.add_samples(parser)
-    parser.add_argument(
-        "--count", type=command.positive_int, default=20, help="digits of each kind"
-    )
+    models.add_model(parser, "mlp")
+    data.add_samples(parser)
+    command.add_count(parser, "--count", "digits of each kind", 20)
     parser.add_argument("--norm", choices=NORMS, default="l2", help="in which noise is small")
     command.add_output(parser, "the figure to write (default: see above)")
     args = parser.parse_args(argv)
@@ -119,9 +101,12 @@ def main(argv=None):
     x, y, _ = data.load_samples(args.samples)
     model = models.load(args.model)
 
-    right = models.classify(model, x) == y
-    x, y = x[right], y[right]
-    chosen = choose(y, args.count, files.show(args.samples))
+    where = files.show(args.samples)
+    kinds = [
+        models.correctly_classified([model], x, y, where, source=digit, count=args.count)
+        for digit in range(10)
+    ]
+    chosen = np.concatenate([kind[: args.count] for kind in kinds])
     # Each digit nine times in a row, once for every other digit.
     x, y = np.repeat(x[chosen], 9, axis=0), np.repeat(y[chosen], 9)
     y_target = (y + np.tile(np.arange(1, 10), len(chosen))) % 10
@@ -130,9 +115,9 @@ def main(argv=None):
     mean = size[reached].mean() if reached.any() else np.nan
 
     symbol, digits = NORMS[args.norm]
-    how = "minimal" if args.norm == "l2" else f"{STEPS} steps"
+    search = "minimal" if args.norm == "l2" else f"{STEPS} steps"
     title = (
-        f"{models.title(args.model)}, the smallest noise ({how}) for every pair of digits: "
+        f"{models.title(args.model)}, the smallest noise ({search}) for every pair of digits: "
         f"mean {symbol} = {mean:.{digits}f}"
     )
     plots.save(draw(images, means, args.norm, title), output)
@@ -146,7 +131,6 @@ def main(argv=None):
         print(f"{source:7d}{cells}{np.nanmean(means[source]):9.{digits}f}")
     print(f"   mean{''.join(f'{m:6.{digits}f}' for m in np.nanmean(means, axis=0))}")
     print(f"reached the target {reached.mean():.2%} of {len(reached)}")
-    print(f"wrote {files.show(output)}")
     return [output]
 
 

@@ -59,34 +59,21 @@ def search(
     contract.positive("max_steps", max_steps, whole=True)
     if not len(pixels):
         return pixels.copy(), np.zeros(0, bool)
-    if levels is None:
-        levels, few = 255, False
-    else:
-        few = True
-    log_odds = tf.constant(np.nan if confidence is None else np.log(confidence / (1 - confidence)))
-    log_odds = tf.cast(log_odds, tf.float32)
+    few, levels = levels is not None, 255 if levels is None else levels
+    log_odds = np.nan if confidence is None else np.log(confidence / (1 - confidence))
+    log_odds = tf.constant(log_odds, tf.float32)
 
     original = pixels.astype(np.float32)
     shape = (-1, *[1] * (pixels.ndim - 1))
     if noise is None:
-        image, G, t, met = original, np.zeros_like(original), np.zeros(len(x), np.float32), 0.0
+        G, t, met = np.zeros_like(original), np.zeros(len(x), np.float32), 0.0
     else:
         size = np.sqrt((noise.astype(np.float64) ** 2).sum(axis=tuple(range(1, noise.ndim))))
         G = (noise / np.maximum(size, 1e-12).reshape(shape)).astype(np.float32)
         t, met = (size * 255).astype(np.float32), WINDOW
-        image = original
-    state = tuple(
-        tf.constant(part)
-        for part in (
-            image,
-            G,
-            t,
-            np.full(len(x), RATE, np.float32),
-            np.zeros(len(x), bool),
-            original,
-            np.full(len(x), np.inf, np.float32),
-        )
-    )
+    rate, cost = np.full(len(x), RATE, np.float32), np.full(len(x), np.inf, np.float32)
+    was_hit = np.zeros(len(x), bool)
+    state = tuple(map(tf.constant, (original, G, t, rate, was_hit, original, cost)))
     for step in range(max_steps + 1):
         weight = tf.constant(1.0 if met + step == 0 else WINDOW / (met + step + WINDOW))
         state = _step(model, original, y_target, state, weight, float(levels), few, log_odds)

@@ -5,36 +5,14 @@ The point x' of the box nearest to the image x that is classified as its target 
     minimise |x' - x|²   subject to   g(x') = z_t(x') - max_{k ≠ t} z_k(x') ≥ 0,   0 ≤ x' ≤ 1
 
 with logits z.  Were the lead g linear, `common/box_projection.py` would give the answer at once.
-So, as in sequential quadratic programming (and in DeepFool, Moosavi-Dezfooli et al. 2016),
-linearise at the point p reached so far, go to the solution, and repeat:
+So linearise at the point p reached so far, go to the solution, and repeat, as in sequential
+quadratic programming and in DeepFool (Moosavi-Dezfooli et al. 2016):
 
     p ← the point of the box nearest to x at which   g(p) + G·(x' - p) ≥ aim
 
-The best point lies where several competitors are level and several linear pieces of the network
-meet.  There the gradient ∇g(p) jumps, for ever.  On a photograph it also turns so fast that two
-gradients a tenth of the noise apart have next to nothing in common.  Four things help:
-
-- The slope G is a running average of the gradients on the way, with weights that fall like one
-  over their number (Robbins & Monro 1951).  It settles at the combination of competitors and
-  pieces under which p is optimal, in which what is particular to a single gradient cancels.  One
-  slope for all competitors is met by every gradient; one for each would be met too rarely.
-  (Decoupling direction and norm, Rony et al. 2019, averages the gradients too, but then rescales
-  and clips, which does not give the nearest point of the box.)
-- The maximum over competitors is smoothed, T log Σ_k exp(z_k / T), with a temperature T that
-  falls to next to nothing (Nesterov 2005, "Smooth minimization of non-smooth functions").  As
-  it never lies below the maximum, the first steps go deep into the target's region.
-- The first two thirds of the steps look at p plus Gaussian noise, at first as long as p - x and
-  fading, so that G averages over the neighbourhood instead of one ragged point.
-- `aim` is above zero by what the linearisation misses: it grows while an image is missed and
-  shrinks while it is hit.
-
-The nearest hit of a start is pulled towards x along the straight line as far as it stays one, and
-replaced by the exact projection onto the linearised leads over its strongest competitors, each
-with its own gradient, where that is a nearer hit.  For a linear classifier it is the exact answer.
-
-Each start has noise of its own and often ends in another local optimum: the nearest hit of all
-counts.  Four starts begin at x, each with a first temperature of its own, the next four go on
-from the nearest hit so far, and so forth.  An image is done when enough of those from x agree.
+G is a running average of the gradients, g's maximum is smoothed, p gets noise that fades, and
+`aim` is a little above zero; the README of this folder says why.  For a linear classifier the
+answer is exact.
 
 A step costs one gradient.  An image needs a few arrays of its own size and, for the last
 projection, a few for each of the strongest competitors, whatever the number of classes.

@@ -5,34 +5,12 @@ import re
 import numpy as np
 
 from common import plots, results
-from common.command import Failure
 from common.imagenet import labels, networks
-from method1_noise_optimization.attack import METHODS, sizes
+from method1_noise_optimization.attack import sizes
 
 MEASURED = ("confidences", "confidences_adversarial")
 # How much the noise may be amplified: round numbers.
 FACTORS = tuple(digit * 10**power for power in range(5) for digit in (1, 2, 5))
-
-
-def check(found, path, remedy):
-    """Raise `Failure` unless `found` holds photographs that attack_imnet.py attacked."""
-    config, x = found["config"], found["xs"]
-    levels = config.get("levels")
-    if (
-        x.shape[-1] != 3
-        or any(key not in found for key in ("y_targets", *MEASURED))
-        or any(found[key].shape != found["y_targets"].shape for key in MEASURED)
-        or any(
-            found[key].max(initial=0) >= labels.CLASSES
-            for key in ("y_preds", "y_preds_adversarial", "y_targets")
-        )
-        or config.get("model") not in networks.NAMES
-        or not (config.get("method") in METHODS or levels in range(1, 256))
-        or config.get("target") not in ("random", *range(labels.CLASSES))
-    ):
-        raise Failure(f"{path} does not hold photographs of method 1: {remedy}")
-    if not len(x):
-        raise Failure(f"{path} holds no photograph: {remedy} on other photographs")
 
 
 def name(config):
@@ -92,9 +70,8 @@ def amplification(noises):
 def _heading(config):
     target = config["target"]
     goal = "another class" if target == "random" else f"“{labels.names()[target]}”"
-    how = config.get("method")
     title = f"What {networks.TITLES[config['model']]} takes for {goal}"
-    return title if how is None else f"{title} ({how})"
+    return f"{title} ({config['method']})" if config.get("method") else title
 
 
 def table(found):

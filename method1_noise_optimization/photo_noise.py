@@ -19,10 +19,11 @@ def random_target(path, seed):
     return int.from_bytes(digest[:8], "big") % 1000
 
 
-def few_levels(model, x, y_target, *, levels, confidence, max_steps):
+def few_levels(model, x, y_target, *, levels=1, confidence=None, max_steps=None):
     """Photographs in which few values have moved, by `levels` at most: (x_adv, steps)."""
     from method1_noise_optimization import grey_levels
 
+    max_steps = max_steps or MAX_STEPS["grey levels"]
     images, _ = grey_levels.search(
         model, _pixels(x), y_target, levels=levels, confidence=confidence, max_steps=max_steps
     )

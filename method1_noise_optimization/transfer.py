@@ -6,20 +6,16 @@
 First the three models (Szegedy et al. 2014, section 4.2, table 2; Goodfellow et al. 2015, section
 8).  Adversarial digits are made for each by the fast gradient sign, away from the label, and by
 the smallest noise towards a random wrong digit, and shown to all.  Smallest noise stops where the
-network it is made for changes its mind, so it seldom carries over; it is therefore shown once
-more at a common size, to which nearly all of it has to be amplified (the few digits that needed
-more get less).  Noise sizes are the root mean square over the pixels, sqrt(mean(r**2)), measured
-after clipping to [0, 1].
+network it is made for changes its mind, so it is shown once more amplified to a common size.  Noise
+sizes are root mean squares over the pixels, sqrt(mean(r**2)), after clipping to [0, 1].
 
 Then networks that share no training digit (the same paper's tables 3 and 4): FC100-100-10 and
 FC123-456-10 trained on one half of the training set, FC100-100-10 on the other.  All three are
 trained here, in memory: sigmoid units, the paper's weight decay, twenty epochs.
 
-The control is Gaussian noise of the same size.  Clipping leaves only the bright half of it on the
-black background, and it takes more of it to have that size: a grey veil, which does far more harm
-than the same noise as the paper adds it, unclipped.  The last row shows that one.  Every table is
-over test digits that all of its networks classify correctly, so that the errors are the noise's
-doing; what is made for a network and shown to it tells the attack's own success.
+The control is Gaussian noise of the same size, clipped, and in the last row not clipped.  Every
+table is over test digits that all of its networks classify correctly; what is made for a network
+and shown to it tells the attack's own success.
 
 reads   common/mnist.npz, common/5k_samples.npz, common/weights/{softmax,mlp,cnn}.weights.h5
 writes  img/transfer.png (for other --models: img/transfer_{models}.png)
@@ -28,11 +24,7 @@ writes  img/transfer.png (for other --models: img/transfer_{models}.png)
 import numpy as np
 
 from common import command, data, files, models, plots, training
-from method1_noise_optimization.transferability import (
-    correctly_classified,
-    noise_tables,
-    sign_table,
-)
+from method1_noise_optimization.transferability import noise_tables, sign_table
 
 GAUSSIAN = "Gaussian noise"
 # Szegedy et al. (2014), table 4: error of each network (columns) on what was made for each (rows)
@@ -97,9 +89,7 @@ def heat_map(ax, table, names, title):
 def draw(panels):
     """The figure: two rows of heat maps, from (table, names, title) each."""
     fig = plots.figure(
-        14,
-        8,
-        "Transfer: error in % of each network (columns) on digits made against each (rows)",
+        14, 8, "Transfer: error in % of each network (columns) on digits made against each (rows)"
     )
     axes = fig.subplots(2, 3)
     for ax, panel in zip(axes.flat, panels, strict=True):
@@ -142,9 +132,7 @@ def main(argv=None):
         default=0.1,
         help="root mean square to which minimal noise is amplified, in pixel units",
     )
-    parser.add_argument(
-        "--count", type=command.positive_int, default=1000, help="how many digits at most"
-    )
+    command.add_count(parser, "--count", "how many digits at most", 1000)
     parser.add_argument(
         "--models",
         nargs="+",
@@ -153,7 +141,7 @@ def main(argv=None):
         metavar="MODEL",
         help="the classifiers of the first tables",
     )
-    command.add_samples(parser)
+    data.add_samples(parser)
     command.add_seed(parser, "targets, Gaussian noise, halves, training")
     command.add_output(parser, "the figure to write (default: see above)")
     args = parser.parse_args(argv)
@@ -162,11 +150,14 @@ def main(argv=None):
     x, y, _ = data.load_samples(args.samples)
     networks = [models.load(name) for name in args.models]
 
-    own_x, own_y = correctly_classified(networks, x, y, args.count)
+    where = files.show(args.samples)
+    right = models.correctly_classified(networks, x, y, where)[: args.count]
+    own_x, own_y = x[right], y[right]
     sign, sign_sizes, agreement = sign_table(networks, own_x, own_y, args.eps, args.seed)
     own = noise_tables(networks, own_x, own_y, args.size, args.seed)
     halves = train_halves(args.seed)
-    half_x, half_y = correctly_classified(halves, x, y, args.count)
+    right = models.correctly_classified(halves, x, y, where)[: args.count]
+    half_x, half_y = x[right], y[right]
     half = noise_tables(halves, half_x, half_y, args.size, args.seed)
 
     names, half_names = [short(name) for name in args.models], list(HALVES)
@@ -195,7 +186,6 @@ def main(argv=None):
         print("published (all test digits, made against and shown to the same networks)")
         for name, line in zip([*half_names, GAUSSIAN], PUBLISHED[kind], strict=True):
             print(f"{name:24}{'':7}" + "".join(f"{error:23.1%}" for error in line))
-    print(f"wrote {files.show(output)}")
     return [output]
 
 

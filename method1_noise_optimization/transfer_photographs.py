@@ -13,51 +13,41 @@ writes  nothing
 """
 
 import numpy as np
+from tqdm import tqdm
 
-from common import command, files
-from common.command import Failure
-from common.imagenet import (
-    efficientnet_lite,
-    labels,
-    networks,
-    photo_folder,
-    photos,
-)
-from method1_noise_optimization import attack, photo_noise
+from common import command, models
+from common.imagenet import efficientnet_lite, labels, networks
+from method1_noise_optimization import attack, few_photographs, photo_noise
 
 EPS = 0.007
-MINIMAL, LEVEL, SIGN = "minimal", "one grey level", f"sign step, eps {EPS}"
+WAYS = ("minimal", "one grey level", f"sign step, eps {EPS}")
 
 
 def main(argv=None):
     args = parse(argv)
     target = labels.index_of(args.target)
-    folder, paths, _ = photo_folder.find(args.images)
+    photographs = {
+        name: few_photographs.read(args.images, args.limit, networks.side(name))
+        for name in args.models
+    }
     loaded = {name: networks.load(name) for name in args.models}
 
-    from tqdm import tqdm
-
-    counts, shown = {}, 0
-    for name in tqdm(loaded, disable=None):
-        read, pixels, _ = photos.read_batch(folder, paths, networks.side(name))
-        if not read:
-            raise Failure(f"no readable image in {files.show(folder)}")
-        x = pixels[: args.limit] / np.float32(255)
-        shown = len(x)
-        y = loaded[name].predict_on_batch(x).argmax(axis=1)
-        for way in (MINIMAL, LEVEL, SIGN):
+    counts = {}
+    for name, x in tqdm(photographs.items(), disable=None):
+        y = models.predict(loaded[name], x).argmax(axis=1)
+        for way in WAYS:
             x_adv = attacked(loaded[name], x, y, np.full(len(x), target), way)
             for other, judge in loaded.items():
                 before, after = (
-                    judge.predict_on_batch(scaled(images, networks.side(other))).argmax(axis=1)
+                    models.predict(judge, scaled(images, networks.side(other))).argmax(axis=1)
                     for images in (x, x_adv)
                 )
                 changed = before != after
                 counts[way, name, other] = changed.sum(), (changed & (after == target)).sum()
     goal = labels.names()[target]
-    print(f"{shown} photographs: with another label (of these, {goal}) for")
+    print(f"{len(x)} photographs: with another label (of these, {goal}) for")
     print(f"{'made against':44}" + "".join(f"{networks.TITLES[name]:>20}" for name in loaded))
-    for way in (MINIMAL, LEVEL, SIGN):
+    for way in WAYS:
         for name in loaded:
             cells = (counts[way, name, other] for other in loaded)
             row = "".join(f"{f'{changed} ({reached})':>20}" for changed, reached in cells)
@@ -66,16 +56,15 @@ def main(argv=None):
 
 
 def attacked(model, x, y, y_target, way):
-    """The photographs after one of the three ways: float32 like x."""
+    """The photographs after one of the WAYS: float32 like x."""
+    if way == "minimal":
+        return attack.adversarial(
+            model, x, y_target, method=way, max_steps=photo_noise.MAX_STEPS[way]
+        )[0]
+    if way == "one grey level":
+        return photo_noise.few_levels(model, x, y_target)[0]
     from method2_fgsm.fgsm import fgsm
 
-    steps = photo_noise.MAX_STEPS
-    if way == MINIMAL:
-        noise = {"method": "minimal", "max_steps": steps["minimal"]}
-        return attack.adversarial(model, x, y_target, **noise)[0]
-    if way == LEVEL:
-        noise = {"levels": 1, "confidence": None, "max_steps": steps["grey levels"]}
-        return photo_noise.few_levels(model, x, y_target, **noise)[0]
     return fgsm(model, x, y, EPS)
 
 
@@ -100,10 +89,7 @@ def parse(argv):
         help="the networks",
     )
     parser.add_argument("--target", default="ostrich", help="class: index, synset or name")
-    photo_folder.add_images(parser)
-    parser.add_argument(
-        "--limit", type=command.positive_int, default=9, help="the first LIMIT photographs"
-    )
+    few_photographs.add_arguments(parser)
     return parser.parse_args(argv)
 
 

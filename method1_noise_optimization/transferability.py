@@ -4,9 +4,9 @@ Noise sizes are root mean squares over the pixels, `attack.distortions`, in pixe
 """
 
 import numpy as np
+from tqdm import tqdm
 
 from common import models
-from common.command import Failure
 from method1_noise_optimization import attack
 from method1_noise_optimization.attack import distortions
 
@@ -41,19 +41,8 @@ def errors(networks, images, y):
     )
 
 
-def correctly_classified(networks, x, y, count):
-    """The first `count` digits that all networks classify correctly: (x, y)."""
-    right = np.all([models.classify(model, x) == y for model in networks], axis=0)
-    chosen = np.flatnonzero(right)[:count]
-    if not len(chosen):
-        raise Failure("no digit is classified correctly by all networks: train them again")
-    return x[chosen], y[chosen]
-
-
 def minimal_noise(networks, x, y, seed):
     """The smallest noise found for each network, towards random targets: list of (n, 28, 28)."""
-    from tqdm import tqdm
-
     targets = attack.random_targets(y, seed)
     return [
         attack.find_noise(model, x, targets, method="minimal")

@@ -23,10 +23,12 @@ import numpy as np
 
 from common import command, files, models, plots, results
 from method1_noise_optimization import photo_figures
-from method1_noise_optimization.attack import METHODS, sizes, summary
+from method1_noise_optimization.attack import sizes, summary
 
-REMEDY = "run `python method1_noise_optimization/attack_mnist.py`"
-PHOTO_REMEDY = "run `python method1_noise_optimization/attack_imnet.py`"
+SCRIPTS = (
+    "method1_noise_optimization/attack_mnist.py",
+    "method1_noise_optimization/attack_imnet.py",
+)
 
 
 def draw(found, chosen, rows, columns, title):
@@ -49,38 +51,22 @@ def draw(found, chosen, rows, columns, title):
 
 def main(argv=None):
     parser = command.Parser(__doc__)
-    parser.add_argument(
-        "results",
-        nargs="?",
-        type=command.path,
-        default=files.ROOT / "method1_noise_optimization" / "results_mlp_sgd_l2.npz",
-        help="the result file",
-    )
-    parser.add_argument(
-        "--rows", type=command.positive_int, help="images down (default: 5 digits or 3 photographs)"
-    )
-    parser.add_argument("--columns", type=command.positive_int, default=3, help="images across")
+    default = "method1_noise_optimization/results_mlp_sgd_l2.npz"
+    results.add_arguments(parser, default, rows=5, columns=3)
     command.add_seed(parser, "which digits are drawn")
     command.add_output(parser, "the figure to write (default: see above)")
     args = parser.parse_args(argv)
 
-    found = results.load(args.results, remedy=REMEDY)
+    found = results.load_from(args.results, *SCRIPTS)
     if found["xs"].ndim == 4:
-        photo_figures.check(found, files.show(args.results), PHOTO_REMEDY)
         output = files.check_output(args.output or files.IMG / photo_figures.name(found["config"]))
-        plots.save(photo_figures.draw(found, args.rows or 3, args.columns), output)
+        plots.save(photo_figures.draw(found, args.rows, args.columns), output)
         print("\n".join(photo_figures.table(found)))
-        print(f"wrote {files.show(output)}")
         return [output]
 
-    model, method = (found["config"].get(name) for name in ("model", "method"))
-    known = isinstance(model, str) and models.known(model)
-    if not known or method not in METHODS or "y_targets" not in found:
-        raise command.Failure(
-            f"{files.show(args.results)} does not hold results of method 1: {REMEDY}"
-        )
+    model, method = (found["config"][name] for name in ("model", "method"))
     regularization = found["config"].get("regularization")
-    other = f"_{regularization}" if method == "sgd" and regularization in ("none", "l1") else ""
+    other = f"_{regularization}" if regularization in ("none", "l1") else ""
     output = files.check_output(args.output or files.IMG / f"noise_{model}_{method}{other}.png")
 
     reached = found["y_preds_adversarial"] == found["y_targets"]
@@ -88,17 +74,15 @@ def main(argv=None):
         raise command.Failure(
             f"{files.show(args.results)}: no digit reached its target: try more --max-steps"
         )
-    rows = args.rows or 5
     chosen = np.random.default_rng(args.seed).permutation(np.flatnonzero(reached))
     title = f"{models.title(model)}, {method}"
     if method == "sgd":
         title += f", regularisation {regularization}"
     title += f": mean |r|₂ = {sizes(found['noises']).mean():.2f} over {len(reached):,} digits"
-    figure = draw(found, chosen[: rows * args.columns], rows, args.columns, title)
-    plots.save(figure, output)
+    chosen = chosen[: args.rows * args.columns]
+    plots.save(draw(found, chosen, args.rows, args.columns, title), output)
 
     print(summary(found["noises"], reached))
-    print(f"wrote {files.show(output)}")
     return [output]
 
 

@@ -11,6 +11,7 @@ writes  img/accuracy_vs_epsilon.png
 """
 
 import numpy as np
+from tqdm import tqdm
 
 from common import command, data, files, models, plots
 
@@ -24,15 +25,9 @@ def draw(eps, errors):
     """Accuracy in percent against epsilon, a line for each model."""
     fig = plots.figure(8, 5, "Accuracy under the untargeted fast gradient sign, 10,000 test digits")
     ax = fig.add_subplot()
-    for name, colour, marker in zip(errors, (0, 2, 4), "os^", strict=True):
-        ax.plot(
-            eps,
-            100 * (1 - errors[name]),
-            color=plots.COLOURS[colour],
-            marker=marker,
-            label=models.title(name),
-        )
-    ax.set(xlabel="ε (pixel units)", ylabel="accuracy (%)", ylim=(-2, 102))
+    styles = zip(errors, (0, 2, 4), ("o-", "s-", "^-"), strict=True)
+    curves = [(models.title(name), 1 - errors[name], *style) for name, *style in styles]
+    plots.accuracy_curves(ax, eps, curves)
     ax.legend()
     return fig
 
@@ -61,8 +56,6 @@ def main(argv=None):
     classifiers = {name: models.load(name) for name in models.NAMES}
     x, y = data.load("test")
 
-    from tqdm import tqdm
-
     from method2_fgsm.error_rates import error_rates
 
     errors, confidences = {}, {}
@@ -71,7 +64,6 @@ def main(argv=None):
     plots.save(draw(EPS, errors), output)
 
     print_table(errors, confidences)
-    print(f"wrote {files.show(output)}")
     return [output]
 
 

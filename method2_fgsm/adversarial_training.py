@@ -5,22 +5,17 @@
     python method2_fgsm/adversarial_training.py --attack random-start    one of them: it collapses
     python method2_fgsm/adversarial_training.py --model mlp --eps 0.1 --alpha 0.7
 
-sign trains from scratch on (Goodfellow et al. 2015, section 6)
+sign trains from scratch, with the sign taken anew in every step, on (Goodfellow et al. 2015,
+section 6)
 
     alpha * J(x, y) + (1 - alpha) * J(clip(x + eps * sign(grad J(x, y))), y)
 
-with the sign taken anew in every step from the weights of that moment.  (The paper does not clip
-to [0, 1]; here adversarial images are images.)  Optimizer, batches and order of the digits are
-those of common/train_mnist.py.  Such a network learns to withstand single sign steps, and nothing
-else: projected gradient descent, many small steps within the same epsilon (method2_fgsm/pgd.py),
-shows what is left against an attack that looks twice.
-
 pgd trains on J(x_adv, y) alone, where x_adv comes from --steps projected steps of size
 2.5 * box / steps from a random start within a box of 1.1 * eps (Madry et al. 2018); random-start on
-one step of 1.25 * eps within eps (Wong et al. 2020).  Over the first 40 % of the training Adam's
-learning rate rises from zero, with pgd the box too, then the learning rate falls back to it.  Such
-training can collapse.  So the last 1,000 training digits are held out, after each epoch it is
-printed how many of them withstand 20 projected steps, and the best epoch's weights are kept.
+one step of 1.25 * eps within eps (Wong et al. 2020).  Adam's learning rate, with pgd the box too,
+rises from zero over the first 40 % of the training; then the rate falls back to it.  The last 1,000
+training digits are held out: after each epoch it is printed how many of them withstand 20 projected
+steps, and the best epoch's weights are kept.
 
 The network is then set beside the plainly trained one, and every script with --model knows it:
 sign trains {model}_adversarial, pgd {model}_robust, random-start {model}_random_start.
@@ -32,11 +27,8 @@ writes  common/weights/{trained}.weights.h5, {trained}_predictions.csv beside it
         img/random_start_training_{model}.png for the other attacks
 """
 
-import argparse
 import functools
 import time
-
-import numpy as np
 
 from common import command, data, files, models, plots, training
 
@@ -50,125 +42,6 @@ ALPHA, STEPS = 0.5, 5
 PEAK = {"random-start": 3e-3, "pgd": 2e-3}
 # More, smaller batches take hardly longer when most of the time goes into the attack.
 PGD_BATCH_SIZE = 64
-# Attacked network, and whose gradient the examples are made with, in the order of the legend.
-PAIRS = (
-    ("plain", "plain"),
-    ("adversarial", "adversarial"),
-    ("adversarial", "plain"),
-    ("plain", "adversarial"),
-)
-CURVE = np.round(np.arange(0, 0.401, 0.05), 3)
-PGD_STEPS = 40
-PGD_DIGITS = 1000  # of the curve; the table has all 10,000
-FILTERS = 32
-# Goodfellow et al. (2015), section 6 (and 4): maxout network, plain and adversarially trained.
-PUBLISHED = {
-    "clean error": (0.0114, 0.00782),
-    "error, fast gradient sign": (0.894, 0.179),
-    "  confidence when wrong": (0.976, 0.814),
-    "error, transferred": (0.409, 0.196),
-}
-
-
-def compare(networks, x, y, eps):
-    """Error rates and confidences of two networks along eps, on own and on the other's examples.
-
-    networks: a dict of the two by name.  Returns a dict with the keys `PAIRS` of (2, k) arrays
-    (error, confidence when wrong) for eps (k,).
-    """
-    from tqdm import tqdm
-
-    from method2_fgsm.error_rates import error_rates
-
-    return {
-        (attacked, source): error_rates(networks[attacked], x, y, eps, source=networks[source])
-        for attacked, source in tqdm(PAIRS, disable=None, unit="curve")
-    }
-
-
-def pgd_errors(model, x, y, eps, seed):
-    """The error rate under projected gradient descent at each eps: a list."""
-    from method2_fgsm.pgd import pgd
-
-    x_adv = (pgd(model, x, y, e, steps=PGD_STEPS, seed=seed) if e else x for e in eps)
-    return [(models.classify(model, images) != y).mean() for images in x_adv]
-
-
-def first_layer(model, count=FILTERS):
-    """The first layer's weights as images (count, h, w): a unit of a dense layer is 28 x 28."""
-    kernel = model.get_weights()[0]
-    if kernel.ndim == 2:
-        return kernel.T.reshape(-1, 28, 28)[:count]
-    return kernel[:, :, 0].transpose(2, 0, 1)[:count]
-
-
-def draw(curves, pgd_curves, eps, filters, title):
-    """Accuracy against epsilon, and below it the first layer before and after."""
-    count = len(filters["plain"])
-    columns = min(8, count // 2)
-    rows = -(-count // columns)
-    heights = 5.2, 1.3 + rows * 5.4 / columns
-    fig = plots.figure(11, sum(heights) + 0.7, title)
-    above, below = fig.subfigures(2, 1, height_ratios=heights)
-    ax = above.add_subplot()
-    for (attacked, source), (errors, _) in curves.items():
-        own = attacked == source
-        ax.plot(
-            eps,
-            100 * (1 - errors),
-            color=plots.COLOURS[0 if attacked == "plain" else 2],
-            linestyle="-" if own else "--",
-            marker="o" if own else "s",
-            label=f"{attacked} training, examples made against "
-            + ("itself" if own else f"the {source}ly trained"),
-        )
-    for name, errors in pgd_curves.items():
-        ax.plot(
-            eps,
-            100 * (1 - np.array(errors)),
-            color=plots.COLOURS[0 if name == "plain" else 2],
-            linestyle=":",
-            marker="^",
-            label=f"{name} training, {PGD_STEPS} projected steps against itself",
-        )
-    ax.set(xlabel="ε (pixel units)", ylabel="accuracy (%)", ylim=(-2, 102))
-    above.legend(loc="outside lower center", ncols=2)
-
-    limit = max(np.quantile(np.abs(images), 0.995) for images in filters.values())
-    for part, (name, images) in zip(below.subfigures(1, 2), filters.items(), strict=True):
-        part.suptitle(f"first layer, {name} training")
-        axes = part.subplots(rows, columns)
-        for filter_ax, image in zip(axes.flat, images, strict=True):
-            drawn = plots.noise(filter_ax, image, limit)
-        part.colorbar(drawn, ax=axes, location="bottom", shrink=0.7, aspect=30, label="weight")
-    return fig
-
-
-def share(text):
-    """An argument from 0 to 1."""
-    try:
-        return command.pixel_size(text)
-    except argparse.ArgumentTypeError as error:
-        raise argparse.ArgumentTypeError(f"{text!r} is not between 0 and 1") from error
-
-
-def print_table(curves, at, pgd, published):
-    """Errors of both networks at the epsilon number `at` of the curves, beside the published."""
-    own = ("plain", "plain"), ("adversarial", "adversarial")
-    transferred = ("plain", "adversarial"), ("adversarial", "plain")
-    table = {
-        "clean error": [curves[pair][0, 0] for pair in own],
-        "error, fast gradient sign": [curves[pair][0, at] for pair in own],
-        "  confidence when wrong": [curves[pair][1, at] for pair in own],
-        "error, transferred": [curves[pair][0, at] for pair in transferred],
-        f"error, {PGD_STEPS} projected steps": pgd,
-    }
-    print(
-        f"{'':28}{'plain':>10}{'adversarial':>14}" + published * "    published (maxout, eps 0.25)"
-    )
-    for row, (plain, adversarial) in table.items():
-        theirs = "".join(f"{number:14.2%}" for number in PUBLISHED.get(row, ()) if published)
-        print(f"{row:28}{plain:10.2%}{adversarial:14.2%}    {theirs}".rstrip())
 
 
 def output_of(attack, model):
@@ -209,12 +82,10 @@ def arguments(argv):
     )
     parser.add_argument(
         "--alpha",
-        type=share,
+        type=command.number(0, 1, "between 0 and 1"),
         help=f"for sign: weight of the unchanged images, from 0 to 1 (default: {ALPHA})",
     )
-    parser.add_argument(
-        "--steps", type=command.positive_int, help=f"for pgd: how many (default: {STEPS})"
-    )
+    command.add_count(parser, "--steps", f"for pgd: how many (default: {STEPS})")
     training.add_arguments(parser, epochs=None, batch_size=None, learning_rate=None)
     command.add_output(parser, "the figure to write (default: see above)")
     args = parser.parse_args(argv)
@@ -259,36 +130,28 @@ def main(argv=None):
     seconds = time.perf_counter() - start
     written = training.report(name, adversarial)
 
-    x, y = data.load("test")
-    networks = {"plain": plain, "adversarial": adversarial}
-    eps = np.unique(np.append(CURVE, args.eps))
-    curves = compare(networks, x, y, eps)
-    pgd_curves = {
-        kind: pgd_errors(model, x[:PGD_DIGITS], y[:PGD_DIGITS], eps, args.seed)
-        for kind, model in networks.items()
-    }
-    pgd = [pgd_errors(model, x, y, [args.eps], args.seed)[0] for model in networks.values()]
+    from method2_fgsm import plain_and_adversarial
 
     trained_on = {
         "sign": f"α J(x) + (1 − α) J(x + ε sign), ε = {args.eps:g}, α = {args.alpha:g}",
         "pgd": f"{args.steps} projected sign steps, ε = {args.eps:g}",
         "random-start": f"one sign step from a random start, ε = {args.eps:g}",
     }[args.attack]
-    title = (
-        f"{models.TITLES[args.model]}, trained plainly and on {trained_on}:\naccuracy under the "
-        f"fast gradient sign, 10,000 test digits; projected steps, {PGD_DIGITS:,}"
+    x, y = data.load("test")
+    figure, table = plain_and_adversarial.compare(
+        {"plain": plain, "adversarial": adversarial},
+        x,
+        y,
+        args.eps,
+        seed=args.seed,
+        title=f"{models.TITLES[args.model]}, trained plainly and on {trained_on}",
+        published=args.attack == "sign",
     )
-    filters = {kind: first_layer(model) for kind, model in networks.items()}
-    plots.save(draw(curves, pgd_curves, eps, filters, title), args.output)
-
-    print(
-        f"{models.title(name)}, {trained_on}: 10,000 test digits".replace("α", "alpha").replace(
-            "ε", "eps"
-        )
-    )
-    print_table(curves, int(np.flatnonzero(eps == args.eps)[0]), pgd, args.attack == "sign")
+    plots.save(figure, args.output)
+    heading = f"{models.title(name)}, {trained_on}: {len(x):,} test digits"
+    print(heading.replace("α", "alpha").replace("ε", "eps"))
+    print("\n".join(table))
     print(f"seconds an epoch {seconds / args.epochs:.1f}")
-    print(f"wrote {files.show(args.output)}")
     return [*written, args.output]
 
 

@@ -1,4 +1,4 @@
-"""Everything we have against a network within epsilon, image by image.
+"""Nine attacks on a network within epsilon, and what it withstands of all of them, image by image.
 
 An attack is a function (model, x, y, eps, seed) -> x_adv.  Each says what some attacker can do,
 none what no attacker can: a network is worth what it withstands under all of them.
@@ -57,33 +57,21 @@ def attacks(source):
 
 def projected(model, x, y, eps, seed, *, loss):
     """Projected gradient descent from several random starts."""
-    starts = range(STARTS * seed, STARTS * (seed + 1))
-    tries = (
-        lambda rows, start=start: pgd(
-            model, x[rows], y[rows], eps, steps=STEPS, loss=loss, seed=start
-        )
-        for start in starts
-    )
-    return first_hit(model, x, y, tries)
+
+    def from_start(start):
+        return lambda rows: pgd(model, x[rows], y[rows], eps, steps=STEPS, loss=loss, seed=start)
+
+    return first_hit(model, x, y, map(from_start, range(STARTS * seed, STARTS * (seed + 1))))
 
 
 def each_target(model, x, y, eps, seed):
     """Projected steps towards each other digit, the likeliest first."""
-    order = ranked(model, x, y)
-    tries = (
-        lambda rows, target=target: pgd(
-            model,
-            x[rows],
-            y[rows],
-            eps,
-            steps=STEPS,
-            loss="margin",
-            y_target=target[rows],
-            seed=seed,
-        )
-        for target in order.T
-    )
-    return first_hit(model, x, y, tries)
+    settings = {"steps": STEPS, "loss": "margin", "seed": seed}
+
+    def towards(target):
+        return lambda rows: pgd(model, x[rows], y[rows], eps, y_target=target[rows], **settings)
+
+    return first_hit(model, x, y, map(towards, ranked(model, x, y).T))
 
 
 def smallest(model, x, y, eps, seed):

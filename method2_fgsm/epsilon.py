@@ -46,19 +46,10 @@ def bend(eps, scores):
 
 def draw_scores(ax, eps, scores, thick):
     """Draw the ten lines of one image, scores (k, 10), those of the digits `thick` in bold."""
-    ax.set_visible(True)
     ax.tick_params(labelbottom=True)
-    return [
-        ax.plot(
-            eps,
-            scores[:, digit],
-            color=plots.COLOURS[digit],
-            linestyle=plots.LINE_STYLES[digit],
-            linewidth=2.6 if digit in thick else 1.2,
-            label=str(digit),
-        )[0]
-        for digit in range(10)
-    ]
+    for digit in range(10):
+        style, width = plots.LINE_STYLES[digit], 2.6 if digit in thick else 1.2
+        ax.plot(eps, scores[:, digit], style, color=plots.COLOURS[digit], lw=width, label=digit)
 
 
 def draw(eps, raw, clipped, choice, source, target, title):
@@ -67,44 +58,42 @@ def draw(eps, raw, clipped, choice, source, target, title):
     bands = -(-len(raw) // columns)
     fig = plots.figure(3 * columns + 1.2, 5.6 * bands + 0.8, title)
     axes = fig.subplots(2 * bands, columns, sharex=True, sharey="row", squeeze=False)
-    for ax in axes.flat:
+    pairs = axes.reshape(bands, 2, columns).swapaxes(1, 2).reshape(-1, 2)
+    for ax in pairs[len(raw) :].flat:
         ax.set_visible(False)
     for image, smallest in enumerate(choice.eps):
-        band, column = divmod(image, columns)
-        above, below = axes[2 * band : 2 * band + 2, column]
-        draw_scores(above, eps, raw[image], (source, target))
-        lines = draw_scores(below, eps, clipped[image], (source, target))
-        if column == 0:
-            above.set_ylabel("score (logit)\nraw")
-            below.set_ylabel("score (logit)\nclipped to [0, 1]")
-        above.set_title(f"{choice.kind} {choice.indices[image]}")
-        below.set_xlabel("ε (pixel units)")
+        upper, lower = pairs[image]
+        draw_scores(upper, eps, raw[image], (source, target))
+        draw_scores(lower, eps, clipped[image], (source, target))
+        if image % columns == 0:
+            upper.set_ylabel("score (logit)\nraw")
+            lower.set_ylabel("score (logit)\nclipped to [0, 1]")
+        upper.set_title(f"{choice.kind} {choice.indices[image]}")
+        lower.set_xlabel("ε (pixel units)")
         if np.isfinite(smallest):
-            below.axvline(-smallest, color="black", linewidth=1.2, linestyle=":")
-            below.set_title(f"first {target} at ε = −{smallest:.3f}")
+            lower.axvline(-smallest, color="black", linewidth=1.2, linestyle=":")
+            lower.set_title(f"first {target} at ε = −{smallest:.3f}")
         else:
-            below.set_title(f"never {target}")
-    fig.legend(handles=lines, title="digit", loc="outside right center")
+            lower.set_title(f"never {target}")
+    fig.legend(handles=lower.lines[:10], title="digit", loc="outside right center")
     return fig
 
 
 def main(argv=None):
     parser = command.Parser(__doc__)
-    source_to_target.add_arguments(parser)
     command.add_output(
         parser,
         "the figure to write (default: img/epsilon_{model}.png, for "
         "other digits than 2 and 6 img/epsilon_{model}_{source}_to_{target}.png)",
     )
-    args = parser.parse_args(argv)
-    source_to_target.check_arguments(parser, args)
+    args = source_to_target.parse(parser, argv)
     digits = "" if (args.source, args.target) == (2, 6) else f"_{args.source}_to_{args.target}"
     digits += "" if args.steps == 1 else "_steps"
-    digits += source_to_target.ending(args.samples)
+    digits += "" if args.samples is None else f"_{args.samples.stem}"
     output = files.check_output(args.output or files.IMG / f"epsilon_{args.model}{digits}.png")
 
     model = models.load(args.model)
-    choice = source_to_target.choose(args.model, args.source, args.target, args.count, args.samples)
+    choice = source_to_target.choose(model, args.source, args.target, args.count, args.samples)
 
     if args.steps == 1:
         from method2_fgsm import fgsm
@@ -112,7 +101,10 @@ def main(argv=None):
         direction = fgsm.gradient_signs(model, choice.x, np.full(len(choice.x), args.target))
         line = f"x + ε sign(∇J(x, {args.target}))"
     else:
-        eps, x_adv = source_to_target.by_many_steps(model, choice.x, args.target, args.steps)
+        from method2_fgsm.smallest_eps import smallest_eps
+
+        targets = np.full(len(choice.x), args.target)
+        eps, x_adv = smallest_eps(model, choice.x, targets, steps=args.steps)
         choice = choice._replace(eps=eps)
         direction = (choice.x - x_adv) / np.fmax(eps, 1e-6)[:, np.newaxis, np.newaxis]
         line = f"x − ε r/|r|∞, r the noise of {args.steps} steps towards {args.target}"
@@ -132,7 +124,6 @@ def main(argv=None):
         print(source_to_target.reach(choice, args.source, args.target))
     if np.isfinite(choice.eps).any():
         print(f"median smallest eps {np.nanmedian(choice.eps):.4f}")
-    print(f"wrote {files.show(output)}")
     return [output]
 
 

@@ -25,7 +25,7 @@ BATCH = 250  # digits for a core at a time
 
 def main(argv=None):
     parser = command.Parser(__doc__)
-    command.add_model(parser, "mlp")
+    models.add_model(parser, "mlp")
     parser.add_argument(
         "--eps", type=command.pixel_size, default=0.1, help="size of the step in pixel units"
     )
@@ -34,7 +34,7 @@ def main(argv=None):
         "--target", type=command.digit, help="the digit to be seen (default: any wrong one)"
     )
     which = parser.add_mutually_exclusive_group()
-    command.add_samples(which)
+    data.add_samples(which)
     which.add_argument(
         "--full-test-set", action="store_true", help="all 10,000 test digits instead"
     )
@@ -53,13 +53,13 @@ def main(argv=None):
         x, y, indices = data.load_samples(args.samples)
     targeted = args.target is not None
 
-    from method2_fgsm import fgsm, many_steps
+    from method2_fgsm import fgsm, smallest_eps
 
     how = {"eps": args.eps, "targeted": targeted, "batch_size": BATCH}
     if args.steps == 1:
         attack = functools.partial(fgsm.fgsm, **how)
     else:
-        attack = functools.partial(many_steps.many_steps, steps=args.steps, **how)
+        attack = functools.partial(smallest_eps.within_eps, steps=args.steps, **how)
     y_target = np.full_like(y, args.target) if targeted else None
     found = digit_attack.attack_digits(args, attack, x, y, indices, y_target, batch_size=BATCH)
     noises = found.x_adv - found.x
@@ -104,7 +104,6 @@ def main(argv=None):
     print(f"noise max                    {noises.max():10.4f}")
     print(f"noise min                    {noises.min():10.4f}")
     print(f"images a second              {len(found.x) / found.seconds:10,.0f}")
-    print(f"wrote {files.show(output)}")
     return [output]
 
 

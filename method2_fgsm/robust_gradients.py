@@ -21,11 +21,7 @@ import numpy as np
 from common import command, data, files, models, plots
 from common.command import Failure
 
-NETWORKS = {
-    "cnn": "plain",
-    "cnn_adversarial": "sign steps",
-    "cnn_robust": "projected steps",
-}
+NETWORKS = {"cnn": "plain", "cnn_adversarial": "sign steps", "cnn_robust": "projected steps"}
 EPS_STEPS = 500
 
 
@@ -74,9 +70,7 @@ def draw(x, y, y_target, gradients, in_box, in_l2):
 
 def main(argv=None):
     parser = command.Parser(__doc__)
-    parser.add_argument(
-        "--count", type=command.positive_int, default=100, help="digits of the table"
-    )
+    command.add_count(parser, "--count", "digits of the table", 100)
     command.add_seed(parser, "the targets")
     command.add_output(parser, "the figure to write", files.IMG / "robust_gradients.png")
     args = parser.parse_args(argv)
@@ -87,8 +81,8 @@ def main(argv=None):
     from method1_noise_optimization import attack
     from method2_fgsm.smallest_eps import smallest_eps
 
-    right = np.all([models.classify(model, x) == y for model in networks.values()], axis=0)
-    chosen = np.flatnonzero(right)[: args.count]
+    right = models.correctly_classified(networks.values(), x, y, "the test set")
+    chosen = right[: args.count]
     x, y = x[chosen], y[chosen]
     shown = one_of_each(y)
     y_target = attack.random_targets(y, args.seed)
@@ -106,7 +100,6 @@ def main(argv=None):
         eps = np.abs(in_box[name]).max(axis=(1, 2)).mean()
         l2 = attack.sizes(in_l2[name]).mean()
         print(f"{kind:24}{eps:12.4f}{l2:12.3f}")
-    print(f"wrote {files.show(output)}")
     return [output]
 
 

@@ -1,11 +1,7 @@
 """Training on projected sign steps: a box and a learning rate that rise, and an eye on the
-network, because the training can collapse.
-
-A network in training may learn to bend its gradient so that the few steps it is trained on lead
-nowhere, and from then on it learns nothing about attacks that take more (Wong, Rice & Kolter 2020,
-"Fast is better than free": catastrophic overfitting).  Its own training accuracy climbs all the
-while.  So after each epoch a longer attack is tried on digits that it is not trained on, and the
-weights of the best epoch are those that stay.
+network, because the training can collapse (Wong, Rice & Kolter 2020, "Fast is better than free":
+catastrophic overfitting), while its own accuracy climbs.  So after each epoch a longer attack is
+tried on digits that it is not trained on, and the weights of the best epoch are those that stay.
 """
 
 import functools

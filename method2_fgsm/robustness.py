@@ -1,4 +1,4 @@
-"""How many digits withstand everything we have, image by image.
+"""How many digits withstand each of nine attacks, and all of them together, image by image.
 
     python method2_fgsm/robustness.py
     python method2_fgsm/robustness.py --model cnn_adversarial --eps 0.25
@@ -26,6 +26,7 @@ writes  nothing
 """
 
 import numpy as np
+from tqdm import tqdm
 
 from common import command, data, models
 
@@ -58,20 +59,16 @@ def print_table(clean, standing):
 
 def main(argv=None):
     parser = command.Parser(__doc__)
-    command.add_model(parser, "cnn_robust")
+    models.add_model(parser, "cnn_robust")
     parser.add_argument(
         "--eps", type=command.pixel_size, default=0.3, help="largest change of a pixel"
     )
-    parser.add_argument(
-        "--count", type=command.positive_int, default=1000, help="how many test digits"
-    )
+    command.add_count(parser, "--count", "how many test digits", 1000)
     command.add_seed(parser, "random starts, squares, noise")
     args = parser.parse_args(argv)
     model = models.load(args.model)
     source = models.load(source_of(args.model))
     x, y = (part[: args.count] for part in data.load("test"))
-
-    from tqdm import tqdm
 
     from method2_fgsm import battery
 

@@ -13,11 +13,11 @@ writes  img/robustness.png
 """
 
 import numpy as np
+from tqdm import tqdm
 
 from common import command, data, files, models, plots
 
 NETWORKS = ("cnn", "cnn_adversarial", "cnn_robust")
-COLOURS, MARKERS = [plots.COLOURS[place] for place in (0, 2, 4)], "os^"
 EPS = (0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4)
 ROUNDS = len(EPS).bit_length()  # of the bisection
 # Under AutoAttack at epsilon 0.3, all 10,000 digits (Croce & Hein 2020, table for MNIST).
@@ -59,26 +59,20 @@ def draw(curves, illusion, count):
         12, 5.5, f"CNN: accuracy under the worst of all attacks, {count:,} test digits"
     )
     ax, beside = fig.subplots(1, 2, width_ratios=(2, 1))
-    for name, colour, marker in zip(curves, COLOURS, MARKERS, strict=True):
-        kind = models.title(name) if name != "cnn" else "CNN, trained plainly"
-        ax.plot(EPS, 100 * curves[name], color=colour, marker=marker, label=kind)
-        if name == "cnn_adversarial":
-            ax.plot(
-                EPS,
-                100 * illusion,
-                color=colour,
-                marker=marker,
-                linestyle="--",
-                markerfacecolor="white",
-                label="the same, under the sign step alone",
-            )
-    ax.set(xlabel="ε (pixel units)", ylabel="accuracy (%)", ylim=(-2, 102))
+    lines = [
+        ("CNN, trained plainly", curves["cnn"], 0, "o-"),
+        (models.title("cnn_adversarial"), curves["cnn_adversarial"], 2, "s-"),
+        ("the same, under the sign step alone", illusion, 2, "s--"),
+        (models.title("cnn_robust"), curves["cnn_robust"], 4, "^-"),
+    ]
+    plots.accuracy_curves(ax, EPS, lines)
+    ax.lines[2].set_markerfacecolor("white")
     fig.legend(loc="outside lower center", ncols=2)
 
     ours = curves[NETWORKS[-1]][EPS.index(PUBLISHED_EPS)]
     rows = sorted((PUBLISHED | {"ours": ours}).items(), key=lambda row: row[1])
     for place, (name, accuracy) in enumerate(rows):
-        marker, colour = ("o", "black") if name != "ours" else (MARKERS[-1], COLOURS[-1])
+        marker, colour = ("^", plots.COLOURS[4]) if name == "ours" else ("o", "black")
         beside.plot([100 * accuracy], [place], marker, color=colour)
     beside.set_yticks(range(len(rows)), [f"{name}: {accuracy:.1%}" for name, accuracy in rows])
     beside.set(xlabel=f"accuracy (%) within ε = {PUBLISHED_EPS:g}\n(published: 10,000 digits)")
@@ -87,9 +81,7 @@ def draw(curves, illusion, count):
 
 def main(argv=None):
     parser = command.Parser(__doc__)
-    parser.add_argument(
-        "--count", type=command.positive_int, default=300, help="how many test digits"
-    )
+    command.add_count(parser, "--count", "how many test digits", 300)
     command.add_seed(parser, "random starts, squares, noise")
     command.add_output(parser, "the figure to write", files.IMG / "robustness.png")
     args = parser.parse_args(argv)
@@ -97,8 +89,6 @@ def main(argv=None):
     networks = {name: models.load(name) for name in NETWORKS}
     mlp = models.load("mlp")
     x, y = (part[: args.count] for part in data.load("test"))
-
-    from tqdm import tqdm
 
     from method2_fgsm.error_rates import error_rates
 
@@ -120,7 +110,6 @@ def main(argv=None):
     print("   eps" + "".join(f"{name:>18}" for name in (*curves, "its sign step")))
     for row in zip(EPS, *curves.values(), illusion, strict=True):
         print(f"{row[0]:6.2f}" + "".join(f"{accuracy:18.1%}" for accuracy in row[1:]))
-    print(f"wrote {files.show(output)}")
     return [output]
 
 

@@ -44,9 +44,7 @@ def taken_for_a_digit(logits):
 
 def main(argv=None):
     parser = command.Parser(__doc__)
-    parser.add_argument(
-        "--count", type=command.positive_int, default=10000, help="how many images of noise"
-    )
+    command.add_count(parser, "--count", "how many images of noise", 10000)
     command.add_seed(parser, "of the noise")
     args = parser.parse_args(argv)
 

@@ -1,5 +1,5 @@
 """The smallest epsilon that reaches a target: by one step of the fast gradient sign method, or by
-many steps.
+many steps; and what many steps do within a given epsilon.
 
 One sign step is a straight line through the image.  The search walks along it from epsilon 0
 upwards, and where the target is reached first, bisection finds the place.  Many steps
@@ -13,6 +13,7 @@ from common import contract
 from common.compiled import compiled
 from method2_fgsm import frank_wolfe
 from method2_fgsm.fgsm import gradient_sign, label_and_others
+from method2_fgsm.pgd import pgd
 
 # A target counts as reached when its logit leads by more than this.  A smaller lead may be
 # rounding, which another batch size could undo.  Method 1, which looks for the border itself,
@@ -84,6 +85,21 @@ def smallest_eps(
             found = _many_steps(model, *images, steps, *line_search)
         eps[batch], x_adv[batch] = found
     return eps, x_adv
+
+
+def within_eps(model, x, y, *, eps, steps, targeted=False, batch_size=1000):
+    """What so many steps make of the images within eps: float32 like x.
+
+    Away from the labels y, by projected sign steps (pgd.py).  Targeted, y are the labels to
+    reach: the noise is then as small as `smallest_eps` finds it, and none where the target is out
+    of reach.  The arguments are those of `fgsm.fgsm`; steps: at least 1.  Raises ValueError as
+    they do.
+    """
+    if not targeted:
+        return pgd(model, x, y, eps, steps=steps, batch_size=batch_size)
+    if eps == 0:
+        return x.copy()
+    return smallest_eps(model, x, y, steps=steps, max_eps=eps, batch_size=batch_size)[1]
 
 
 def _one_step(model, x, y_target, max_eps, tol, resolution, confidence, batch_size):

@@ -4,38 +4,37 @@ be made to see as another.
 The two scripts share their command line and their choice of images, so that both show the same.
 """
 
-import functools
 from typing import NamedTuple
 
 import numpy as np
 
 from common import command, data, files, models
-from common.command import Failure
 
 
 class Choice(NamedTuple):
     """Images of one digit and the smallest epsilon that turns each into the target.
 
     x: float32 (count, 28, 28).  indices: int64 (count,), places in the test set or sample file.
-    eps: float32 (count,), pixel units, NaN where no epsilon is enough.  tried: how many correctly
-    classified images were tried in all, and reachable: for how many of those some epsilon is
-    enough.  kind: what to call an image, "test image" or "image".
+    eps: float32 (count,), pixel units, NaN where no epsilon is enough.  tried: float32
+    (n, 28, 28), all correctly classified images that were tried; rows: which of them x are;
+    reachable: for how many of them some epsilon is enough.  kind: what to call an image.
     """
 
     x: np.ndarray
     indices: np.ndarray
     eps: np.ndarray
-    tried: int
+    tried: np.ndarray
+    rows: np.ndarray
     reachable: int
     kind: str
 
 
-def add_arguments(parser):
-    """--model, --source, --target, --count, --steps and --samples."""
-    command.add_model(parser, "softmax")
+def parse(parser, argv):
+    """The command line, with --model, --source, --target, --count, --steps and --samples."""
+    models.add_model(parser, "softmax")
     parser.add_argument("--source", type=command.digit, default=2, help="the digit it is")
     parser.add_argument("--target", type=command.digit, default=6, help="the digit to be seen")
-    parser.add_argument("--count", type=command.positive_int, default=10, help="how many images")
+    command.add_count(parser, "--count", "how many images", 10)
     parser.add_argument(
         "--steps",
         type=command.positive_int,
@@ -48,68 +47,37 @@ def add_arguments(parser):
         help="a file of digits, such as my_digits.py writes, which may hold fewer than COUNT "
         "(default: the test set)",
     )
-
-
-def ending(samples):
-    """What the name of a figure ends with: nothing for digits of the test set."""
-    return "" if samples is None else f"_{samples.stem}"
-
-
-def by_many_steps(model, x, target, steps):
-    """The smallest epsilon of each image x towards one digit, by that many steps: (eps, x_adv)."""
-    from method2_fgsm.smallest_eps import smallest_eps
-
-    return smallest_eps(model, x, np.full(len(x), target), steps=steps)
-
-
-def check_arguments(parser, args):
-    """End the script with exit code 2 when source and target are the same digit."""
+    args = parser.parse_args(argv)
     if args.source == args.target:
         parser.error(f"--source and --target are both {args.source}: choose two digits")
+    return args
 
 
-def correctly_classified(model, source, count, samples=None):
+def images_of(model, source, count, samples=None):
     """The test images of a digit that the model gets right: (x, indices), in test set order.
 
     samples: a sample file to take instead of the test set.  Raises `Failure` when the test set
     holds fewer than `count` or the sample file none.
     """
-    x, y = data.load("test") if samples is None else data.load_samples(samples)[:2]
-    indices = np.flatnonzero(y == source)
-    indices = indices[models.classify(model, x[indices]) == source]
-    if samples is not None and not len(indices):
-        raise Failure(
-            f"{files.show(samples)} holds no {source} that the {model.name} classifies correctly"
-        )
-    if samples is None and len(indices) < count:
-        raise Failure(
-            f"--count {count}: the {model.name} classifies only {len(indices)} test images of "
-            f"the digit {source} correctly"
-        )
+    if samples is None:
+        where, (x, y) = "the test set", data.load("test")
+    else:
+        where, (x, y, _) = files.show(samples), data.load_samples(samples)
+    least = count if samples is None else 1
+    indices = models.correctly_classified([model], x, y, where, source=source, count=least)
     return x[indices], indices
 
 
-def choose(name, source, target, count, samples=None):
-    """The first `count` test images that the model `name` gets right and one step turns.
+def choose(model, source, target, count, samples=None):
+    """The first `count` test images that the model gets right and one step turns: a `Choice`.
 
     One straight step does not reach the target from every image.  Test images are tried in
     order until `count` of them reach it.  If all together hold fewer, the first of the others
-    fill up the choice, with NaN as their epsilon.
-    On the CNN this takes seconds, so a process that draws both figures searches only once for
-    the same weights file.
-    Raises `Failure` as `correctly_classified` does.
+    fill up the choice, with NaN as their epsilon.  Raises `Failure` as `images_of` does.
     """
-    read = [path for path in (models.weights_path(name), samples) if path is not None]
-    versions = tuple(path.stat().st_mtime_ns if path.exists() else None for path in read)
-    return _choose(name, versions, source, target, count, samples)
-
-
-@functools.cache
-def _choose(name, versions, source, target, count, samples):
     from method2_fgsm.smallest_eps import smallest_eps
 
-    model = models.load(name)
-    x, indices = correctly_classified(model, source, count, samples)
+    x, indices = images_of(model, source, count, samples)
     eps = np.empty(0, np.float32)
     while len(eps) < len(x) and np.isfinite(eps).sum() < count:
         batch = x[len(eps) : len(eps) + max(count, 20)]
@@ -117,15 +85,15 @@ def _choose(name, versions, source, target, count, samples):
     if np.isfinite(eps).sum() >= count:
         # What was tried after the last image needed is not counted.
         eps = eps[: np.flatnonzero(np.isfinite(eps))[count - 1] + 1]
-    chosen = np.argsort(np.isnan(eps), kind="stable")[:count]
+    rows = np.argsort(np.isnan(eps), kind="stable")[:count]
     reachable = int(np.isfinite(eps).sum())
     kind = "test image" if samples is None else "image"
-    return Choice(x[chosen], indices[chosen], eps[chosen], len(eps), reachable, kind)
+    return Choice(x[rows], indices[rows], eps[rows], x[: len(eps)], rows, reachable, kind)
 
 
 def reach(choice, source, target):
     """One sentence: how many of the images tried can be turned into the target at all."""
     return (
-        f"one step turns {choice.reachable} of the first {choice.tried} correctly classified "
+        f"one step turns {choice.reachable} of the first {len(choice.tried)} correctly classified "
         f"{source}s into a {target}"
     )

@@ -31,83 +31,22 @@ def draw(x, sign, x_adv, before, after, eps, source, target, title):
     rows = -(-len(x) // bands)
     fig = plots.figure(7 * bands + 0.4, 2.5 * rows + 1.6, title)
     axes = fig.subplots(rows, 3 * bands, squeeze=False)
-    for ax in axes.flat:
+    triples = axes.reshape(rows, bands, 3).swapaxes(0, 1).reshape(-1, 3)
+    for ax in triples[len(x) :].flat:
         ax.set_visible(False)
-    for image in range(len(x)):
-        band, row = divmod(image, rows)
-        original, step, adversarial = axes[row, 3 * band : 3 * band + 3]
-        for ax in (original, step, adversarial):
-            ax.set_visible(True)
+    for image, (original, step, adversarial) in enumerate(triples[: len(x)]):
         plots.digit(original, x[image], confidences(before[image], source, target))
         drawn = plots.noise(step, sign[image], 1, f"ε = {eps[image]:.3f}")
         plots.digit(adversarial, x_adv[image], confidences(after[image], source, target))
-        if row == 0:
-            for ax, heading in (
-                (original, "original"),
-                (step, f"sign(∇J(x, {target}))"),
-                (adversarial, "adversarial"),
-            ):
+        if image % rows == 0:
+            headings = "original", f"sign(∇J(x, {target}))", "adversarial"
+            for ax, heading in zip((original, step, adversarial), headings, strict=True):
                 ax.set_title(f"{heading}\n{ax.get_title()}")
     bar = fig.colorbar(
         drawn, ax=axes, shrink=0.35, aspect=30, pad=0.01, ticks=[-1, 0, 1], location="bottom"
     )
     bar.set_label("sign of the gradient; the step goes against it")
     return fig
-
-
-def draw_steps(images, eps, after, source, target, steps, title):
-    """The figure of --steps: a column for each digit, a row for each way.
-
-    images: three arrays (n, 28, 28), the originals, one step and many.  eps: two arrays (n,), of
-    one step and of many.  after: the probabilities (n, 10) for each of the three.
-    """
-    n = len(images[0])
-    fig = plots.figure(1.62 * n + 1.4, 7.4, title)
-    axes = fig.subplots(3, n, squeeze=False)
-    names = ("original", "one sign step", f"{steps} steps")
-    for row, (name, x, p) in enumerate(zip(names, images, after, strict=True)):
-        for column, ax in enumerate(axes[row]):
-            lines = [] if row == 0 else [f"ε = {eps[row - 1][column]:.3f}"]
-            missed = row > 0 and np.isnan(eps[row - 1][column])
-            plots.digit(ax, np.ones((28, 28)) if missed else x[column])
-            lines += [f"{digit}: {p[column, digit]:.0%}" for digit in (source, target)]
-            ax.set_xlabel("no ε will do" if missed else "\n".join(lines), labelpad=3)
-        axes[row, 0].set_ylabel(name)
-    return fig
-
-
-def compare_steps(args, model, output):
-    """The figure and the table of --steps, for the digits that one step reaches."""
-    source, target, steps = args.source, args.target, args.steps
-    choice = source_to_target.choose(args.model, source, target, args.count, args.samples)
-    tried = source_to_target.correctly_classified(model, source, args.count, args.samples)
-    x, indices = (array[: choice.tried] for array in tried)
-    eps, x_adv = source_to_target.by_many_steps(model, x, target, steps)
-    reached = np.isfinite(eps)
-    rows = np.searchsorted(indices, choice.indices)
-    eps, x_adv = eps[rows], x_adv[rows]
-
-    from method2_fgsm import fgsm
-
-    sign = fgsm.gradient_signs(model, choice.x, np.full(len(choice.x), target))
-    distance = np.nan_to_num(choice.eps)[:, np.newaxis, np.newaxis]
-    images = choice.x, np.clip(choice.x - distance * sign, 0, 1), x_adv
-    after = [models.softmax(models.predict(model, image)) for image in images]
-    title = (
-        f"{models.title(args.model)}: the smallest ε that makes a {source} a {target}, by one sign "
-        f"step and by {steps} steps\n{source_to_target.reach(choice, source, target)}, "
-        f"{steps} steps {reached.sum()}"
-    )
-    figure = draw_steps(images, (choice.eps, eps), after, source, target, steps, title)
-    plots.save(figure, output)
-    print(f"     image   eps, one step   eps, {steps} steps   ratio")
-    for index, one, many in zip(choice.indices, choice.eps, eps, strict=True):
-        print(f"{index:10d}{one:16.4f}{many:{12 + len(str(steps))}.4f}{one / many:8.2f}")
-    print(f"mean      {np.nanmean(choice.eps):16.4f}{np.nanmean(eps):{12 + len(str(steps))}.4f}")
-    print(source_to_target.reach(choice, source, target))
-    print(f"{steps} steps turn {reached.sum()} of them")
-    print(f"wrote {files.show(output)}")
-    return [output]
 
 
 def confidences(probabilities, source, target):
@@ -122,16 +61,16 @@ def enough_eps(model, choice, target, margin):
     the target above 50 %, or nothing where no epsilon does.
     """
     if margin is not None:
-        eps, how = np.minimum(choice.eps + np.float32(margin), 1), f"the smallest ε + {margin:g}"
+        eps, step = np.minimum(choice.eps + np.float32(margin), 1), f"the smallest ε + {margin:g}"
     else:
         from method2_fgsm.smallest_eps import smallest_eps
 
         targets = np.full(len(choice.x), target)
         confident, _ = smallest_eps(model, choice.x, targets, confidence=0.5)
         eps = np.where(np.isnan(confident), choice.eps, confident)
-        how = "the smallest ε with over 50 % where there is one"
+        step = "the smallest ε with over 50 % where there is one"
     # Where no epsilon reaches the target, the image is shown as it is.
-    return np.nan_to_num(eps), how
+    return np.nan_to_num(eps), step
 
 
 def print_table(indices, eps, before, after, source, target):
@@ -152,15 +91,14 @@ def print_table(indices, eps, before, after, source, target):
 
 def main(argv=None):
     parser = command.Parser(__doc__)
-    source_to_target.add_arguments(parser)
-    step = parser.add_mutually_exclusive_group()
-    step.add_argument(
+    sizes = parser.add_mutually_exclusive_group()
+    sizes.add_argument(
         "--margin",
         type=command.pixel_size,
         help="what is added to the smallest epsilon, in pixel units "
         "(default: what brings the confidence in the target above 50 %%)",
     )
-    step.add_argument(
+    sizes.add_argument(
         "--eps",
         type=command.pixel_size,
         help="one epsilon for all images, in pixel units, instead of the smallest",
@@ -170,28 +108,31 @@ def main(argv=None):
         "the figure to write (default: img/{source}s_{model}.png, "
         "for another target than 6 img/{source}s_as_{target}s_{model}.png)",
     )
-    args = parser.parse_args(argv)
-    source_to_target.check_arguments(parser, args)
+    args = source_to_target.parse(parser, argv)
     if args.steps > 1 and not (args.eps is None and args.margin is None):
         parser.error("--steps finds the smallest epsilon: leave --eps and --margin out")
     source, target = args.source, args.target
-    seen_as = "" if target == 6 else f"_as_{target}s"
-    ending = source_to_target.ending(args.samples)
-    kind = "" if args.steps == 1 else "_steps"
-    output = args.output or files.IMG / f"{source}s{kind}{seen_as}_{args.model}{ending}.png"
-    files.check_output(output)
+    name = f"{source}s{'' if args.steps == 1 else '_steps'}"
+    name += ("" if target == 6 else f"_as_{target}s") + f"_{args.model}"
+    name += "" if args.samples is None else f"_{args.samples.stem}"
+    output = files.check_output(args.output or files.IMG / f"{name}.png")
 
     model = models.load(args.model)
-    if args.steps > 1:
-        return compare_steps(args, model, output)
-    if args.eps is None:
-        choice = source_to_target.choose(args.model, source, target, args.count, args.samples)
-        x, indices = choice.x, choice.indices
-        eps, how = enough_eps(model, choice, target, args.margin)
-    else:
-        x, indices = source_to_target.correctly_classified(model, source, args.count, args.samples)
+    if args.eps is not None:
+        x, indices = source_to_target.images_of(model, source, args.count, args.samples)
         x, indices = x[: args.count], indices[: args.count]
-        eps, how = np.full(len(x), args.eps, np.float32), f"ε = {args.eps:g}"
+        eps, step = np.full(len(x), args.eps, np.float32), f"ε = {args.eps:g}"
+    else:
+        choice = source_to_target.choose(model, source, target, args.count, args.samples)
+        if args.steps > 1:
+            from method2_fgsm import one_step_and_many
+
+            figure, table = one_step_and_many.compare(model, choice, source, target, args.steps)
+            plots.save(figure, output)
+            print("\n".join(table))
+            return [output]
+        x, indices = choice.x, choice.indices
+        eps, step = enough_eps(model, choice, target, args.margin)
 
     from method2_fgsm import fgsm
 
@@ -202,7 +143,7 @@ def main(argv=None):
 
     title = (
         f"{models.title(args.model)}: handwritten {source}s seen as {target}s, "
-        f"one sign step, {how}\n"
+        f"one sign step, {step}\n"
         f"confidence in {source} and in {target} above each image"
     )
     plots.save(draw(x, sign, x_adv, before, after, eps, source, target, title), output)
@@ -210,7 +151,6 @@ def main(argv=None):
     print_table(indices, eps, before, after, source, target)
     if args.eps is None:
         print(source_to_target.reach(choice, source, target))
-    print(f"wrote {files.show(output)}")
     return [output]
 
 

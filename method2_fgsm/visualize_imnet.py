@@ -16,22 +16,11 @@ from common import command, files, plots, results
 from common.command import Failure
 from common.imagenet import labels, networks
 
-RESULTS = files.ROOT / "method2_fgsm" / "results_imnet_efficientnet_lite0.npz"
-REMEDY = "make it with `python method2_fgsm/imnet_fast_gradient.py`"
-MEASURED = ("signs", "confidences", "confidences_adversarial", "y_preds_sign", "confidences_sign")
-
 
 def main(argv=None):
     parser = command.Parser(__doc__)
-    parser.add_argument(
-        "results",
-        nargs="?",
-        type=command.path,
-        default=RESULTS,
-        help="the .npz file",
-    )
-    parser.add_argument("--rows", type=command.positive_int, default=3, help="rows of pairs")
-    parser.add_argument("--columns", type=command.positive_int, default=3, help="pairs in a row")
+    default = "method2_fgsm/results_imnet_efficientnet_lite0.npz"
+    results.add_arguments(parser, default, rows=3, columns=3)
     parser.add_argument(
         "--index",
         type=int,
@@ -41,12 +30,11 @@ def main(argv=None):
     command.add_output(parser, "the folder to write both figures to", files.IMG)
     args = parser.parse_args(argv)
 
-    path = args.results
-    attacked = load(path)
+    attacked = results.load_from(args.results, "method2_fgsm/imnet_fast_gradient.py")
     n, model = len(attacked["xs"]), attacked["config"]["model"]
     index = most_confident(attacked) if args.index is None else args.index
     if not 0 <= index < n:
-        raise Failure(f"--index {index}: {files.show(path)} holds photographs 0 to {n - 1}")
+        raise Failure(f"--index {index}: {files.show(args.results)} holds photographs 0 to {n - 1}")
     pairs, panda = (args.output / f"{name}_{model}.png" for name in ("fgsm_imnet", "panda_style"))
     for output in (pairs, panda):
         files.check_output(output)
@@ -61,33 +49,7 @@ def main(argv=None):
             f"{i:2d}  {names[before]:36} {attacked['confidences'][i]:6.1%}"
             f"  {names[after]:36} {attacked['confidences_adversarial'][i]:6.1%}"
         )
-    for output in (pairs, panda):
-        print(f"wrote {files.show(output)}")
     return [pairs, panda]
-
-
-def load(path):
-    """The results of imnet_fast_gradient.py; raises `Failure` for any other file."""
-    attacked = results.load(path, remedy=REMEDY)
-    if not len(attacked["xs"]):
-        raise Failure(f"{files.show(path)} holds no photograph: {REMEDY} on other photographs")
-    config = attacked["config"]
-    photographs = attacked["xs"].ndim == 4 and attacked["xs"].shape[-1] == 3
-    if (
-        not photographs
-        or any(key not in attacked for key in MEASURED)
-        or attacked["signs"].shape != attacked["xs"].shape
-        or any(attacked[key].shape != attacked["y_preds"].shape for key in MEASURED[1:])
-        or any(
-            attacked[key].max() >= labels.CLASSES
-            for key in ("y_preds", "y_preds_adversarial", "y_preds_sign")
-        )
-        or config.get("model") not in networks.NAMES
-        or not isinstance(config.get("eps"), float | int)
-        or config.get("target") not in (None, *range(labels.CLASSES))
-    ):
-        raise Failure(f"{files.show(path)} does not hold attacked photographs: {REMEDY}")
-    return attacked
 
 
 def most_confident(attacked):
@@ -99,7 +61,7 @@ def most_confident(attacked):
 def _heading(attacked):
     config = attacked["config"]
     title = f"{networks.TITLES[config['model']]}, fast gradient sign, ε = {config['eps']:g}"
-    target = config.get("target")
+    target = config["target"]
     return title if target is None else f"{title}, target {labels.names()[target]}"
 
 
@@ -108,7 +70,7 @@ def draw_pairs(attacked, rows, columns):
     columns, rows = plots.grid(len(attacked["xs"]), columns, rows)
     n = min(rows * columns, len(attacked["xs"]))
     names = labels.names()
-    target = attacked["config"].get("target")
+    target = attacked["config"]["target"]
     title = f"{_heading(attacked)}\nbefore / after (in grey: not fooled)"
     fig = plots.figure(3.7 * columns, 2.25 * rows + 0.7, title)
     for cell, i in zip(fig.subfigures(rows, columns, squeeze=False).flat, range(n), strict=False):
@@ -118,9 +80,7 @@ def draw_pairs(attacked, rows, columns):
         before, after = attacked["y_preds"][i], attacked["y_preds_adversarial"][i]
         fooled = before != after if target is None else after == target
         cell.suptitle(
-            f"{names[before]} / {names[after]}",
-            fontsize=11,
-            color="black" if fooled else "#888888",
+            f"{names[before]} / {names[after]}", fontsize=11, color="black" if fooled else "#888888"
         )
     return fig
 
@@ -129,33 +89,22 @@ def draw_sum(attacked, index):
     """The figure x + eps * sign(gradient) = adversarial for one photograph."""
     names = labels.names()
     # With a target the step goes down the gradient.
-    sign = "+" if attacked["config"].get("target") is None else "−"
+    sign = "+" if attacked["config"]["target"] is None else "−"
     j = "J(x, y)" if sign == "+" else "J(x, target)"
-    panels = (
-        (attacked["xs"], "y_preds", "confidences", "x"),
-        ((attacked["signs"] + 1) / 2, "y_preds_sign", "confidences_sign", f"sign(∇ₓ {j})"),
-        (
-            attacked["xs"] + attacked["noises"],
-            "y_preds_adversarial",
-            "confidences_adversarial",
-            f"x {sign} ε sign(∇ₓ {j})",
-        ),
-    )
+    x = attacked["xs"][index]
+    panels = {
+        "": (x, "x"),
+        "_sign": ((attacked["signs"][index] + 1) / 2, f"sign(∇ₓ {j})"),
+        "_adversarial": (x + attacked["noises"][index], f"x {sign} ε sign(∇ₓ {j})"),
+    }
     fig = plots.figure(11, 4.7, _heading(attacked))
     axes = fig.subplots(1, 5, width_ratios=(6, 1.6, 6, 0.7, 6))
-    for ax, (images, y, confidence, formula) in zip(axes[::2], panels, strict=True):
-        plots.photo(ax, images[index])
-        label = f"“{names[attacked[y][index]]}”"
-        ax.text(
-            0.5,
-            -0.03,
-            f"{formula}\n{label}\n{attacked[confidence][index]:.1%} confidence",
-            transform=ax.transAxes,
-            ha="center",
-            va="top",
-            fontsize=13,
-            linespacing=1.4,
-        )
+    for ax, (kind, (image, formula)) in zip(axes[::2], panels.items(), strict=True):
+        plots.photo(ax, image)
+        label = names[attacked[f"y_preds{kind}"][index]]
+        text = f"{formula}\n“{label}”\n{attacked[f'confidences{kind}'][index]:.1%} confidence"
+        middle = {"transform": ax.transAxes, "ha": "center", "va": "top"}
+        ax.text(0.5, -0.03, text, fontsize=13, linespacing=1.4, **middle)
     for ax, text in zip(axes[1::2], (f"{sign} {attacked['config']['eps']:g} ×", "="), strict=True):
         ax.axis("off")
         ax.text(0.5, 0.5, text, transform=ax.transAxes, ha="center", va="center", fontsize=18)

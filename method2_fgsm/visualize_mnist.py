@@ -13,8 +13,6 @@ import numpy as np
 
 from common import command, files, models, plots, results
 
-REMEDY = "run `python method2_fgsm/mnist_fast_gradient.py`"
-
 
 def draw(saved, chosen, rows, columns, title):
     """The figure: `rows` by `columns` pairs (original | adversarial) of the chosen images."""
@@ -30,26 +28,13 @@ def draw(saved, chosen, rows, columns, title):
 
 def main(argv=None):
     parser = command.Parser(__doc__)
-    parser.add_argument(
-        "results",
-        nargs="?",
-        type=command.path,
-        default=files.ROOT / "method2_fgsm" / "results_mnist_mlp.npz",
-        help="the result file",
-    )
-    parser.add_argument("--rows", type=command.positive_int, default=5, help="pairs down")
-    parser.add_argument("--columns", type=command.positive_int, default=4, help="pairs across")
+    results.add_arguments(parser, "method2_fgsm/results_mnist_mlp.npz", rows=5, columns=4)
     command.add_seed(parser, "which images")
     command.add_output(parser, "the figure to write (default: img/fgsm_mnist_{model}.png)")
     args = parser.parse_args(argv)
 
-    saved = results.load(args.results, remedy=REMEDY)
-    model, eps, target = (saved["config"].get(name) for name in ("model", "eps", "target"))
-    known = isinstance(model, str) and models.known(model)
-    if not known or not isinstance(eps, float | int):
-        raise command.Failure(
-            f"{files.show(args.results)} does not say which model and eps it is of: {REMEDY}"
-        )
+    saved = results.load_from(args.results, "method2_fgsm/mnist_fast_gradient.py")
+    model, eps, target = (saved["config"][name] for name in ("model", "eps", "target"))
     output = files.check_output(args.output or files.IMG / f"fgsm_mnist_{model}.png")
 
     turned = saved["y_preds_adversarial"] != saved["y_trues"]
@@ -62,8 +47,8 @@ def main(argv=None):
     chosen = np.random.default_rng(args.seed).permutation(np.flatnonzero(reached))
     chosen = chosen[: args.rows * args.columns]
     steps = saved["config"].get("steps")
-    how = f"{steps} steps" if isinstance(steps, int) else "fast gradient sign"
-    title = f"{models.title(model)}, {how}, ε = {eps:g}"
+    method = f"{steps} steps" if steps else "fast gradient sign"
+    title = f"{models.title(model)}, {method}, ε = {eps:g}"
     if target is not None:
         title += f", target {target}"
     plots.save(draw(saved, chosen, args.rows, args.columns, title), output)
@@ -76,7 +61,6 @@ def main(argv=None):
     print(f"noise mean |r|    {np.abs(noises).mean():8.4f}")
     print(f"noise max         {noises.max():8.4f}")
     print(f"noise min         {noises.min():8.4f}")
-    print(f"wrote {files.show(output)}")
     return [output]
 
 

@@ -18,10 +18,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from common import contract, models
-from method1_noise_optimization import attack, lbfgs
+from method1_noise_optimization import attack, grey_levels, lbfgs
 from method1_noise_optimization.attack import METHODS, REGULARIZATIONS
 from method2_fgsm import fgsm, pgd
 from method2_fgsm.smallest_eps import LEAD, smallest_eps
+from method2_fgsm.square import square
 
 SETTINGS = settings(deadline=None, derandomize=True, max_examples=20, database=None)
 # Each new number of images means tracing anew, so there are few.
@@ -245,6 +246,51 @@ def test_noise_stays_in_the_box_and_within_its_steps(
     assert ((steps >= 0) & (steps <= most)).all()
     ahead, slack = lead(model, x, y)
     assert not noise[ahead > 2e-4 + slack].any()  # they are their targets already
+
+
+def levels(model, x, y, **settings):
+    """`grey_levels.search`, which takes whole pixels, of images in [0, 1]."""
+    return grey_levels.search(
+        model, (255 * x).astype(settings.pop("pixels", np.uint8)), y, **settings
+    )
+
+
+NOT_WHOLE = {"batch_size": (0, 2.5)}
+IN_A_BOX = {"eps": (-0.1, 1.01, np.nan)} | NOT_WHOLE
+WRONG_SETTINGS = {
+    fgsm.fgsm: IN_A_BOX,
+    pgd.pgd: {"steps": (0,), "step_size": (-1,), "loss": ("hinge",), "y_target": (0,)} | IN_A_BOX,
+    square: {"queries": (0,)} | IN_A_BOX,
+    smallest_eps: {
+        **dict.fromkeys(("max_eps", "tol", "resolution"), (0, -1, np.nan)),
+        "steps": (0,),
+        "confidence": (-0.1, 1.0),
+    }
+    | NOT_WHOLE,
+    attack.find_noise: {
+        "method": ("magic",),
+        "regularization": ("l3",),
+        "learning_rate": (np.nan, 1e39),
+        **dict.fromkeys(("max_steps", "starts"), (0, 1.5)),
+    }
+    | NOT_WHOLE,
+    levels: {
+        "levels": (0, 256, 1.5),
+        "confidence": (1.0,),
+        "max_steps": (0,),
+        "pixels": (np.float64,),
+    },
+}
+
+
+@pytest.mark.parametrize("attacked", WRONG_SETTINGS, ids=lambda attacked: attacked.__name__)
+def test_wrong_settings_are_named(attacked):
+    x, y = np.full((3, 3, 5), 0.5, np.float32), np.array([0, 1, 2])
+    needed = {"eps": 0.1} if "eps" in WRONG_SETTINGS[attacked] else {}
+    for setting, values in WRONG_SETTINGS[attacked].items():
+        for value in values:
+            with pytest.raises(ValueError, match=setting):
+                attacked(network("table"), x, y, **needed | {setting: value})
 
 
 def pixel(x, value):

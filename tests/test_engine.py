@@ -319,11 +319,15 @@ def same(one, other):
     assert one.with_suffix(".npz").read_bytes() == other.with_suffix(".npz").read_bytes()
 
 
+def batches_done(output):
+    return len(list(output.with_suffix(".unfinished").glob("*.npz")))
+
+
 @pytest.mark.slow
 def test_a_worker_killed_in_mid_run_costs_nothing(workers, address, whole, tmp_path):
     output = tmp_path / "out.csv"
     victim = next(iter(workers.run(os.getpid).values()))
-    strike((tmp_path / "out.partial.csv").exists, lambda: os.kill(victim, signal.SIGKILL))
+    strike(lambda: batches_done(output), lambda: os.kill(victim, signal.SIGKILL))
     imnet_fast_gradient.main(["--batch-size", "1", "--cluster", address, "--output", str(output)])
     assert victim not in workers.run(os.getpid).values()
     same(output, whole)
@@ -338,8 +342,8 @@ def test_a_batch_that_always_kills_ends_the_run_and_is_named(address):
             next(found)
 
 
-def start(output, *options, rows):
-    """The script in a session of its own, with one worker; returns once it has so many rows."""
+def start(output, *options, batches):
+    """The script in a session of its own, with one worker; returns once it has done so many."""
     script = files.ROOT / "method2_fgsm" / "imnet_fast_gradient.py"
     options = ("--batch-size", "1", "--workers", "1", "--output", output, *options)
     process = subprocess.Popen(
@@ -350,10 +354,7 @@ def start(output, *options, rows):
         text=True,
         start_new_session=True,
     )
-    partial = output.with_name("out.partial.csv")
-    while process.poll() is None:
-        if partial.exists() and partial.read_bytes().count(b"\n") > rows:
-            break
+    while process.poll() is None and batches_done(output) < batches:
         time.sleep(0.01)
     return process
 
@@ -373,7 +374,7 @@ def left(process):
 @pytest.mark.slow
 def test_ctrl_c_and_a_kill_leave_no_process_and_lose_nothing(whole, tmp_path):
     output = tmp_path / "out.csv"
-    process = start(output, rows=1)
+    process = start(output, batches=1)
     os.killpg(process.pid, signal.SIGINT)
     time.sleep(0.2)
     os.killpg(process.pid, signal.SIGINT)  # of an impatient user
@@ -383,7 +384,7 @@ def test_ctrl_c_and_a_kill_leave_no_process_and_lose_nothing(whole, tmp_path):
     assert "go on with --resume" in error
     assert not left(process)
 
-    process = start(output, "--resume", rows=6)
+    process = start(output, "--resume", batches=6)
     process.kill()
     process.communicate()
     assert not left(process)

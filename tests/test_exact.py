@@ -4,7 +4,7 @@ import re
 
 import numpy as np
 import pytest
-from scipy.optimize import linprog, minimize
+from scipy.optimize import linprog
 
 from common import generate_5k
 from logreg_softmax import exact
@@ -28,28 +28,6 @@ def softmax(trained):
     return [array.astype(np.float64) for array in trained["softmax"].get_weights()]
 
 
-def test_the_smallest_noise_agrees_with_scipy():
-    rng = np.random.default_rng(3)
-    weights, bias = rng.normal(size=(9, 4)), rng.normal(size=4)
-    x = rng.uniform(0, 1, (12, 9)) * (rng.random((12, 9)) < 0.5)
-    y_target = np.argsort(x @ weights + bias, axis=1)[:, 1]
-    noise, bound = exact.smallest_noise(weights, bias, x, y_target)
-    for i in np.flatnonzero(np.isfinite(bound)):
-        slopes = np.delete(weights[:, y_target[i], None] - weights, y_target[i], axis=1)
-        offset = np.delete(bias[y_target[i]] - bias, y_target[i])
-        reference = minimize(
-            lambda q, i=i: ((q - x[i]) ** 2).sum(),
-            np.full(9, 0.5),
-            bounds=[(0, 1)] * 9,
-            constraints={"type": "ineq", "fun": lambda q, s=slopes, o=offset: q @ s + o},
-            method="SLSQP",
-            options={"ftol": 1e-14, "maxiter": 500},
-        )
-        if reference.success:
-            np.testing.assert_allclose(noise[i], reference.x - x[i], atol=1e-5)
-    assert np.isfinite(bound).sum() >= 6
-
-
 def test_the_smallest_noise_is_certified_and_just_enough(trained, softmax, few):
     x, y_target = few(trained["softmax"], 60)
     noise, bound = exact.smallest_noise(*softmax, x, y_target)
@@ -71,6 +49,7 @@ def test_no_method_beats_the_optimum_and_minimal_reaches_it(trained, softmax, fe
         size[method] = sizes(found)
         assert attack.reached(trained["softmax"], x, found, y_target).all()
         assert (size[method] >= optimum * (1 - 1e-6)).all(), method
+    np.testing.assert_allclose(size["minimal"], optimum, rtol=5e-3)
     assert size["minimal"].mean() <= 1.001 * optimum.mean()
 
 

@@ -3,9 +3,9 @@
 import keras
 import numpy as np
 import pytest
-from scipy.optimize import linprog
 
 from common import models
+from logreg_softmax.linear_programme import smallest_linf
 from method2_fgsm.smallest_eps import LEAD, smallest_eps
 
 
@@ -14,19 +14,6 @@ def linear_model(weights, bias):
     model = keras.Sequential([keras.Input((weights.shape[0],)), keras.layers.Dense(len(bias))])
     model.layers[-1].set_weights([weights, bias])
     return model
-
-
-def least_eps(weights, bias, x, target):
-    """The smallest eps over all noise in the box, by a linear programme in (p, eps)."""
-    d, classes = weights.shape
-    others = [k for k in range(classes) if k != target]
-    slopes = weights[:, [target]] - weights[:, others]
-    leads = bias[target] - bias[others]
-    one, unit = np.ones((d, 1)), np.eye(d)
-    rows = np.block([[-slopes.T, np.zeros((len(others), 1))], [unit, -one], [-unit, -one]])
-    bounds = np.concatenate([leads - LEAD, x, -x])
-    box = [(0, 1)] * (d + 1)
-    return linprog([0] * d + [1], A_ub=rows, b_ub=bounds, bounds=box).fun
 
 
 def test_two_classes_of_a_linear_model_need_the_corner_that_the_formula_names():
@@ -51,7 +38,7 @@ def test_a_linear_model_of_many_classes_comes_close_to_the_linear_programme():
     x = rng.uniform(size=(12, 25)).astype(np.float32)
     target = ((x @ weights + bias).argmax(axis=1) + 1 + np.arange(12) % 5) % 6
     eps, _ = smallest_eps(linear_model(weights, bias), x, target, steps=500)
-    exact = np.array([least_eps(weights, bias, *pair) for pair in zip(x, target, strict=True)])
+    exact, _, _ = smallest_linf(weights, bias, x, target, lead=LEAD)
     assert (eps >= exact - 1e-5).all()
     assert eps.mean() <= 1.005 * exact.mean()
 
@@ -111,8 +98,3 @@ def test_an_image_of_the_target_needs_nothing(trained, right):
     eps, x_adv = smallest_eps(model, x, y, steps=20)
     assert (eps == 0).all()
     assert (x_adv == x).all()
-
-
-def test_no_steps_are_refused(trained):
-    with pytest.raises(ValueError, match="steps"):
-        smallest_eps(trained["mlp"], np.zeros((1, 28, 28)), [1], steps=0)

@@ -97,22 +97,3 @@ def test_an_image_that_is_its_target_already_comes_back_as_it_is(task):
         assert reached.all()
         images, reached = grey_levels.search(model, pixels[:0], y_target[:0], levels=levels)
         assert images.shape == (0, 8, 8, 3)
-
-
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        ({"levels": 0}, "levels must be a whole number from 1 to 255"),
-        ({"levels": 256}, "levels must be"),
-        ({"levels": 1.5}, "levels must be"),
-        ({"confidence": 1.0}, "confidence must be"),
-        ({"max_steps": 0}, "max_steps must be"),
-        ({"pixels": np.zeros((6, 8, 8, 3))}, "pixels are float64, not uint8"),
-        ({"y_target": np.full(6, 2)}, "targets must be from 0 to 1"),
-    ],
-)
-def test_what_does_not_fit_is_named(task, change, words):
-    model, _, pixels, y_target = task
-    arguments = {"pixels": pixels, "y_target": y_target} | change
-    with pytest.raises(ValueError, match=words):
-        grey_levels.search(model, **arguments)

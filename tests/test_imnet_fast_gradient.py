@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from common import files, models, results
+from common import engine, files, models, results
 from common.command import Failure
-from common.imagenet import attack_batch, efficientnet_lite, networks, photos, rows
+from common.imagenet import efficientnet_lite, networks, photo_batch, photos, rows
 from method2_fgsm import fgsm, imnet_fast_gradient, visualize_imnet
 
 PHOTOGRAPHS = files.COMMON / "images"
@@ -26,7 +26,7 @@ def network():
 @pytest.fixture
 def attack(network, monkeypatch, tmp_path):
     """A function: run the script on the trained network; returns (rows, the .npz, its path)."""
-    attack_batch.load_network.cache_clear()
+    photo_batch.load_network.cache_clear()
     monkeypatch.setattr(networks, "load", lambda name, weights=None: network)
 
     def run(*arguments):
@@ -50,10 +50,6 @@ def test_the_nine_photographs_are_attacked_saved_and_drawn(attack, network, tmp_
     fooled = [row["path"] for row in found if row["fools"] == "1"]
     assert len(fooled) >= 5
     assert f"fooled               {len(fooled):7d}" in printed
-    assert printed.splitlines()[-3:-1] == [
-        f"wrote {output}",
-        f"wrote {output.with_suffix('.npz')}",
-    ]
     for row in found:
         assert (row["fools"] == "1") == (row["y_pred"] != row["y_pred_adversarial"])
         assert (row["fools_8bit"] == "1") == (row["y_pred"] != row["y_pred_8bit"])
@@ -102,7 +98,7 @@ def test_below_one_level_no_8_bit_image_but_the_original_is_within_eps():
     for eps, levels in ((0.5 / 255, 0), (0.99 / 255, 0), (1 / 255, 1), (0.007, 1), (8 / 255, 8)):
         for sign in (1, -1):
             x_adv = np.clip(x + np.float32(sign * eps), 0, 1)
-            rounded = attack_batch.round_to_8_bits(pixels, x_adv)
+            rounded = photo_batch.round_to_8_bits(None, pixels, x_adv, None)
             expected = np.clip(pixels.astype(int) + sign * levels, 0, 255)
             np.testing.assert_array_equal(rounded, expected)
 
@@ -204,26 +200,45 @@ def test_running_out_of_memory_names_the_batch_size(attack, monkeypatch):
             attack()
 
 
-def test_a_second_run_does_not_touch_the_output_of_one_that_runs(attack, tmp_path):
+HOLD = """
+import pathlib, sys
+from common.imagenet import rows
+with rows.locked(pathlib.Path(sys.argv[1])):
+    print("locked", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_second_run_with_the_same_output_is_refused_while_the_first_runs(attack, tmp_path):
     output = tmp_path / "out.csv"
     output.write_text("kept")
-    with files.locked(output), pytest.raises(Failure, match=r"another run is writing .*out\.csv"):
-        imnet_fast_gradient.main(["--output", str(output)])
-    assert output.read_text() == "kept"
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, output],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(files.ROOT)},
+    ) as first:
+        assert first.stdout.readline() == b"locked\n"
+        with pytest.raises(Failure, match=r"another run is writing .*out\.csv"):
+            attack()
+        assert output.read_text() == "kept"
+        first.kill()
+    # What a dead run leaves behind is no obstacle.
+    with rows.locked(output):
+        pass
+    assert list(tmp_path.iterdir()) == [output]
 
 
 def test_names_that_csv_and_unicode_do_not_like_survive(attack, tmp_path):
     folder = tmp_path / "odd"
     folder.mkdir()
-    names = ['a, "b".jpg', "line\nbreak.jpg", "ü.jpg", os.fsdecode(b"\xff.jpg")]
+    names = ['a, "b".jpg', "line\nbreak.jpg", "re\rturn.jpg", "ü.jpg", os.fsdecode(b"\xff.jpg")]
     for name in names:
         shutil.copy(PHOTOGRAPHS / "goldfish.jpg", folder / name)
-    found, _, output = attack("--images", folder)
-    assert sorted(row["path"] for row in found) == sorted(names)
+    found, kept, output = attack("--images", folder)
+    assert sorted(row["path"] for row in found) == sorted(kept["config"]["paths"]) == sorted(names)
     before = output.read_bytes()
-    found, _, _ = attack("--images", folder, "--resume")
-    assert len(found) == 4
-    # A batch that was not full is computed again, and comes out the same.
+    attack("--images", folder, "--resume")
     assert output.read_bytes() == before
 
 
@@ -257,49 +272,59 @@ def test_wrong_settings_end_before_the_network_is_loaded(monkeypatch, tmp_path):
         assert end.value.code == 2
 
 
-def test_resuming_with_other_settings_is_refused_and_touches_nothing(attack, tmp_path):
-    _, _, output = attack()
+def test_a_complete_run_may_be_resumed_and_another_one_not(attack, network, tmp_path, monkeypatch):
+    folder = tmp_path / "photographs"
+    folder.mkdir()
+    shutil.copy(PHOTOGRAPHS / "panda.jpg", folder)
+    _, _, output = attack("--images", folder)
     before = output.read_bytes()
+    monkeypatch.setattr(networks, "load", lambda *_: pytest.fail("attacked again"))
+    photo_batch.load_network.cache_clear()
+    attack("--images", folder, "--resume")
     with pytest.raises(Failure, match=r"eps was 0\.007 and is 0\.01"):
-        attack("--eps", 0.01, "--resume")
+        attack("--images", folder, "--eps", 0.01, "--resume")
+    shutil.copy(PHOTOGRAPHS / "coffee.jpg", folder)
+    with pytest.raises(Failure, match="the photographs are not the same"):
+        attack("--images", folder, "--resume")
     assert output.read_bytes() == before
     output.with_suffix(".npz").unlink()
-    with pytest.raises(Failure, match="start again without --resume"):
-        attack("--resume")
+    (tmp_path / "out.partial.csv").touch()
+    with pytest.raises(Failure, match=r"out\.partial\.csv was left by an earlier version"):
+        attack("--images", folder, "--resume")
 
 
-def test_a_run_that_ended_in_the_middle_of_a_line_resumes_to_the_same_files(attack, tmp_path):
+def test_a_run_interrupted_after_any_batch_resumes_to_the_same_files(attack, tmp_path, monkeypatch):
+    monkeypatch.setattr(engine, "cores", lambda: 1)
     folder = tmp_path / "photographs"
     folder.mkdir()
-    for name in ("camera.jpg", "coffee.jpg", "goldfish.jpg", "panda.jpg", "rocket.jpg"):
+    (folder / "a.jpg").write_text("no image")  # alone in its batch
+    for name in ("camera.jpg", "coffee.jpg", "panda.jpg", "rocket.jpg"):
         shutil.copy(PHOTOGRAPHS / name, folder)
-    (folder / "broken.jpg").write_text("no image")  # its batch has a row less
+    (folder / "d.jpg").write_text("no image")  # its batch has a row less
+    (folder / "b.jpg").write_text("no image")
     arguments = ("--images", folder, "--batch-size", 2)
     _, _, output = attack(*arguments)
-    whole, npz = output.read_bytes(), output.with_suffix(".npz")
-    images = npz.read_bytes()
-    lines = whole.splitlines(keepends=True)
-    for kept in range(len(lines)):
-        for name, content in ((npz, images), (output, b"".join(lines[:kept]) + lines[kept][:17])):
-            rows.partial(name).write_bytes(content)
+    npz, real = output.with_suffix(".npz"), photo_batch.attack
+    whole = output.read_bytes(), npz.read_bytes()
+    for count in range(4):
+        left = iter(range(count))
+
+        def interrupted(job, prepared, left=left):
+            if next(left, None) is None:
+                raise KeyboardInterrupt
+            return real(job, prepared)
+
+        monkeypatch.setattr(photo_batch, "attack", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            attack(*arguments)
+        assert (output.read_bytes(), npz.read_bytes()) == whole
+        assert rows.unfinished(output).exists() == (count > 1)  # the first batch has no row
+        monkeypatch.setattr(photo_batch, "attack", real)
+        for path in (output, npz):
+            path.unlink()
         attack(*arguments, "--resume")
-        assert output.read_bytes() == whole
-        assert npz.read_bytes() == images
-        assert not rows.partial(output).exists()
-
-
-def test_photographs_added_to_a_complete_run_are_attacked_too(attack, tmp_path):
-    folder = tmp_path / "photographs"
-    folder.mkdir()
-    for name in ("coffee.jpg", "panda.jpg", "rocket.jpg"):
-        shutil.copy(PHOTOGRAPHS / name, folder)
-    arguments = ("--images", folder, "--batch-size", 2)
-    before, _, _ = attack(*arguments)
-    shutil.copy(PHOTOGRAPHS / "camera.jpg", folder)
-    after, kept, _ = attack(*arguments, "--resume")
-    assert sorted(row["path"] for row in after) == sorted(os.listdir(folder))
-    assert [row for row in after if row["path"] != "camera.jpg"] == before
-    assert sorted(kept["config"]["paths"]) == sorted(os.listdir(folder))
+        assert (output.read_bytes(), npz.read_bytes()) == whole
+        assert not rows.unfinished(output).exists()
 
 
 # A process that attacks with a network too simple to take time, so that reading, streaming and
@@ -308,7 +333,7 @@ CHILD = """
 import resource, sys
 import keras
 from method2_fgsm import imnet_fast_gradient as script
-from common.imagenet import folder_attack, networks
+from common.imagenet import networks, photo_batch
 
 def load(name, weights=None):
     image = keras.Input((224, 224, 3))
@@ -318,11 +343,11 @@ def load(name, weights=None):
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
-attack, peaks = folder_attack.attack_batch, []
+attack, peaks = photo_batch.attack, []
 def measured(*args):
     peaks.append(peak())
     return attack(*args)
-networks.load, folder_attack.attack_batch = load, measured
+networks.load, photo_batch.attack = load, measured
 script.main(sys.argv[1:])
 print("grown by", peak() - peaks[4])
 """
@@ -348,20 +373,7 @@ def test_hundreds_of_images_take_constant_memory(tmp_path):
     assert float(done.stdout.split()[-1]) < 100
 
 
-def test_the_figures_refuse_what_is_not_theirs(tmp_path):
-    path = tmp_path / "r.npz"
-    x = np.zeros((2, 28, 28), np.float32)
-    y = np.zeros(2, np.int64)
-    results.save(
-        path, xs=x, noises=x, y_trues=y, y_preds=y, y_preds_adversarial=y, config={"model": "mlp"}
-    )
-    with pytest.raises(Failure, match="does not hold attacked photographs"):
-        visualize_imnet.main([str(path)])
-    with pytest.raises(Failure, match="make it with"):
-        visualize_imnet.main([str(tmp_path / "missing.npz")])
-
-
 def test_the_columns_are_documented_and_in_order():
     documented = re.findall(r"^    (\w+(?:, \w+)*) {2,}\S", rows.__doc__, re.M)
     names = [name for group in documented for name in group.split(", ")]
-    assert tuple(names) == rows.OF_METHOD_1
+    assert tuple(names) == rows.COLUMNS

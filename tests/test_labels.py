@@ -62,8 +62,8 @@ NAMES = ["2024/388/a.jpg", "n01443537/b.jpg", "panda/c.jpg", "d.JPEG"]
 
 
 def test_folders_tell_the_class_of_what_lies_in_them_if_asked_to(tmp_path):
-    assert labels.of_photographs(None, "x", NAMES) == [None] * 4
-    assert labels.of_photographs("folders", tmp_path / "7", NAMES) == [388, 1, None, 7]
+    assert labels.of_photographs(None, "x", NAMES) == [-1] * 4
+    assert labels.of_photographs("folders", tmp_path / "7", NAMES) == [388, 1, -1, 7]
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_folders_tell_the_class_of_what_lies_in_them_if_asked_to(tmp_path):
 )
 def test_a_list_tells_the_class_of_each_file(tmp_path, text):
     (tmp_path / "list.txt").write_text(text, encoding="utf-8", newline="")
-    assert labels.of_photographs(tmp_path / "list.txt", tmp_path, NAMES) == [388, 1, None, 7]
+    assert labels.of_photographs(tmp_path / "list.txt", tmp_path, NAMES) == [388, 1, -1, 7]
 
 
 @pytest.mark.parametrize(

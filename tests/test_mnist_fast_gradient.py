@@ -8,7 +8,7 @@ import pytest
 
 from common import data, generate_5k, models, plots, results
 from common.command import Failure
-from method2_fgsm import error_rates, fgsm, many_steps, mnist_fast_gradient, visualize_mnist
+from method2_fgsm import error_rates, fgsm, mnist_fast_gradient, smallest_eps, visualize_mnist
 
 
 @pytest.fixture(scope="module")
@@ -107,11 +107,11 @@ def test_many_steps_stay_within_epsilon_and_fool_at_least_as_often(trained, righ
             return ((models.classify(model, x_adv) == labels) == targeted).mean()
 
         one = fgsm.fgsm(model, x, labels, 0.08, targeted=targeted)
-        many = many_steps.many_steps(model, x, labels, eps=0.08, steps=40, targeted=targeted)
+        many = smallest_eps.within_eps(model, x, labels, eps=0.08, steps=40, targeted=targeted)
         assert np.abs(many - x).max() <= 0.08 + 1e-6
         assert many.min() >= 0
         assert many.max() <= 1
         assert success(many) >= success(one)
         assert success(many) > 0
-    unmoved = many_steps.many_steps(model, x, y, eps=0, steps=40)
+    unmoved = smallest_eps.within_eps(model, x, y, eps=0, steps=40)
     assert (unmoved == x).all()

@@ -69,7 +69,8 @@ def test_the_first_convolution_has_the_derivatives_of_the_library():
 
 @pytest.mark.parametrize("name", models.NAMES)
 def test_training_learns_and_writes_predictions_and_a_figure(trained, digits, name):
-    with open(training.predictions_path(name), newline="") as file:
+    _, predictions, confusion = training.outputs(name)
+    with open(predictions, newline="") as file:
         rows = list(csv.DictReader(file))
     assert list(rows[0]) == ["index", "actual", "predicted"]
     x, y = (part[: len(rows)] for part in digits)
@@ -79,7 +80,7 @@ def test_training_learns_and_writes_predictions_and_a_figure(trained, digits, na
     predicted = models.classify(trained[name], x)
     assert [int(row["predicted"]) for row in rows] == predicted.tolist()
     assert (predicted == y).mean() > 0.85
-    np.testing.assert_allclose(imread(training.confusion_path(name)).shape[:2], (660, 700), atol=1)
+    np.testing.assert_allclose(imread(confusion).shape[:2], (660, 700), atol=1)
 
 
 def test_a_diverging_training_says_so_and_keeps_the_old_weights(trained):
@@ -98,6 +99,18 @@ def test_the_confusion_matrix_counts_pairs():
     np.testing.assert_allclose(recall, [1 / 2, 1, 1 / 3])
 
 
+def test_correctly_classified_are_those_that_every_classifier_gets_right(trained, digits):
+    """Against the definition, one digit after the other."""
+    networks = trained["softmax"], trained["mlp"]
+    x, y = (part[:300] for part in digits)
+    right = [i for i in range(300) if all(models.classify(m, x[[i]])[0] == y[i] for m in networks)]
+    for source, expected in ((None, right), (5, [i for i in right if y[i] == 5])):
+        places = models.correctly_classified(networks, x, y, "file", source=source)
+        assert places.tolist() == expected
+    with pytest.raises(Failure, match=rf"file has {len(expected)} correctly classified 5s, not 99"):
+        models.correctly_classified(networks, x, y, "file", source=5, count=99)
+
+
 def test_softmax_sums_to_one_even_for_huge_logits():
     p = models.softmax(np.array([[1e4, 0, -1e4], [1.0, 2.0, 3.0]]))
     np.testing.assert_allclose(p.sum(axis=1), 1)
@@ -105,36 +118,19 @@ def test_softmax_sums_to_one_even_for_huge_logits():
 
 
 def test_the_ten_colours_stay_apart_for_colour_blind_eyes():
-    """Pairwise distance in CIELAB after a simulation of deuteranopia and protanopia."""
-
-    def linear(c):
-        return np.where(c <= 0.04045, c / 12.92, ((c + 0.055) / 1.055) ** 2.4)
-
-    def lab(rgb):
-        xyz = (
-            rgb
-            @ np.array(
-                [[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]]
-            ).T
-            / np.array([0.9505, 1, 1.089])
-        )
+    """Pairwise distance in CIELAB after a simulation of deuteranopia and protanopia (Machado,
+    Oliveira & Fernandes 2009, severity 1, in linear RGB)."""
+    to_xyz = [[0.4339, 0.3762, 0.1899], [0.2126, 0.7152, 0.0722], [0.0177, 0.1095, 0.8728]]
+    protan = [[0.1523, 1.0526, -0.2049], [0.1145, 0.7863, 0.0992], [-0.0039, -0.0481, 1.052]]
+    deutan = [[0.3673, 0.8606, -0.228], [0.2801, 0.6725, 0.0474], [-0.0118, 0.0429, 0.9689]]
+    rgb = np.array([[int(c[i : i + 2], 16) / 255 for i in (1, 3, 5)] for c in plots.COLOURS])
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    same_line = np.equal.outer(plots.LINE_STYLES, plots.LINE_STYLES) & ~np.eye(10, dtype=bool)
+    for matrix in (np.eye(3), protan, deutan):
+        xyz = np.clip(linear @ np.transpose(matrix), 0, 1) @ np.transpose(to_xyz)
         f = np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16 / 116)
-        return np.stack(
-            [116 * f[:, 1] - 16, 500 * (f[:, 0] - f[:, 1]), 200 * (f[:, 1] - f[:, 2])], 1
-        )
-
-    hexes = [[int(c[i : i + 2], 16) / 255 for i in (1, 3, 5)] for c in plots.COLOURS]
-    rgb = linear(np.array(hexes))
-    # Machado, Oliveira & Fernandes (2009), severity 1, in linear RGB.
-    protan = [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216],
-              [-0.003882, -0.048116, 1.051998]]  # fmt: skip
-    deutan = [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413],
-              [-0.011820, 0.042940, 0.968881]]  # fmt: skip
-    for matrix in (np.eye(3), np.array(protan), np.array(deutan)):
-        seen = lab(np.clip(rgb @ np.array(matrix).T, 0, 1))
-        apart = np.linalg.norm(seen[:, None] - seen[None], axis=2)
-        same_line = np.array(plots.LINE_STYLES)[:, None] == np.array(plots.LINE_STYLES)[None]
-        np.fill_diagonal(apart, np.inf)
+        lab = f @ [[0, 500, 0], [116, -500, 200], [0, 0, -200]]
+        apart = np.linalg.norm(lab[:, None] - lab[None], axis=2)
         assert apart[same_line].min() > 8
 
 
@@ -169,11 +165,8 @@ def test_names_of_no_model_are_refused_before_tensorflow_is_needed(name):
 def test_fully_connected_networks_are_built_from_their_name():
     assert models.fully_connected([123, 456], "sigmoid") == "fc123-456-10_sigmoid"
     assert models.fully_connected([], "sigmoid") == "fc10"
-    model = models.build("fc123-456-10_sigmoid")
-    assert [layer.units for layer in model.layers[1:]] == [123, 456, 10]
-    assert [layer.activation.__name__ for layer in model.layers[1:]] == [
-        "sigmoid", "sigmoid", "linear",
-    ]  # fmt: skip
+    found = [(x.units, x.activation.__name__) for x in models.build("fc12-45-10_tanh").layers[1:]]
+    assert found == [(12, "tanh"), (45, "tanh"), (10, "linear")]
     assert models.build("fc10").count_params() == models.build("softmax").count_params()
     assert models.build("mlp_adversarial").count_params() == models.build("mlp").count_params()
 

@@ -119,9 +119,10 @@ def test_less_than_the_minimal_noise_is_not_enough(trained, few):
 def test_order_and_batch_size_change_nothing_but_rounding(trained, few, method):
     model = trained["softmax"]
     x, y_target = few(model, 30)
-    noise = attack.find_noise(model, x, y_target, method=method)
+    settings = {"method": method, "starts": 3}
+    noise = attack.find_noise(model, x, y_target, **settings)
     order = np.random.default_rng(0).permutation(30)
-    other = attack.find_noise(model, x[order], y_target[order], method=method, batch_size=7)
+    other = attack.find_noise(model, x[order], y_target[order], batch_size=7, **settings)
     # lbfgs stops where the objective no longer falls, which rounding decides.
     tolerance = 0.02 if method == "lbfgs" else 1e-3
     np.testing.assert_allclose(sizes(noise)[order], sizes(other), rtol=tolerance)
@@ -178,19 +179,3 @@ def test_minimal_settles_where_linear_pieces_meet():
     # The gradient says nothing of the edge: it jumps from one side of the wedge to the other.
     np.testing.assert_allclose((x + noise).reshape(50, 2), 0.5, atol=0.06)
     np.testing.assert_allclose(sizes(noise).mean(), sizes(0.5 - x).mean(), rtol=0.05)
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"method": "magic"}, "unknown method"),
-        ({"regularization": "l3"}, "unknown regularization"),
-        ({"learning_rate": np.nan}, "learning_rate"),
-        ({"learning_rate": 1e39}, "learning_rate"),
-        ({"max_steps": 0}, "max_steps"),
-        ({"batch_size": 2.5}, "batch_size"),
-    ],
-)
-def test_what_does_not_fit_is_refused(stubborn, changes, message):
-    with pytest.raises(ValueError, match=message):
-        attack.find_noise(stubborn, np.zeros((2, 28, 28)), np.array([1, 2]), **changes)

@@ -78,12 +78,6 @@ def test_a_tolerance_below_the_spacing_of_float32_ends(trained, right):
     assert np.isfinite(eps).all()
 
 
-@pytest.mark.parametrize("name", ["max_eps", "tol", "resolution", "confidence", "batch_size"])
-def test_wrong_settings_are_named(trained, name):
-    with pytest.raises(ValueError, match=name):
-        smallest_eps(trained["softmax"], np.zeros((1, 28, 28)), np.array([1]), **{name: -1})
-
-
 def test_a_batch_is_no_larger_than_its_bytes(monkeypatch, trained, digits):
     sizes = []
     reached = search._reached

@@ -12,12 +12,14 @@ from method2_fgsm import epsilon, fgsm, source_to_target, two_to_six
 from method2_fgsm.smallest_eps import smallest_eps
 
 
-@pytest.mark.parametrize("model", models.NAMES)
-def test_epsilon_draws_two_panels_an_image(trained, tmp_path, capsys, model):
+def test_both_draw_and_report(trained, tmp_path, capsys):
     output = tmp_path / "e.png"
-    assert epsilon.main(["--model", model, "--count", "3", "--output", str(output)]) == [output]
-    np.testing.assert_allclose(imread(output).shape[:2], (640, 1020), atol=1)
-    assert "correctly classified 2s into a 6" in capsys.readouterr().out
+    arguments = ["--model", "cnn", "--count", "3", "--output", str(output)]
+    assert epsilon.main(arguments) == two_to_six.main(arguments) == [output]
+    np.testing.assert_allclose(imread(output).shape[:2], (660, 1440), atol=1)
+    printed = capsys.readouterr().out
+    assert "correctly classified 2s into a 6" in printed
+    assert re.findall(r"^ +\d+   0\.\d{4} .*?(\d)$", printed, re.M) == ["6"] * 3
 
 
 def test_only_softmax_regression_before_clipping_is_a_straight_line(trained, right):
@@ -33,15 +35,6 @@ def test_only_softmax_regression_before_clipping_is_a_straight_line(trained, rig
         assert (raw[:, 0, 6] > raw[:, -1, 6]).all()
 
 
-@pytest.mark.parametrize("model", models.NAMES)
-def test_two_to_six_draws_and_reports(trained, tmp_path, capsys, model):
-    output = tmp_path / "t.png"
-    two_to_six.main(["--model", model, "--count", "3", "--output", str(output)])
-    np.testing.assert_allclose(imread(output).shape[:2], (660, 1440), atol=1)
-    rows = re.findall(r"^ +\d+   0\.\d{4} .*?(\d)$", capsys.readouterr().out, re.M)
-    assert rows == ["6"] * 3
-
-
 def test_two_to_six_takes_one_eps_or_a_margin_above_the_smallest(trained, tmp_path, capsys):
     digits = ["--model", "mlp", "--source", "7", "--target", "3", "--count", "2"]
 
@@ -51,15 +44,25 @@ def test_two_to_six_takes_one_eps_or_a_margin_above_the_smallest(trained, tmp_pa
         return np.array(re.findall(r"^ +\d+   (\d\.\d{4}) ", printed, re.M), float)
 
     np.testing.assert_array_equal(shown("--eps", "1/8"), 0.125)
-    smallest = source_to_target.choose("mlp", 7, 3, 2).eps
+    smallest = source_to_target.choose(trained["mlp"], 7, 3, 2).eps
     np.testing.assert_allclose(shown("--margin", "0.05"), smallest + 0.05, atol=1e-4)
+
+
+def test_many_steps_need_no_more_than_one(trained, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(files, "IMG", tmp_path)
+    for script, name in ((epsilon, "epsilon_mlp_steps.png"), (two_to_six, "2s_steps_mlp.png")):
+        arguments = ["--model", "mlp", "--count", "3", "--steps", "20"]
+        assert script.main(arguments) == [tmp_path / name]
+    ratios = re.findall(r"^ +\d+ +0\.\d{4} +0\.\d{4} +(\d+\.\d\d)$", capsys.readouterr().out, re.M)
+    assert len(ratios) == 3
+    assert min(map(float, ratios)) >= 1
 
 
 def test_the_chosen_images_are_the_first_that_work(trained, digits):
     """Against the definition, one image after the other."""
     x, y = digits
     model = trained["cnn"]
-    choice = source_to_target.choose("cnn", 2, 6, 3)
+    choice = source_to_target.choose(model, 2, 6, 3)
     works, tried = [], 0
     for index in np.flatnonzero(y == 2):
         if models.classify(model, x[[index]])[0] == 2:
@@ -69,23 +72,10 @@ def test_the_chosen_images_are_the_first_that_work(trained, digits):
         if len(works) == 3:
             break
     assert choice.indices.tolist() == works
-    assert (choice.tried, choice.reachable) == (tried, 3)
-
-
-def test_the_choice_is_made_once_for_the_same_weights(trained, monkeypatch, tmp_path):
-    first = source_to_target.choose("softmax", 2, 6, 1)
-    assert source_to_target.choose("softmax", 2, 6, 1) is first
-    blank = models.build("softmax")
-    blank.set_weights([0 * w for w in blank.get_weights()])  # sees a 0 everywhere
-    monkeypatch.setattr(files, "WEIGHTS", tmp_path)
-    blank.save_weights(models.weights_path("softmax"))
-    with pytest.raises(Failure, match=r"--count 1: .* classifies only 0"):
-        source_to_target.choose("softmax", 2, 6, 1)
-
-
-def test_too_few_images_of_the_digit(trained):
-    with pytest.raises(Failure, match=r"--count 5000: .* classifies only"):
-        epsilon.main(["--count", "5000"])
+    assert (len(choice.tried), choice.reachable) == (tried, 3)
+    np.testing.assert_array_equal(choice.tried[choice.rows], choice.x)
+    with pytest.raises(Failure, match=r"the test set has \d+ correctly classified 2s, not 5000"):
+        source_to_target.choose(model, 2, 6, 5000)
 
 
 @pytest.mark.parametrize(
@@ -113,5 +103,5 @@ def test_both_take_digits_of_ones_own(script, trained, right, tmp_path, capsys):
     arguments = ["--model", "mlp", "--samples", str(samples)]
     assert script.main(arguments)[0].name.endswith("_mlp_mine.png")
     assert re.findall(r"^ +(\d+) +(?:\d\.|nan)", capsys.readouterr().out, re.M) == ["0", "1"]
-    with pytest.raises(Failure, match=r"mine\.npz holds no 3"):
+    with pytest.raises(Failure, match=r"mine\.npz has 0 correctly classified 3s"):
         script.main([*arguments, "--source", "3"])

@@ -47,12 +47,7 @@ def add_arguments(parser, *, batch_size, output):
         "--weights", type=command.path, help="the network's weights, a Keras .h5 file"
     )
     parser.add_argument("--save-images", type=command.path, help="folder for the adversarial PNGs")
-    parser.add_argument(
-        "--batch-size",
-        type=command.positive_int,
-        default=batch_size,
-        help="photographs for a core at a time",
-    )
+    command.add_count(parser, "--batch-size", "photographs for a core at a time", batch_size)
     parser.add_argument(
         "--resume", action="store_true", help="continue an interrupted run with the same settings"
     )

@@ -103,8 +103,11 @@ def resume(output, run):
     """
     folder, npz = unfinished(output), output.with_suffix(".npz")
     if (folder / "run.json").is_file():
-        earlier = json.loads((folder / "run.json").read_text(encoding="utf-8"))
         left = folder
+        try:
+            earlier = dict(json.loads((folder / "run.json").read_text(encoding="utf-8")))
+        except (OSError, TypeError, ValueError) as error:
+            raise Failure(f"{files.show(folder)} does not say what run it is: {REMEDY}") from error
     elif output.is_file() and npz.is_file():
         earlier, left = results.load(npz, remedy=REMEDY)["config"], output
     else:
@@ -148,8 +151,11 @@ def add(output, number, rows, skipped, figure):
 def read_batch(output, number):
     """(rows, skipped, figure): what `add` has kept."""
     path = unfinished(output) / f"{number:08d}.npz"
-    figure = files.read_npz(path, remedy=REMEDY)
-    rows, skipped = json.loads(str(figure.pop("told")))
+    figure = files.read_npz(path, holds="a batch of a run", remedy=REMEDY)
+    try:
+        rows, skipped = json.loads(str(figure.pop("told")))
+    except (KeyError, ValueError) as error:
+        raise Failure(f"{files.show(path)} is not a batch of a run: {REMEDY}") from error
     return rows, skipped, figure
 
 

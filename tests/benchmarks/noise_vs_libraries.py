@@ -72,7 +72,7 @@ def art_attack(model):
         batch_size=100,
         verbose=False,
     )
-    return lambda x, y, t: attack.generate(x, data.one_hot(t))
+    return lambda x, y, t: attack.generate(x, np.eye(10, dtype=np.float32)[t])
 
 
 def cleverhans_attack(model):

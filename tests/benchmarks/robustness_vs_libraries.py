@@ -38,7 +38,7 @@ def library_attacks(network, eps):
 
 def main(argv=None):
     parser = command.Parser(__doc__)
-    command.add_model(parser, "cnn_robust")
+    models.add_model(parser, "cnn_robust")
     parser.add_argument(
         "--count", type=command.positive_int, default=1000, help="how many test digits"
     )
