@@ -8,16 +8,7 @@ settings from ~/.keras/keras.json; the results here should not depend on them.
 import importlib.abc
 import importlib.machinery
 import os
-import re
-import sys
-import tempfile
-from contextlib import contextmanager, suppress
-
-# "I0000 00:00:1795251681.556147 2432 port.cc:153] …" or "2026-11-21 08:50:00.123: I tensorflow/…"
-LOG_LINE = re.compile(
-    rb"[IWE]\d{4} [\d:.]+ +\d+ \S+\] |\d{4}-\d\d-\d\d [\d:.]+: [IWE] "
-    rb"|WARNING: All log messages before absl|To enable the following instructions"
-)
+from contextlib import contextmanager
 
 
 class Finder(importlib.abc.MetaPathFinder):
@@ -41,25 +32,19 @@ class Finder(importlib.abc.MetaPathFinder):
 
 @contextmanager
 def without_log_lines():
-    """Hold back what is written to file descriptor 2, then write it out less the log lines."""
+    """Send what is written to file descriptor 2 to nowhere."""
     try:
         stderr = os.dup(2)
     except OSError:  # closed: nothing will be seen anyway
         yield
         return
-    with tempfile.TemporaryFile() as held:
-        os.dup2(held.fileno(), 2)
-        try:
-            yield
-        finally:
-            with suppress(Exception):  # None, closed, or an object of a notebook's own
-                sys.stderr.flush()
-            os.dup2(stderr, 2)
-            os.close(stderr)
-            held.seek(0)
-            for line in held:
-                if not LOG_LINE.match(line):
-                    os.write(2, line)
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
 
 
 @contextmanager

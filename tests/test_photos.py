@@ -3,7 +3,6 @@
 import io
 import os
 import struct
-import time
 
 import numpy as np
 import pytest
@@ -239,23 +238,6 @@ def test_a_batch_keeps_its_order_and_says_what_it_leaves_out(tmp_path):
     assert [reason[:9] for _, reason in skipped] == ["empty fil", "not a JPE"]
     paths, images, skipped = photos.read_batch(tmp_path, ["03.png"], SIDE)
     assert (paths, images.shape, len(skipped)) == ([], (0, SIDE, SIDE, 3), 1)
-
-
-@pytest.mark.parametrize("cores", [2, 500])
-def test_no_more_than_a_few_photographs_are_decoded_at_a_time(monkeypatch, cores):
-    at_work, most = [], []
-
-    def read(path, side):
-        at_work.append(path)
-        most.append(len(at_work))
-        time.sleep(0.01)
-        at_work.remove(path)
-        raise photos.Unreadable
-
-    monkeypatch.setattr(photos, "read", read)
-    monkeypatch.setattr(photos, "cores", lambda: cores)
-    photos.read_batch("", [f"{i}.jpg" for i in range(30)], SIDE)
-    assert max(most) == min(cores, photos.DECODERS)
 
 
 def test_each_of_our_photographs_has_its_licence_and_a_modest_size():
