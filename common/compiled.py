@@ -30,8 +30,9 @@ def compiled(body, *, jit_compile=None):
         if tf.inside_function():  # part of another trace: no lock of TensorFlow's inside ours
             return body(model, *arrays)
         now = structure(model)
-        arrays = [tf.convert_to_tensor(array) for array in arrays]
-        kind = tuple((array.dtype, array.shape.rank, *array.shape[1:]) for array in arrays)
+        arrays = tf.nest.map_structure(tf.convert_to_tensor, arrays)
+        flat = tf.nest.flatten(arrays)
+        kind = tuple((array.dtype, array.shape.rank, *array.shape[1:]) for array in flat)
         layers, of_kind = functions.get(model, (None, {}))
         if layers != now or kind not in of_kind:
             with tracing:
@@ -65,10 +66,10 @@ def _function(body, model, arrays, jit_compile):
         with tracing:
             return body(reference(), *arrays)
 
-    signature = [
-        tf.TensorSpec([None, *array.shape[1:]] if array.shape.rank else [], array.dtype)
-        for array in arrays
-    ]
+    def any_rows(array):
+        return tf.TensorSpec([None, *array.shape[1:]] if array.shape.rank else [], array.dtype)
+
+    signature = tf.nest.map_structure(any_rows, arrays)
     return tf.function(of_model, input_signature=signature, jit_compile=jit_compile)
 
 

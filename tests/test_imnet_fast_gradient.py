@@ -196,7 +196,7 @@ def test_running_out_of_memory_names_the_batch_size(attack, monkeypatch):
             raise error
 
         monkeypatch.setattr(fgsm, "fgsm", exhausted)
-        with pytest.raises(Failure, match=r"out of memory with 9 photographs.*--batch-size"):
+        with pytest.raises(Failure, match=r"out of memory with 4 photographs.*--batch-size"):
             attack()
 
 

@@ -76,12 +76,12 @@ def read(job, batch):
 def attack(job, prepared):
     """Attack what was read, save its PNGs, and look at original, adversarial image and PNG.
 
-    prepared: from `read`.  Returns rows (dicts of strings), the (path, reason) of what was
-    skipped, and where the batch is to `keep` them the arrays for the figure, else an empty dict.
+    prepared: from `read`.  Returns rows (dicts of strings), where the batch is to `keep` them the
+    arrays for the figure, else an empty dict, and the (path, reason) of what was skipped.
     """
     batch, pixels, skipped = prepared
     if not batch.paths:
-        return [], skipped, {}
+        return [], {}, skipped
     import tensorflow as tf
 
     try:

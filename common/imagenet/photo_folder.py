@@ -159,6 +159,9 @@ def _attack(run, job, photographs, skipped, args, settings):
     done = rows.resume(args.output, known) if args.resume else set()
     if done is None:  # complete
         return 0, 0
+    if job.save_images:
+        with files.writing(args.save_images):
+            os.makedirs(job.save_images, exist_ok=True)
     size, total = args.batch_size, len(photographs.paths)
     count, kept, attacked = -(-total // size), 0, 0
     for number in sorted(done):
