@@ -69,9 +69,9 @@ def path(text):
 
 
 def number(low, high, meaning, *, whole=False):
-    """The type of arguments that are numbers from low to high, or fractions, 8/255.
+    """The type of an argument that is a number from low to high, or a fraction such as 8/255.
 
-    meaning: what they are, for the message.  whole: only whole numbers are.
+    meaning: what it should be, in the words of the message.  whole: only whole numbers will do.
     """
 
     def read(text):

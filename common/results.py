@@ -103,9 +103,9 @@ def load_from(path, *scripts):
     scripts: their paths from the repository root.  Raises `Failure` for the file of another
     script, and for one without an image.
     """
-    remedy = f"run `python {scripts[0]}`"
+    names, remedy = [Path(script).stem for script in scripts], f"run `python {scripts[0]}`"
     found = load(path, remedy=remedy)
-    if Path(str(found["config"].get("script"))).stem not in [Path(name).stem for name in scripts]:
+    if Path(str(found["config"].get("script"))).stem not in names:
         raise Failure(f"{files.show(path)} holds no results of {' or '.join(scripts)}: {remedy}")
     if not len(found["xs"]):
         raise Failure(f"{files.show(path)} holds no image: {remedy} on others")
