@@ -53,7 +53,8 @@ def attack(images, output, *options):
 
 def pinned(count, images, few, output):
     """Photographs a second of workers with a core each, and this process's seconds a batch."""
-    with cluster.start(count) as client:
+    with cluster.start(count) as pool:
+        client = pool.client
         where = f"--cluster={client.scheduler.address}"
         client.wait_for_workers(count)
         workers = sorted(client.nthreads())
@@ -70,7 +71,14 @@ def as_called(cores, images, output, *options):
     """The script in a process of its own on `cores`; returns (photographs a second, seconds)."""
     start = time.perf_counter()
     done = subprocess.run(
-        [sys.executable, SCRIPT, "--images", images, "--output", output, *options],
+        [
+            sys.executable,
+            SCRIPT,
+            f"--images={images}",
+            f"--output={output}",
+            f"--batch-size={BATCH}",
+            *options,
+        ],
         env={**os.environ, "PYTHONPATH": str(files.ROOT)},
         preexec_fn=lambda: os.sched_setaffinity(0, cores),
         capture_output=True,
