@@ -6,29 +6,25 @@
 
 Reads each file (its format: common/results.py) and looks at
 
-    format        all arrays are there, of the right types and as many rows; every original and
-                  every adversarial image, xs + noises, lies in [0, 1]
-    settings      the config says model and method; epsilon is a pixel size
-    epsilon       no pixel of the noise is larger than the stated epsilon
-    labels        labels are classes; originals are those classified correctly; a target is not
-                  the image's own label, and is the one that the config states
-    dataset       where indices are stored: no image twice, and images and labels are those of
-                  the MNIST test set
-    sign step     where the signs are stored (photographs): noises are clip(x ± eps * sign) - x,
-                  but for one pixel in a thousand, whose gradient may have rounded to zero
-    confidences   are between 0 and 1
-    predictions   freshly loaded weights say of xs and of xs + noises what the file says.  Where
-                  two classes are within 0.001 logits of each other, either will do: adversarial
-                  noise of minimal size ends on such a boundary, and rounding decides
+    format        the arrays, their types and rows; xs and xs + noises lie in [0, 1]
+    settings      a model that is known, an epsilon from 0 to 1, no failure left untold
+    epsilon       no pixel of the noise is larger
+    labels        classes; originals classified correctly; targets as stated, never the label
+    dataset       where indices are stored: images and labels are MNIST's, none is there twice
+    sign step     where signs are stored: noises are clip(x ± eps * sign) - x, but for one pixel in
+                  a thousand, whose gradient may have rounded to zero
+    confidences   from 0 to 1
+    predictions   freshly loaded weights say the same.  Where two classes are within 0.001 logits
+                  of each other, either will do: minimal noise ends there, and rounding decides
 
 and prints PASS, with exit code 0, or FAIL and every violation, with exit code 1.  Predictions on
-photographs are recomputed where the network's weights are at hand without a download: installed
-by pip, or the file of --weights from which the results were made.  Else the first line says so.
+photographs are recomputed if their network's weights are installed by pip, or given by --weights.
 
-reads   method*/results_*.npz or those named, common/mnist.npz,
-        common/weights/{model}.weights.h5
+reads   method*/results_*.npz or those named, common/mnist.npz, the weights
 writes  nothing
 """
+
+import json
 
 import numpy as np
 
@@ -36,165 +32,122 @@ from common import command, data, files, models, results
 from common.command import Failure
 from common.imagenet import efficientnet_lite, networks
 
+CHECKS = ("settings", "epsilon", "labels", "dataset", "sign step", "confidences", "predictions")
 TIE = 1e-3  # logits
 ROUNDED_SIGNS = 1e-3  # share of an image's pixels
-IMAGENET_CLASSES = 1000
-NOT_CHECKED = None
 
 
 def check(found, model=None):
-    """Every check by name: a dict of lists of violations, or `NOT_CHECKED` where it cannot apply.
+    """Every check by name: a dict of lists of violations, None where a check does not apply.
 
-    found: what `results.load` returns.  model: the Keras model that is said to have made the
-    predictions, or None.
+    found: what `results.load` returns.  model: the Keras model said to have made the predictions.
     """
-    digits = is_digits(found)
-    eps = found["config"].get("eps")
-    sized = is_pixel_size(eps)
-    checks = {
-        "settings": settings(found["config"], len(found["xs"]), digits),
-        "epsilon": size_of_noise(found, eps) if sized else NOT_CHECKED,
-        "labels": labels(found, data.CLASSES if digits else IMAGENET_CLASSES),
-        "dataset": dataset(found) if digits and "indices" in found else NOT_CHECKED,
-        "sign step": sign_step(found, eps) if sized and "signs" in found else NOT_CHECKED,
-        "confidences": confidences(found),
-        "predictions": predictions(found, model) if model is not None else NOT_CHECKED,
-    }
-    return {name: lines and list(lines) for name, lines in checks.items()}
+    config, outcome = found["config"], dict.fromkeys(CHECKS)
+    eps = config.get("eps")
+    sized = isinstance(eps, float | int) and 0 <= eps <= 1
+    outcome["settings"] = list(settings(config, len(found["xs"]), is_digits(found), sized))
+    for name, bad, what in by_row(found, eps if sized else None, model):
+        lines = outcome[name] = outcome[name] or []
+        bad = bad.any(axis=tuple(range(1, bad.ndim)))
+        if bad.any():
+            lines.append(f"{what} in {bad.sum()} of {len(bad)} rows, first in row {bad.argmax()}")
+    return outcome
 
 
 def is_digits(found):
     return found["xs"].shape[1:] == (data.SIDE, data.SIDE)
 
 
-def is_pixel_size(eps):
-    return isinstance(eps, float | int) and 0 <= eps <= 1
-
-
-def rows(bad, what):
-    """One violation, with how many rows it concerns and the first of them, or none."""
-    bad = bad.reshape(len(bad), -1).any(axis=1)
-    if bad.any():
-        yield f"{what} in {bad.sum()} of {len(bad)} rows, first in row {bad.argmax()}"
-
-
-def settings(config, count, digits):
-    if not isinstance(config.get("model"), str):
-        yield "the config does not say which model"
-    elif digits and not models.known(config["model"]):
-        yield f"the config names an unknown model, {config['model']!r}"
-    if not isinstance(config.get("versions"), dict):
-        yield "the config lacks the package versions"
-    eps, left_out, paths = (config.get(name) for name in ("eps", "left_out", "paths"))
-    if eps is not None and not is_pixel_size(eps):
+def settings(config, count, digits, sized):
+    model, eps, left_out = (config.get(name) for name in ("model", "eps", "left_out"))
+    if not isinstance(model, str) or (digits and not models.known(model)):
+        yield f"the config's model is {model!r}, none that is known"
+    if eps is not None and not sized:
         yield f"the config's eps is {eps!r}, not a size from 0 to 1"
-    if left_out is not None and not (isinstance(left_out, int) and left_out >= 0):
-        yield f"the config's left_out is {left_out!r}, not a count"
-    elif left_out is not None and config.get("full_test_set") and count + left_out != 10000:
+    if config.get("full_test_set") and left_out != 10000 - count:
         yield f"{count} images and {left_out} left out are not the 10,000 of the test set"
-    if paths is not None and not (isinstance(paths, list) and len(paths) == count):
-        yield f"the config does not name {count} paths, one for each image"
 
 
-def size_of_noise(found, eps):
-    too_large = np.abs(found["noises"]) > eps + results.ROUNDING
-    yield from rows(too_large, f"noise larger than eps {eps:g}")
+def by_row(found, eps, model):
+    """Yield a check's name, bool (n, ...) where a row is not as it should be, and what is wrong."""
+    xs, noises, target = found["xs"], found["noises"], found["config"].get("target")
+    if eps is not None:
+        yield "epsilon", np.abs(noises) > eps + results.ROUNDING, f"noise larger than eps {eps:g}"
 
-
-def labels(found, classes):
+    classes = data.CLASSES if is_digits(found) else networks.CLASSES
     for name in (*results.LABELS, "y_targets"):
         if name in found:
-            yield from rows(found[name] >= classes, f"{name} beyond class {classes - 1}")
-    wrong = found["y_preds"] != found["y_trues"]
-    yield from rows(wrong, "an image misclassified before the attack (y_preds)")
+            yield "labels", found[name] >= classes, f"{name} beyond class {classes - 1}"
+    yield "labels", found["y_preds"] != found["y_trues"], "misclassified before the attack"
     if "y_targets" in found:
-        yield from rows(found["y_targets"] == found["y_trues"], "the target is the label")
-        target = found["config"].get("target")
+        yield "labels", found["y_targets"] == found["y_trues"], "the target is the label"
         if isinstance(target, int):
-            yield from rows(found["y_targets"] != target, f"y_targets is not {target}")
+            yield "labels", found["y_targets"] != target, f"y_targets is not {target}"
 
+    if is_digits(found) and "indices" in found:
+        (x, y), indices = data.load("test"), found["indices"]
+        outside = indices >= len(x)
+        yield "dataset", outside, f"indices beyond the {len(x)} test digits"
+        repeated = np.ones(len(indices), bool)
+        repeated[np.unique(indices, return_index=True)[1]] = False
+        yield "dataset", repeated, "an image that was there before (indices)"
+        indices = np.where(outside, 0, indices)
+        other = ~outside & (found["y_trues"] != y[indices])
+        yield "dataset", other, "y_trues is not MNIST's label"
+        other = ~outside & (xs != x[indices]).any(axis=(1, 2))
+        yield "dataset", other, "xs is not the test image that indices names"
 
-def dataset(found):
-    x, y = data.load("test")
-    indices = found["indices"]
-    outside = indices >= len(x)
-    yield from rows(outside, f"indices beyond the {len(x)} test digits")
-    repeated = np.ones(len(indices), bool)
-    repeated[np.unique(indices, return_index=True)[1]] = False
-    yield from rows(repeated, "an image that was there before (indices)")
-    indices = np.where(outside, 0, indices)
-    yield from rows((found["y_trues"] != y[indices]) & ~outside, "y_trues is not MNIST's label")
-    differs = (found["xs"] != x[indices]).any(axis=(1, 2)) & ~outside
-    yield from rows(differs, "xs is not the test image that indices names")
+    if eps is not None and "signs" in found:
+        signs = found["signs"] if found["signs"].shape == xs.shape else np.full_like(xs, np.nan)
+        yield "sign step", ~np.isin(signs, (-1, 0, 1)), "signs other than -1, 0 and 1"
+        step = np.float32(eps if target is None else -eps)
+        differs = np.abs(noises - (np.clip(xs + step * signs, 0, 1) - xs)) > results.ROUNDING
+        many = differs.mean(axis=tuple(range(1, xs.ndim))) > ROUNDED_SIGNS
+        yield "sign step", many, f"noises are not the sign step of eps {eps:g}"
 
-
-def sign_step(found, eps):
-    signs = found["signs"]
-    if signs.shape != found["xs"].shape:
-        yield f"signs have shape {signs.shape}, not {found['xs'].shape}"
-        return
-    yield from rows(~np.isin(signs, (-1, 0, 1)), "signs other than -1, 0 and 1")
-    step = np.float32(eps if found["config"].get("target") is None else -eps)
-    expected = np.clip(found["xs"] + step * signs, 0, 1) - found["xs"]
-    differs = (np.abs(found["noises"] - expected) > results.ROUNDING).reshape(len(signs), -1)
-    many = differs.mean(axis=1) > ROUNDED_SIGNS
-    yield from rows(many, f"noises are not the sign step of eps {eps:g}")
-
-
-def confidences(found):
     for name, array in found.items():
         if name.startswith("confidences"):
-            yield from rows((array < 0) | (array > 1), f"{name} outside [0, 1]")
+            yield "confidences", (array < 0) | (array > 1), f"{name} outside [0, 1]"
 
-
-def predictions(found, model):
-    images = {"y_preds": found["xs"], "y_preds_adversarial": found["xs"] + found["noises"]}
+    images = {"y_preds": xs, "y_preds_adversarial": xs + noises} if model is not None else {}
     for name, x in images.items():
         logits = models.predict(model, x)
         known = found[name] < logits.shape[1]
         claimed = logits[np.arange(len(x)), np.where(known, found[name], 0)]
-        behind = logits.max(axis=1) - claimed
-        yield from rows((behind > TIE) | ~known, f"the model does not say {name}")
+        far = ~known | (logits.max(axis=1) - claimed > TIE)
+        yield "predictions", far, f"the model does not say {name}"
 
 
-def network_of(config, weights):
-    """The network that attacked photographs, where its weights are at hand, or None.
-
-    weights: the file of the weights that were given to the attack by their own file.
-    """
-    name = config.get("model")
-    if config.get("weights") is not None:
-        if weights is None or files.sha256(weights) != config["weights"]:
-            return None
-        return networks.load(name, weights) if name in networks.NAMES else None
-    return networks.load(name) if efficientnet_lite.installed(name) else None
+def model_of(found, name, weights):
+    """The model that is said to have made the predictions, or None where it is not at hand."""
+    if not isinstance(name, str):
+        return None
+    if is_digits(found):
+        return models.load(name, weights) if models.known(name) else None
+    stored = found["config"].get("weights")  # of weights that the attack was given as a file
+    if stored is None:
+        return networks.load(name) if efficientnet_lite.installed(name) else None
+    same = weights is not None and files.sha256(weights) == stored
+    return networks.load(name, weights) if same and name in networks.NAMES else None
 
 
 def report(path, name=None, weights=None):
-    """Check one file and print the outcome; returns the violations.
-
-    name, weights: the model and the file of its weights, where they are not what the file says.
-    """
-    arrays = files.read_npz(path, remedy="name a file that an attack script wrote")
-    outcome = {"format": results.problems(arrays)}
+    """Check one file, with the model of that name and weights; returns the violations."""
+    found = files.read_npz(path, remedy="name a file that an attack script wrote")
+    outcome = {"format": results.problems(found)}
     if outcome["format"]:
         print(f"{files.show(path)}: not a result file")
     else:
-        found, model = results.load(path), None
-        name = name or found["config"].get("model")
-        count = f"{files.show(path)}: {len(found['xs'])}"
-        if not is_digits(found):
-            model = network_of(found["config"], weights)
-            kept = "" if model else ", whose predictions are not recomputed"
-            print(f"{count} photographs, attacks on {found['config'].get('model')}{kept}")
-        else:
-            print(f"{count} digits, attacks on {name}")
-            if isinstance(name, str) and models.known(name):
-                model = models.load(name, weights)
+        found["config"] = json.loads(str(found["config"]))
+        kind = "digits" if is_digits(found) else "photographs"
+        name = (kind == "digits" and name) or found["config"].get("model")
+        model = model_of(found, name, weights)
+        kept = "" if model is not None else ", whose predictions are not recomputed"
+        print(f"{files.show(path)}: {len(found['xs'])} {kind}, attacks on {name}{kept}")
         outcome |= check(found, model)
 
     for check_name, lines in outcome.items():
-        state = "not checked" if lines is NOT_CHECKED else "wrong" if lines else "ok"
+        state = "not checked" if lines is None else "wrong" if lines else "ok"
         print(f"  {check_name:12}  {state}")
     violations = [line for lines in outcome.values() for line in lines or ()]
     for line in violations:
@@ -206,32 +159,18 @@ def report(path, name=None, weights=None):
 def main(argv=None):
     parser = command.Parser(__doc__)
     parser.add_argument(
-        "results",
-        nargs="*",
-        type=command.path,
-        metavar="RESULTS.npz",
-        help="the files to check (default: method*/results_*.npz)",
+        "results", nargs="*", type=command.path, metavar="RESULTS.npz", help="default: all of ours"
     )
-    parser.add_argument(
-        "--model", type=models.argument, help="the classifier (default: what each file says)"
-    )
-    parser.add_argument(
-        "--weights",
-        type=command.path,
-        help="its weights (default: common/weights/{model}.weights.h5)",
-    )
+    parser.add_argument("--model", type=models.argument, help="default: what each file says")
+    parser.add_argument("--weights", type=command.path, help="default: those in common/weights")
     args = parser.parse_args(argv)
     paths = args.results or sorted(files.ROOT.glob("method*/results_*.npz"))
     if not paths:
-        raise Failure(
-            "no method*/results_*.npz to check: run `python method2_fgsm/mnist_fast_gradient.py` "
-            "first, or name a file"
-        )
-
-    violations = [report(path, args.model, args.weights) for path in paths]
-    failed = [files.show(path) for path, found in zip(paths, violations, strict=True) if found]
-    if failed:
-        count = sum(map(len, violations))
+        raise Failure("no method*/results_*.npz: name a file, or run common/reproduce.py first")
+    violations = {files.show(path): report(path, args.model, args.weights) for path in paths}
+    count = sum(map(len, violations.values()))
+    if count:
+        failed = [path for path, found in violations.items() if found]
         raise Failure(f"{', '.join(failed)} failed: {count} violation{'s' * (count > 1)}")
     return []
 
