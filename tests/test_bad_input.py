@@ -18,7 +18,7 @@ from PIL import Image
 
 from common import data, files, models, results, training
 from common.command import Failure
-from common.imagenet import labels, networks, rows
+from common.imagenet import networks, rows
 
 
 class Executed:
@@ -376,6 +376,8 @@ def test_scripts_name_what_is_broken(refuses, place, untrained, monkeypatch, scr
         ("common/train_mnist", "--hidden 9 --weight-decay 1 2 3", "not 3"),
         ("logreg_softmax/train", "--seed -1", "-1"),
         ("common/generate_5k", "--count many", "many"),
+        ("common/my_digits", "--label x a.png", "'x' is not a digit"),
+        ("common/my_digits", "--label 7", "needs a PICTURE"),
         ("common/reproduce", "--only everything", "everything"),
     ],
 )
@@ -384,21 +386,6 @@ def test_wrong_arguments_are_named(refuses, script, arguments, culprit):
 
 
 # Photographs -------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "content",
-    [b"[" * 100_000, b'{"0": "tench"}', b"{%s}" % b",".join(b'"%d":1' % i for i in range(1000)),
-     b"\xff\xfe", None],
-)  # fmt: skip
-def test_the_list_of_classes(place, monkeypatch, content):
-    if content is not None:
-        (place / "labels.json").write_bytes(content)
-    monkeypatch.setattr(labels, "NAMES", place / "labels.json")
-    labels.names.cache_clear()
-    with pytest.raises(Failure, match=r"labels\.json (is not the list|not found|.*1,000 names)"):
-        labels.names()
-    labels.names.cache_clear()
 
 
 def without_paths(folder):

@@ -10,20 +10,12 @@ from common.imagenet import labels
 # Classes that papers and model documentation name by index or by synset.
 KNOWN = {
     0: ("tench", "n01440764"),
-    1: ("goldfish", "n01443537"),
-    2: ("great white shark", "n01484850"),
     207: ("golden retriever", "n02099601"),
     243: ("bull mastiff", "n02108422"),
-    281: ("tabby", "n02123045"),
     282: ("tiger cat", "n02123159"),
     285: ("Egyptian cat", "n02124075"),
-    340: ("zebra", "n02391049"),
-    368: ("gibbon", "n02483362"),
-    386: ("African elephant", "n02504458"),
     388: ("giant panda", "n02510455"),
     651: ("microwave", "n03761084"),
-    817: ("sports car", "n04285008"),
-    859: ("toaster", "n04442312"),
     954: ("banana", "n07753592"),
     999: ("toilet tissue", "n15075141"),
 }
@@ -37,27 +29,18 @@ def test_known_classes_have_their_names_and_synsets():
         assert labels.index_of(synset) == labels.index_of(str(index)) == index
 
 
-def test_there_are_a_thousand_of_each():
+def test_there_are_a_thousand_of_each_in_the_order_of_the_synsets():
     assert len(labels.names()) == len(labels.synsets()) == labels.CLASSES == 1000
     assert all(name.strip() == name and name for name in labels.names())
     assert all(re.fullmatch(r"n\d{8}", synset) for synset in labels.synsets())
-
-
-def test_indices_follow_the_order_of_the_synsets():
     assert list(labels.synsets()) == sorted(set(labels.synsets()))
 
 
-@pytest.mark.parametrize(
-    ("name", "index"),
-    [("388", 388), ("007", 7), ("n02510455", 388), ("0", 0), ("999", 999)],
-)
-def test_folders_called_by_index_or_synset_are_recognised(name, index):
-    assert labels.of_folder(name) == index
-
-
-@pytest.mark.parametrize("name", ["1000", "-1", "panda", "", "n99999999", "²", "1" * 5000, "3.5"])
-def test_other_folders_tell_nothing(name):
-    assert labels.of_folder(name) is None
+def test_folders_called_by_index_or_synset_are_recognised():
+    for name, index in {"388": 388, "007": 7, "n02510455": 388, "0": 0, "999": 999}.items():
+        assert labels.of_folder(name) == index
+    for name in ("1000", "-1", "panda", "", "n99999999", "²", "1" * 5000, "3.5"):
+        assert labels.of_folder(name) is None
 
 
 @pytest.mark.parametrize(
@@ -78,11 +61,8 @@ def test_what_is_no_single_class_is_refused_with_a_way_out(text, hint):
 NAMES = ["2024/388/a.jpg", "n01443537/b.jpg", "panda/c.jpg", "d.JPEG"]
 
 
-def test_nothing_is_known_of_photographs_unless_asked_for():
+def test_folders_tell_the_class_of_what_lies_in_them_if_asked_to(tmp_path):
     assert labels.of_photographs(None, "x", NAMES) == [None] * 4
-
-
-def test_folders_tell_the_class_of_what_lies_in_them(tmp_path):
     assert labels.of_photographs("folders", tmp_path / "7", NAMES) == [388, 1, None, 7]
 
 

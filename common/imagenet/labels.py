@@ -24,30 +24,14 @@ HEADINGS = ("file", "filename", "image", "imageid", "name", "path")
 @cache
 def names():
     """The names in the order of the indices: a tuple of 1,000 strings."""
-    return _strings(NAMES, lambda by_index: [by_index[str(index)] for index in range(CLASSES)])
+    by_index = json.loads(NAMES.read_text(encoding="utf-8"))
+    return tuple(by_index[str(index)] for index in range(CLASSES))
 
 
 @cache
 def synsets():
     """The WordNet synsets ("n02510455") in the order of the indices: a tuple of 1,000 strings."""
-    return _strings(SYNSETS, list)
-
-
-def _strings(path, in_order):
-    """The 1,000 strings of a JSON file; `in_order` brings what it holds into a list."""
-    remedy = f"restore it with `git checkout {files.show(path)}`"
-    files.check_input(path, remedy=remedy)
-    try:
-        strings = in_order(json.loads(path.read_text(encoding="utf-8")))
-    except OSError as error:
-        raise Failure(f"cannot read {files.show(path)}: {files.reason(error)}; {remedy}") from error
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise Failure(
-            f"{files.show(path)} is not the list of ImageNet classes: {remedy}"
-        ) from error
-    if len(strings) != CLASSES or not all(isinstance(string, str) for string in strings):
-        raise Failure(f"{files.show(path)} does not hold {CLASSES:,} names: {remedy}")
-    return tuple(strings)
+    return tuple(json.loads(SYNSETS.read_text(encoding="utf-8")))
 
 
 def of_folder(name):
