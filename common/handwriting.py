@@ -43,9 +43,9 @@ def read(path):
 
     Raises `Unreadable` as `photos.decode` does.
     """
-    image, orientation = photos.decode(path, LARGEST)
+    image = photos.decode(path, LARGEST)
     image.thumbnail((LARGEST, LARGEST), Image.Resampling.BICUBIC)
-    return np.asarray(photos.turned(image, orientation))
+    return np.asarray(image)
 
 
 def like_mnist(picture):

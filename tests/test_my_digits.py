@@ -3,7 +3,7 @@
 import matplotlib
 import numpy as np
 import pytest
-from PIL import Image, ImageDraw, ImageFont
+from PIL import ExifTags, Image, ImageDraw, ImageFont
 
 from common import check_results, data, drawn_digits, files, handwriting, models, my_digits, results
 from common.command import Failure
@@ -117,7 +117,7 @@ def test_a_picture_without_one_digit_is_refused(picture, reason):
 def test_a_phones_photograph_is_turned_upright_and_made_smaller(tmp_path):
     upright = Image.fromarray(typed(7, (2250, 3000), high=900, at=(800, 1300)))
     exif = Image.Exif()
-    exif[photos.ORIENTATION_TAG] = 6
+    exif[ExifTags.Base.Orientation] = 6
     upright.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "7.jpg", exif=exif)
     picture = handwriting.read(tmp_path / "7.jpg")
     assert picture.shape == (700, 525, 3)

@@ -16,10 +16,10 @@ import stat
 import threading
 import warnings
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from common import files
 from common.command import Failure
@@ -72,17 +72,6 @@ DROPPINGS = frozenset(
 # Of photo managers: edits and catalogues that lie beside the photographs.
 SIDECARS = (".xmp", ".aae", ".thm", ".pp3", ".dop", ".lrcat", ".lrdata")
 
-ORIENTATION_TAG = 0x0112
-UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-
 
 class Unreadable(Exception):
     """A file that is no photograph we can read; the message says why, in a few words."""
@@ -104,51 +93,41 @@ def find(paths, report):
     folder = os.path.commonpath(
         [path if os.path.isdir(path) else os.path.dirname(path) for path in paths]
     )
-    names = {}  # a dict keeps the order
-    for path in paths:
-        start = os.path.relpath(path, folder).replace(os.sep, "/")
-        if os.path.isdir(path):
-            start = "" if start == "." else f"{start}/"
-            below = walk(path, lambda name, reason, start=start: report(start + name, reason))
-            names |= dict.fromkeys(start + name for name in below)
-        else:
-            names[start] = None
+    starts = [path.removeprefix(folder).replace(os.sep, "/").lstrip("/") for path in paths]
+    names = dict.fromkeys(name for start in starts for name in walk(folder, report, start))
     return folder, list(names)
 
 
-def walk(folder, report):
-    """Yield every file below `folder` by its path from there, with "/" between its parts.
+def walk(folder, report, start=""):
+    """Yield every file below `folder`, or below `start` in it, by its path from `folder`.
 
-    Sorted by name, folder by folder.  Linked folders are followed, but no folder is entered
-    twice, so a loop of links ends.  `report(path, reason)` is called for folders that cannot
-    be opened.  Passed over are hidden files and folders, README.md, and what operating systems,
-    photo managers and network storage leave beside photographs.
+    Paths have "/" between their parts, and are sorted by name, folder by folder.  Linked folders
+    are followed, but no folder is entered twice, so a loop of links ends.  `report(path, reason)`
+    is called for folders that cannot be opened.  Passed over are hidden files and folders,
+    README.md, and what operating systems, photo managers and network storage leave beside
+    photographs.
     """
-    root = os.path.realpath(folder)
-    entered = set()
-    waiting = [("", True, False)]
+    root = os.path.realpath(os.path.join(folder, start))
+    visited, waiting = set(), [start]
     while waiting:
-        path, is_folder, is_link = waiting.pop()
-        if not is_folder:
+        path = waiting.pop()
+        here = os.path.join(folder, path)
+        if not os.path.isdir(here):
             yield path
             continue
-        real = os.path.realpath(os.path.join(folder, path))
+        real = os.path.realpath(here)
         # A link to elsewhere in the tree: the folder is visited under its own name.
-        inside = is_link and f"{real}{os.sep}".startswith(f"{root}{os.sep}")
-        if inside or real in entered:
+        into_tree = os.path.islink(here) and os.path.commonpath([root, real]) == root
+        if real in visited or (into_tree and path != start):
             continue
-        entered.add(real)
+        visited.add(real)
         try:
-            with os.scandir(real) as entries:
-                found = sorted(entries, key=lambda entry: entry.name, reverse=True)
+            names = sorted(os.listdir(real), reverse=True)
         except OSError as error:
             report(path or ".", error.strerror or str(error))
             continue
-        for entry in found:
-            if not _is_dropping(entry.name):
-                below = f"{path}/{entry.name}" if path else entry.name
-                # os.path.isdir, since entry.is_dir raises where a link leads to itself
-                waiting.append((below, os.path.isdir(entry.path), entry.is_symlink()))
+        below = f"{path}/" if path else ""
+        waiting += [below + name for name in names if not _is_dropping(name)]
 
 
 def _is_dropping(name):
@@ -161,7 +140,7 @@ def read(path, side):
 
     Raises `Unreadable` as `decode` does.
     """
-    image, orientation = decode(path, 2 * side)
+    image = decode(path, 2 * side)
     width, height = image.size
     short = min(width, height)
     left, top = (width - short) / 2, (height - short) / 2
@@ -169,11 +148,11 @@ def read(path, side):
     square = image.resize(
         (side, side), Image.Resampling.BICUBIC, box=(left, top, left + short, top + short)
     )
-    return np.asarray(turned(square, orientation))
+    return np.asarray(square)
 
 
 def decode(path, least):
-    """A picture file as a Pillow image in RGB, and the EXIF orientation for `turned`.
+    """A picture file as a Pillow image in RGB, turned upright.
 
     least: a JPEG may come at a half, quarter or eighth of its size, if both sides stay at least
     so many pixels.  Raises `Unreadable` for whatever cannot be shown: no image, another format,
@@ -197,9 +176,11 @@ def decode(path, least):
                 raise Unreadable(f"huge: {width} x {height} pixels")
             with _one_large if width * height > LARGE_PIXELS else nullcontext():
                 image.load()
-                # First, because the images made from this one lack its EXIF block.
-                orientation = _orientation(image)
-                return _rgb(image), orientation
+                # With a broken EXIF block it is still a photograph.
+                with suppress(Exception):
+                    if image.format != "TIFF":  # which is upright already
+                        ImageOps.exif_transpose(image, in_place=True)
+                return _rgb(image)
     except Unreadable:
         raise
     except Image.UnidentifiedImageError:
@@ -207,11 +188,6 @@ def decode(path, least):
     except Exception as error:  # a hostile file can make a decoder raise anything
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise Unreadable(" ".join(reason.split())) from error
-
-
-def turned(image, orientation):
-    """A Pillow image turned upright, as its EXIF orientation (1 to 8, or None) says."""
-    return image.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else image
 
 
 def _rgb(image):
@@ -223,13 +199,6 @@ def _rgb(image):
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return image.convert("RGB")
-
-
-def _orientation(image):
-    try:
-        return image.getexif().get(ORIENTATION_TAG)
-    except Exception:  # a photograph with a broken EXIF block is still a photograph
-        return None
 
 
 def _unidentified(path):
@@ -267,9 +236,8 @@ def read_batch(folder, paths, side):
             return str(error)
 
     with ThreadPoolExecutor(min(DECODERS, cores())) as decoders:
-        found = list(zip(paths, decoders.map(read_or_reason, paths), strict=True))
-    images = [image for _, image in found if not isinstance(image, str)]
-    skipped = [(path, reason) for path, reason in found if isinstance(reason, str)]
-    readable = [path for path, image in found if not isinstance(image, str)]
-    square = np.stack(images) if images else np.zeros((0, side, side, 3), np.uint8)
-    return readable, square, skipped
+        found = dict(zip(paths, decoders.map(read_or_reason, paths), strict=True))
+    skipped = [(path, reason) for path, reason in found.items() if isinstance(reason, str)]
+    images = {path: image for path, image in found.items() if not isinstance(image, str)}
+    squares = np.array(list(images.values()), np.uint8).reshape(-1, side, side, 3)
+    return list(images), squares, skipped
