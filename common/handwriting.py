@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageFilter
+from scipy import ndimage
 
 from common.imagenet import photos
 from common.imagenet.photos import Unreadable
@@ -60,13 +61,9 @@ def like_mnist(picture):
     grey = np.where(kept, ((ink - 0.3 * full) / (0.5 * full)).clip(0, 1), 0)
     large = _scaled(grey, LARGE)
     large = _scaled(_thickened(large), BOX)
-    mass = large / large.sum()
-    corner = [
-        round(MIDDLE - (mass.sum(axis=1 - axis) * np.arange(large.shape[axis])).sum())
-        for axis in (0, 1)
-    ]
+    corner = np.round(MIDDLE - np.array(ndimage.center_of_mass(large))).astype(int)
     # Not even a lopsided digit may leave the image.
-    top, left = (min(max(at, 0), SIDE - size) for at, size in zip(corner, large.shape, strict=True))
+    top, left = corner.clip(0, SIDE - np.array(large.shape))
     image = np.zeros((SIDE, SIDE), np.float32)
     image[top : top + large.shape[0], left : left + large.shape[1]] = large / large.max()
     return image
@@ -81,9 +78,9 @@ def _ink(picture):
     radius = 0.7 * max(picture.shape) / LARGEST
     blurred = Image.fromarray(picture).filter(ImageFilter.GaussianBlur(radius))
     colours = np.asarray(blurred, np.float64) / 255
-    small = np.asarray(blurred.resize(_within(picture.shape, 60), Image.Resampling.BOX)) / 255
-    terms = _quadratic(*small.shape[:2])
-    values = small.reshape(-1, 3)
+    blurred.thumbnail((60, 60), Image.Resampling.BOX, reducing_gap=None)
+    terms = _quadratic(blurred.height, blurred.width)
+    values = np.asarray(blurred).reshape(-1, 3) / 255
     close = np.full(len(values), True)
     for _ in range(15):  # least trimmed squares
         near = terms[close].T
@@ -106,13 +103,6 @@ def _ink(picture):
     return ink, full
 
 
-def _within(shape, most):
-    """The (width, height) of a picture scaled down so that no side is longer than `most`."""
-    height, width = shape[:2]
-    scale = min(1, most / max(height, width))
-    return max(1, round(width * scale)), max(1, round(height * scale))
-
-
 def _quadratic(height, width):
     """1, x, y, x², xy and y² at each pixel: (height * width, 6)."""
     y, x = (array.ravel() for array in np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j])
@@ -128,7 +118,8 @@ def _one_digit(mask):
     cell = -(-max(mask.shape) // LARGE)
     padded = np.pad(mask, [(0, -size % cell) for size in mask.shape])
     cells = padded.reshape(padded.shape[0] // cell, cell, -1, cell).any(axis=(1, 3))
-    parts = _parts(cells)
+    labels, count = ndimage.label(cells, np.ones((3, 3)))
+    parts = [np.argwhere(labels == label) for label in range(1, count + 1)]
     most = max(len(part) for part in parts)
     parts = [part for part in parts if len(part) > most / 50]
     ends = np.array(cells.shape) - 1
@@ -156,27 +147,10 @@ def _one_digit(mask):
     return room[: mask.shape[0], : mask.shape[1]]
 
 
-def _parts(cells):
-    """The connected parts of a mask, diagonals included: arrays (k, 2) of rows and columns."""
-    left = set(zip(*np.nonzero(cells), strict=True))
-    parts = []
-    while left:
-        waiting, part = [left.pop()], []
-        while waiting:
-            row, column = waiting.pop()
-            part.append((row, column))
-            around = {(row + i, column + j) for i in (-1, 0, 1) for j in (-1, 0, 1)} & left
-            left -= around
-            waiting.extend(around)
-        parts.append(np.array(part))
-    return parts
-
-
 def _scaled(grey, side):
     """The ink of an image, cut out and scaled so that its longer side has `side` pixels."""
-    ink = grey > 0.2 * grey.max()
-    rows, columns = (np.flatnonzero(ink.any(axis=axis)) for axis in (1, 0))
-    cut = grey[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].astype(np.float32)
+    box = ndimage.find_objects((grey > 0.2 * grey.max()).astype(int))[0]
+    cut = grey[box].astype(np.float32)
     scale = side / max(cut.shape)
     width, height = (max(1, round(size * scale)) for size in cut.shape[::-1])
     scaled = Image.fromarray(cut).resize((width, height), Image.Resampling.BILINEAR)
@@ -186,14 +160,10 @@ def _scaled(grey, side):
 def _thickened(large):
     """Strokes thinner than `STROKE` made that wide, or scaling would make them faint."""
     ink = np.pad(large > 0.5, 1)
-    core = ink.copy()
-    for axis in (0, 1):
-        for shift in (-1, 1):
-            core &= np.roll(ink, shift, axis)
     # Half of the outline is as long as the stroke.
-    width = 2 * ink.sum() / (ink & ~core).sum()
+    width = 2 * ink.sum() / (ink & ~ndimage.binary_erosion(ink)).sum()
     missing = round((STROKE * LARGE / BOX - width) / 2)
     if missing <= 0:
         return large
-    padded = Image.fromarray((np.pad(large, missing) * 255).astype(np.uint8))
-    return np.asarray(padded.filter(ImageFilter.MaxFilter(2 * missing + 1)), np.float32) / 255
+    padded = (np.pad(large, missing) * 255).astype(np.uint8)
+    return ndimage.maximum_filter(padded, 2 * missing + 1).astype(np.float32) / 255

@@ -8,7 +8,7 @@ Photographs or drawings of digits, one digit a picture: any pen, paper and colou
 or light on dark.  The label is the digit with which the file's name begins, or that of --label.
 A digit is cut out, scaled into 20 x 20 pixels and centred by its mass in 28 x 28, as MNIST's were
 (common/handwriting.py says how exactly).  A picture without a digit, or with several, is left
-out with a line that says why.  Without pictures, the script draws ten digits of its own.
+out with a line that says why.  Without pictures, the script takes the ten in common/digits.
 
 Every script with --samples takes the file that this one writes:
 
@@ -22,11 +22,12 @@ writes  common/my_samples.npz: images float32 (n, 28, 28) in [0, 1], labels int6
 import sys
 
 import numpy as np
+from PIL import Image
 
 from common import command, files, models, plots
 from common.command import Failure
 
-SAMPLES = files.COMMON / "my_samples.npz"
+SAMPLES, OURS = files.COMMON / "my_samples.npz", files.COMMON / "digits"
 DRAWN = 20  # digits in the figure at most
 
 
@@ -61,27 +62,17 @@ def draw(pictures, images, probabilities, title):
     """
     columns, bands = plots.grid(len(images), 5, DRAWN // 5)
     fig = plots.figure(2.5 * columns + 0.4, 5.6 * bands + 0.6, title)
-    axes = fig.subplots(2 * bands, columns, squeeze=False)
-    for ax in axes.flat:
+    axes = fig.subplots(2 * bands, columns, squeeze=False).reshape(bands, 2, columns)
+    pairs = axes.swapaxes(1, 2).reshape(-1, 2)
+    for ax in pairs[len(images) :].flat:
         ax.set_visible(False)
-    for i in range(min(len(images), DRAWN)):
-        band, column = divmod(i, columns)
-        before, after = axes[2 * band : 2 * band + 2, column]
-        for ax in (before, after):
-            ax.set_visible(True)
-        plots.photo(before, reduced(pictures[i]))
+    for i, (before, after) in enumerate(pairs[: len(images)]):
+        small = Image.fromarray(pictures[i])
+        small.thumbnail((150, 150), Image.Resampling.BOX)
+        plots.photo(before, np.asarray(small) / 255)
         lines = [f"{models.title(name)}: {said(p[i])}" for name, p in probabilities.items()]
         plots.digit(after, images[i], "\n".join(lines))
     return fig
-
-
-def reduced(picture, most=150):
-    """A picture (height, width, 3), uint8, as float in [0, 1] with no side longer than `most`."""
-    from PIL import Image
-
-    image = Image.fromarray(picture)
-    image.thumbnail((most, most), Image.Resampling.BOX)
-    return np.asarray(image) / 255
 
 
 def said(probabilities):
@@ -96,7 +87,7 @@ def main(argv=None):
         nargs="*",
         type=command.path,
         metavar="PICTURE",
-        help="a photograph or drawing of one digit (default: ten that the script draws)",
+        help="a photograph or drawing of one digit (default: the ten in common/digits)",
     )
     parser.add_argument(
         "--label", type=command.digit, help="the digit on all of them (default: the names say it)"
@@ -112,15 +103,8 @@ def main(argv=None):
     for path in (args.output, figure):
         files.check_output(path)
 
-    if args.pictures:
-        names, pictures, images, labels = read(args.pictures, args.label)
-    else:
-        from common import drawn_digits, handwriting
-
-        pictures = drawn_digits.ten()
-        images = [handwriting.like_mnist(picture) for picture in pictures]
-        labels = range(10)
-        names = [f"drawn {label}" for label in labels]
+    paths = args.pictures or sorted(OURS.glob("*.jpg"))
+    names, pictures, images, labels = read(paths, args.label)
     images, labels = np.stack(images), np.array(labels, np.int64)
     probabilities = {
         name: models.softmax(models.predict(models.load(name), images)) for name in models.NAMES
@@ -138,8 +122,8 @@ def main(argv=None):
         print(f"{label:5d}{says}   {command.one_line(name)}")
     right = [(p.argmax(axis=1) == labels).sum() for p in probabilities.values()]
     print("right" + "".join(f"{f'{count} of {len(labels)}':>20}" for count in right))
-    if len(images) < len(args.pictures):
-        print(f"left out: {len(args.pictures) - len(images)}")
+    if len(images) < len(paths):
+        print(f"left out: {len(paths) - len(images)}")
     for path in (args.output, figure):
         print(f"wrote {files.show(path)}")
     return [args.output, figure]
