@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageFilter
 from scipy import ndimage
+from scipy.spatial import ConvexHull
 
 from common.imagenet import photos
 from common.imagenet.photos import Unreadable
@@ -25,7 +26,13 @@ CONTRAST = 0.1
 STROKE = 2.1
 # A digit is at most so many times as wide as it is high: MNIST's widest is 2.
 WIDEST = 2.0
+# Of the area that a string around it would enclose, the ink of a digit that is not narrow fills no
+# more than this: five of MNIST's 10,000 test digits do.
+FILLED = 0.9
+# So often a digit may touch the edges of a picture that is cut to it.
+TOUCHES = 6
 BLANK = "blank, or nothing stands out from an even paper"
+CUT = "cut the picture down to one digit"
 
 
 def label_of(path):
@@ -53,7 +60,7 @@ def like_mnist(picture):
     """One digit as MNIST has them: float32 (28, 28) in [0, 1], white ink on black.
 
     picture: uint8 (height, width, 3), dark on light or light on dark.  Raises `Unreadable` for a
-    blank picture and for one with several digits.
+    blank picture, and where it is not plain which ink is the digit.
     """
     ink, full = _ink(picture)
     kept = _one_digit(ink > full / 2)
@@ -112,39 +119,67 @@ def _quadratic(height, width):
 def _one_digit(mask):
     """The part of a mask of ink, bool (h, w), that is the digit, with some room around it.
 
-    Specks and what the picture's edge cuts off are left out; the parts of one digit may lie a
-    little apart, as the bar of a 5.
+    Specks are left out; the parts of one digit may lie a little apart, as the bar of a 5.  Raises
+    `Unreadable` where there is other ink: which of it is the digit is not guessed.
     """
     cell = -(-max(mask.shape) // LARGE)
     padded = np.pad(mask, [(0, -size % cell) for size in mask.shape])
     cells = padded.reshape(padded.shape[0] // cell, cell, -1, cell).any(axis=(1, 3))
     labels, count = ndimage.label(cells, np.ones((3, 3)))
     parts = [np.argwhere(labels == label) for label in range(1, count + 1)]
-    most = max(len(part) for part in parts)
-    parts = [part for part in parts if len(part) > most / 50]
-    ends = np.array(cells.shape) - 1
-    inside = [part for part in parts if part.min() > 0 and (part < ends).all()]
-    main = max(inside or parts, key=len)
-    size = np.ptp(main, axis=0).max() + 1
+    main = max(parts, key=len)
+    size = _size(main)
     if size < max(cells.shape) / 33:
         raise Unreadable("blank, but for specks")
+    _check_strokes(main)
+    parts = [p for p in parts if len(p) > len(main) / 50 or _size(p) > max(cells.shape) / 20]
+    speck = max(cells.shape) / 60
+    large = [part for part in parts if _size(part) > speck]
+    edge = np.concatenate([cells[0], cells[:, -1], cells[-1, ::-1], cells[::-1, 0]])
+    at_edge = any(part.min() == 0 or (part + 1 == cells.shape).any() for part in large)
+    if (len(large) > 1 and at_edge) or np.diff(edge, prepend=False).sum() > 2 * TOUCHES:
+        raise Unreadable(f"ink at the edge of the picture and elsewhere: {CUT}, with paper around")
 
     kept = np.zeros_like(cells)
     for part in parts:
+        inner, outer = sorted((part, main), key=_size)
+        around = (inner.min(axis=0) > outer.min(axis=0)) & (inner.max(axis=0) < outer.max(axis=0))
         gap = np.maximum(part.min(axis=0) - main.max(axis=0), main.min(axis=0) - part.max(axis=0))
         high, wide = np.ptp(part, axis=0) + 1
-        apart = gap.max() > 0.15 * size
-        beside = gap[1] > 0 and high > 0.6 * size
-        if part is main or not (apart or beside):
-            kept[tuple(part.T)] = True
-        elif max(high, wide) > 0.4 * size and any(part is other for other in inside):
-            raise Unreadable("several digits: cut the picture down to one")
+        if around.all() and _size(inner) > 0.25 * _size(outer):
+            raise Unreadable(f"a frame around the digit: {CUT}")
+        # Beside the rest there can only be a bar.
+        apart = gap.max() > 0.15 * size or (gap[1] > 0 and high > 0.6 * wide)
+        if apart and _size(part) > speck:
+            raise Unreadable(f"several digits, or other ink beside one: {CUT}")
+        kept[tuple(part.T)] = not apart
     rows, columns = (np.flatnonzero(kept.any(axis=axis)) for axis in (1, 0))
     if np.ptp(columns) + 1 > WIDEST * (np.ptp(rows) + 1):
-        raise Unreadable("wider than any digit: cut the picture down to one, upright")
+        raise Unreadable(f"wider than any digit: {CUT}, upright")
     room = Image.fromarray(kept).convert("L").filter(ImageFilter.MaxFilter(3))
     room = np.asarray(room).repeat(cell, axis=0).repeat(cell, axis=1) > 0
     return room[: mask.shape[0], : mask.shape[1]]
+
+
+def _size(part):
+    """The longer side of what some cells (k, 2) fill."""
+    return np.ptp(part, axis=0).max() + 1
+
+
+def _check_strokes(part):
+    """Raise `Unreadable` where the cells (k, 2) are an area or a box, but for narrow ones."""
+    hull = ConvexHull(np.concatenate([part + corner for corner in np.ndindex(2, 2)])).volume
+    if hull < 0.35 * _size(part) ** 2:
+        return
+    if len(part) > FILLED * hull:
+        raise Unreadable(f"a filled area, such as a note or a card: {CUT}")
+    along = []  # how far ink goes along each side of the rectangle around it
+    for axis in (0, 1):
+        for end in (part[:, axis].min(), part[:, axis].max()):
+            near = np.abs(part[:, axis] - end) <= _size(part) / 20
+            along.append(np.unique(part[near, 1 - axis]).size / (np.ptp(part[:, 1 - axis]) + 1))
+    if min(along) > 0.9:
+        raise Unreadable(f"a box: {CUT}, without its lines")
 
 
 def _scaled(grey, side):

@@ -7,8 +7,9 @@
 Photographs or drawings of digits, one digit a picture: any pen, paper and colour, dark on light
 or light on dark.  The label is the digit with which the file's name begins, or that of --label.
 A digit is cut out, scaled into 20 x 20 pixels and centred by its mass in 28 x 28, as MNIST's were
-(common/handwriting.py says how exactly).  A picture without a digit, or with several, is left
-out with a line that says why.  Without pictures, the script takes the ten in common/digits.
+(common/handwriting.py says how exactly).  A picture in which it is not plain what the digit is
+(there is none, or other ink as well) is left out with a line that says why.  Without pictures, the
+script takes the ten in common/digits.
 
 Every script with --samples takes the file that this one writes:
 
@@ -29,6 +30,7 @@ from common.command import Failure
 
 SAMPLES, OURS = files.COMMON / "my_samples.npz", files.COMMON / "digits"
 DRAWN = 20  # digits in the figure at most
+NOT_READ = "   (no model reads its label: look at the figure)"
 
 
 def read(paths, label):
@@ -119,7 +121,8 @@ def main(argv=None):
     print("label" + "".join(f"{models.title(name):>20}" for name in models.NAMES) + "   picture")
     for i, (name, label) in enumerate(zip(names, labels, strict=True)):
         says = "".join(f"{said(p[i]):>20}" for p in probabilities.values())
-        print(f"{label:5d}{says}   {command.one_line(name)}")
+        misread = all(p[i].argmax() != label for p in probabilities.values())
+        print(f"{label:5d}{says}   {command.one_line(name)}{NOT_READ if misread else ''}")
     right = [(p.argmax(axis=1) == labels).sum() for p in probabilities.values()]
     print("right" + "".join(f"{f'{count} of {len(labels)}':>20}" for count in right))
     if len(images) < len(paths):

@@ -51,6 +51,18 @@ def test_digits_of_mnist_blown_up_come_back_as_they_were(digits, trained):
         assert (models.classify(model, back) == models.classify(model, x)).mean() > 0.9
 
 
+def with_ink(picture, draw):
+    """The picture with whatever the function `draw` draws over it."""
+    image = Image.fromarray(picture)
+    draw(ImageDraw.Draw(image))
+    return np.asarray(image)
+
+
+def dust(pen):
+    for x, y in ((20, 30), (250, 0), (100, 180), (298, 120)):
+        pen.ellipse((x, y, x + 3, y + 3), 0)
+
+
 WAYS = {
     "dark on light": lambda digit: typed(digit),
     "light on dark": lambda digit: typed(digit, ink=(230, 230, 220), paper=(30, 50, 40)),
@@ -59,6 +71,7 @@ WAYS = {
     "cut close": lambda digit: typed(digit, size=(66, 80)),
     "on grainy paper": lambda digit: grainy(typed(digit), 25),
     "in a shadow": lambda digit: shaded(typed(digit)),
+    "with dust": lambda digit: with_ink(typed(digit, high=40), dust),
     "in pencil": lambda digit: grainy(typed(digit, ink=(170,) * 3, paper=(225, 220, 210)), 6),
 }
 
@@ -109,6 +122,65 @@ def test_a_picture_without_one_digit_is_refused(kind):
         handwriting.like_mnist(picture)
 
 
+def squares(pen):
+    for at in range(30, 400, 40):
+        pen.line((0, at, 400, at), 0, 3)
+        pen.line((at, 0, at, 400), 0, 3)
+
+
+# What lies beside or around a digit in the middle of 400 x 400 pixels, and what is said of it.
+OTHER_INK = {
+    "a full stop": (lambda pen: pen.ellipse((290, 260, 315, 285), 0), "other ink beside one"),
+    "a line under it": (lambda pen: pen.line((100, 310, 300, 310), 0, 6), "other ink beside one"),
+    "a box": (lambda pen: pen.rectangle((80, 60, 320, 340), None, 0, 6), "a box"),
+    "a box it touches": (lambda pen: pen.rectangle((80, 60, 320, 273), None, 0, 6), "a box"),
+    "a large box": (lambda pen: pen.rectangle((8, 8, 392, 392), None, 0, 6), "a box"),
+    "an open box": (lambda pen: pen.line([80, 60, 80, 340, 320, 340, 320, 60], 0, 6), "a frame"),
+    "a circle": (lambda pen: pen.ellipse((60, 60, 340, 340), None, 0, 6), "a frame"),
+    "an open circle": (lambda pen: pen.arc((60, 60, 340, 340), 20, 340, 0, 6), "a frame"),
+    "the desk": (lambda pen: pen.rectangle((0, 360, 400, 400), (90, 60, 40)), "ink at the edge"),
+    "rules": (lambda pen: [pen.line((0, y, 400, y), 0, 4) for y in (90, 180)], "ink at the edge"),
+    "squares": (squares, "ink at the edge"),
+}
+
+
+@pytest.mark.parametrize("kind", OTHER_INK)
+def test_which_ink_is_the_digit_is_not_guessed(kind):
+    draw, reason = OTHER_INK[kind]
+    for digit in (0, 3, 7):
+        with pytest.raises(photos.Unreadable, match=f"{reason}.*: cut the picture down to one"):
+            handwriting.like_mnist(with_ink(typed(digit, (400, 400), 200), draw))
+
+
+def test_a_full_stop_is_not_the_digit_where_that_touches_the_edge():
+    for digit in (0, 3, 7):
+        picture = typed(digit, (300, 300), 220, at=(45, 150))
+        assert handwriting.like_mnist(picture).any()
+        with pytest.raises(photos.Unreadable, match="at the edge of the picture and elsewhere"):
+            handwriting.like_mnist(
+                with_ink(picture, lambda pen: pen.ellipse((200, 200, 230, 230), 0))
+            )
+
+
+@pytest.mark.parametrize("turn", [0, 20])
+def test_a_note_on_a_desk_is_not_the_digit(turn):
+    for digit in (1, 3, 7):
+        note = Image.fromarray(typed(digit, (300, 300), 180, paper=(250, 230, 90)))
+        desk = Image.new("RGB", (700, 600), (120, 80, 50))
+        solid = Image.new("L", note.size, 255).rotate(turn, expand=True)
+        desk.paste(note.rotate(turn, expand=True), (150, 90), solid)
+        with pytest.raises(photos.Unreadable, match="a filled area, such as a note"):
+            handwriting.like_mnist(grainy(np.asarray(desk), 4))
+
+
+def test_the_bar_of_a_5_and_the_dot_in_a_0_are_parts_of_them():
+    zero, five = (typed(digit, (400, 400), 200) for digit in (0, 5))
+    cut = with_ink(five, lambda pen: pen.line((0, 155, 400, 155), (255, 255, 255), 8))
+    assert np.abs(handwriting.like_mnist(cut) - handwriting.like_mnist(five)).mean() < 0.02
+    dotted = with_ink(zero, lambda pen: pen.ellipse((190, 190, 210, 210), 0))
+    assert handwriting.like_mnist(dotted)[12:16, 12:16].max() > 0.9
+
+
 def test_a_phones_photograph_and_a_transparent_drawing(tmp_path):
     upright = Image.fromarray(typed(7, (2250, 3000), high=900, at=(800, 1300)))
     exif = Image.Exif()
@@ -148,6 +220,9 @@ def test_pictures_become_samples(tmp_path, trained, capsys):
     assert labels.tolist() == [2, 3]
     assert indices is None
     assert Image.open(figure).size[0] > 400
+    my_digits.main([*pictures[:2], "--label", "2", *arguments])
+    table = capsys.readouterr().out.splitlines()[1:3]
+    assert ["no model reads its label" in line for line in table] == [False, True]
     output.unlink()
     with pytest.raises(Failure, match=r"4\.png: blank.*and 1 more"):
         my_digits.main([*pictures[2:], *arguments])

@@ -6,7 +6,7 @@ import struct
 
 import numpy as np
 import pytest
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, PngImagePlugin
 
 from common import files
 from common.command import Failure
@@ -71,10 +71,25 @@ def palette():
     return image
 
 
+def tiff(tag, value):
+    """A TIFF of half-bright grey in which one tag, of a number, is another."""
+    content = encoded("TIFF", Image.fromarray(np.full((40, 40), 0x8888, np.uint16)))
+    start = content.index(struct.pack("<HHI", tag, 3, 1)) + 8
+    return content[:start] + struct.pack("<H", value) + content[start + 2 :]
+
+
+def long_text():
+    text = PngImagePlugin.PngInfo()
+    text.add_text("Comment", "x" * 2_000_000, zip=True)
+    return text
+
+
 SEEN = {
     "16 bits": (Image.fromarray(np.full((40, 40), 0x8000, np.uint16)), {}, (0x80, 0x80, 0x80)),
     "transparent": (Image.new("RGBA", (40, 40), (*BLUE, 0)), {}, WHITE),
     "a transparent colour": (palette(), {"transparency": 0}, WHITE),
+    "a long text": (framed(SIDE, SIDE), {"pnginfo": long_text()}, BLUE),
+    "a large profile": (framed(SIDE, SIDE), {"icc_profile": bytes(2_000_000)}, BLUE),
     "wide": (framed(3 * SIDE, SIDE), {}, BLUE),
     "high": (framed(SIDE, 3 * SIDE), {}, BLUE),
     "neither": (framed(100, 37), {}, BLUE),
@@ -86,6 +101,12 @@ SEEN = {
 def test_depth_transparency_and_shape(read, kind):
     image, options, colour = SEEN[kind]
     assert (read(encoded("PNG", image, **options)) == colour).all()
+
+
+def test_grey_of_a_tiff_is_as_bright_as_its_tags_say(read):
+    assert (read(tiff(ExifTags.Base.BitsPerSample, 12)) == 0x88).all()
+    assert (read(tiff(ExifTags.Base.PhotometricInterpretation, 1)) == 0x88).all()
+    assert (read(tiff(ExifTags.Base.PhotometricInterpretation, 0)) == 0x77).all()
 
 
 # How the picture lies in the file under each orientation, in the order of EXIF's numbers.
@@ -145,7 +166,8 @@ HOSTILE = {
     "vector.png": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not a JPEG"),
     "phone.jpg": (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "HEIC.*convert"),
     "camera.NEF": (encoded("TIFF"), "raw file: convert"),
-    "measured.tif": (encoded("TIFF", gradient(40, 40, "F")), "floating-point"),
+    "measured.tif": (encoded("TIFF", gradient(40, 40, "F")), "floating-point numbers of unknown"),
+    "counted.tif": (encoded("TIFF", gradient(40, 40, "I")), "32-bit integers of unknown range"),
 }
 
 

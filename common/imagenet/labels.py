@@ -4,9 +4,15 @@ The lists lie in common/labels.json and common/synsets.json; where they come fro
 common/images/README.md.
 """
 
+import codecs
+import csv
 import difflib
+import io
 import json
 import os
+import re
+import sys
+import unicodedata
 from functools import cache
 
 from common import command, files
@@ -17,8 +23,13 @@ SYNSETS = files.COMMON / "synsets.json"
 CLASSES = 1000
 
 FOLDERS = "folders"
-# What a list of labels may have above its first column.
-HEADINGS = ("file", "filename", "image", "imageid", "name", "path")
+REMEDY = (
+    f"give a text file of lines `file name, class`, or `{FOLDERS}` if each folder is called by the "
+    "index, synset or name of its class"
+)
+# What a list of labels may have above its columns.
+NAME_TITLES = {"file", "filename", "image", "imageid", "name", "path"}
+CLASS_TITLES = {"class", "label", "predictionstring", "synset", "wnid"}
 
 
 @cache
@@ -34,11 +45,18 @@ def synsets():
     return tuple(json.loads(SYNSETS.read_text(encoding="utf-8")))
 
 
+def _of_number(text):
+    """The index that "388" or "n02510455" stands for, or None."""
+    if text.isascii() and text.isdigit() and int(text[:9]) < CLASSES and len(text) < 9:
+        return int(text)
+    return synsets().index(text) if text in synsets() else None
+
+
+@cache
 def of_folder(name):
-    """The index that a folder's name stands for, as "388" or "n02510455", or None."""
-    if name.isascii() and name.isdigit() and int(name[:9]) < CLASSES and len(name) < 9:
-        return int(name)
-    return synsets().index(name) if name in synsets() else None
+    """The index of the class that a folder is called by, or None; `Failure` where it is two."""
+    known = _of_number(name) is not None or _plain(name) in map(_plain, names())
+    return index_of(name) if known else None
 
 
 def index_of(text):
@@ -46,7 +64,7 @@ def index_of(text):
 
     Raises `Failure` when there is no such class, or two have the name.
     """
-    index = of_folder(text)
+    index = _of_number(text)
     if index is not None:
         return index
     wanted = _plain(text)
@@ -77,64 +95,110 @@ def setting(source):
 
 
 def of_photographs(source, folder, names):
-    """The classes of photographs: a list of indices, -1 for each that is not known.
+    """The classes of photographs: a list of indices, None for each that is not known.
 
     names: paths from `folder`, with "/" between their parts.  source: None, nothing is known;
-    "folders", the folder in which a photograph lies is called by an index ("388") or a synset
-    ("n02510455"); or a text file of lines "file name, class", such as comes with the flat folder
-    of ImageNet's validation set.  Comma, tab or space may stand between the two; a class is an
-    index, a synset or a name.  A file name counts with its folders or without, with its suffix
-    or without.  Raises `Failure` for a list that cannot be understood or names no photograph.
+    "folders", the folder in which a photograph lies is called by the index, synset or name of its
+    class; or a text file of lines "file name, class", such as comes with the flat folder of
+    ImageNet's validation set: see `_read_list`.  A line on stderr says where only some are known.
+    Raises `Failure` where none is, and for a list that cannot be understood.
     """
     if source is None:
-        return [-1] * len(names)
+        return [None] * len(names)
     if source == FOLDERS:
         root = os.path.realpath(folder)
-        parents = (os.path.dirname(os.path.join(root, name)) for name in names)
-        found = [of_folder(os.path.basename(parent)) for parent in parents]
-        return [-1 if index is None else index for index in found]
-    listed = _read_list(source)
-    classes = []
-    for name in names:
-        base = name.rpartition("/")[2]
-        keys = (name, base, os.path.splitext(base)[0])
-        classes.append(next((listed[key] for key in keys if key in listed), -1))
-    if names and max(classes) < 0:
-        raise Failure(
-            f"{files.show(source)} names none of the {len(names)} photographs: {names[0]}, "
-            "for example, is not there"
-        )
+        parents = [os.path.basename(os.path.dirname(os.path.join(root, name))) for name in names]
+        classes, known = [of_folder(parent) for parent in parents], "lie in a folder of a class"
+    else:
+        classes, known = _of_list(_read_list(source), folder, names), "are named there"
+    unknown = [name for name, index in zip(names, classes, strict=True) if index is None]
+    if unknown:
+        line = f"--labels {files.show(source)}: {len(names) - len(unknown)} of {len(names)} "
+        line += f"photographs {known}; not {unknown[0]}, for example"
+        if len(unknown) == len(names):
+            raise Failure(f"{line}; {REMEDY}")
+        print(f"warning: {command.one_line(line)}", file=sys.stderr)
     return classes
 
 
+def _of_list(listed, folder, names):
+    """The class of each photograph, or None: its path or the one listed has to end the other."""
+    endings = {}  # of the paths in the list; None where two classes have the same
+    for path, index in listed.items():
+        for ending in _endings(path):
+            endings[ending] = index if endings.get(ending, index) == index else None
+
+    def class_of(name):
+        whole = _endings(_key(os.path.join(os.path.abspath(folder), name)))
+        return next((listed[end] for end in whole if end in listed), endings.get(_key(name)))
+
+    return [class_of(name) for name in names]
+
+
+def _endings(path):
+    parts = path.split("/")
+    return ["/".join(parts[start:]) for start in range(len(parts))]
+
+
+def _key(path):
+    """A path as it is compared: without suffix; accents in one piece, and no backslashes."""
+    path = unicodedata.normalize("NFC", path.replace("\\", "/"))
+    return re.sub(r"\.[a-z][a-z0-9]{2,3}$", "", path.removeprefix("./").lstrip("/"), flags=re.I)
+
+
 def _read_list(path):
-    """The classes by file name from a list: see `of_photographs`."""
-    remedy = f"give a text file of lines `file name, class`, or `{FOLDERS}`"
-    files.check_input(path, remedy=remedy)
+    """The classes in a list of labels, by `_key` of the file's name.
+
+    UTF-8, or UTF-16 as PowerShell writes it.  The first line decides what is between the columns:
+    tab, comma, semicolon or spaces.  The class is in the column that the first line calls so, or
+    in the second one; after it there may be the place of the object.
+    """
+    files.check_input(path, remedy=REMEDY)
     shown = files.show(path)
     try:
-        with open(path, encoding="utf-8-sig", errors="surrogateescape") as file:
-            lines = [line.strip() for line in file]
+        with open(path, "rb") as file:
+            content = file.read()
     except OSError as error:
-        raise Failure(f"cannot read {shown}: {files.reason(error)}; {remedy}") from error
-    listed = {}
-    for number, line in enumerate(lines, 1):
-        separator = next((mark for mark in ",\t" if mark in line), None)
-        # Between spaces the class is what comes last, for a file name may hold some.
-        name, *rest = line.split(separator, 1) if separator else line.rsplit(None, 1) or [""]
-        name, label = name.strip(), "".join(rest).strip()[:100]
-        if not line or (number == 1 and name.lower().replace(" ", "") in HEADINGS):
-            continue
-        # Some lists have the place of the object after the class.
-        first = label.partition(" ")[0]
-        try:
-            index = index_of(label if of_folder(first) is None else first)
-        except Failure as failure:
-            raise Failure(f"{shown}, line {number}: {failure}; {remedy}") from failure
-        if listed.setdefault(name, index) != index:
-            raise Failure(f"{shown}, line {number}: {name} has another class further up")
+        raise Failure(f"cannot read {shown}: {files.reason(error)}; {REMEDY}") from error
+    marked = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    text = content.decode(*("utf-16", "replace") if marked else ("utf-8-sig", "surrogateescape"))
+    if "\0" in text:
+        raise Failure(f"{shown} is not in UTF-8: save it so; {REMEDY}")
+
+    separator = next((mark for mark in "\t,;" if mark in text.lstrip().partition("\n")[0]), None)
+    rows = io.StringIO(text, newline="")
+    if separator:
+        rows = csv.reader(rows, delimiter=separator, skipinitialspace=True)
+    else:  # a file name may hold spaces, too
+        rows = (line.replace('"', "").rsplit(None, 1) for line in rows)
+    listed, column, number = {}, None, 0
+    try:
+        for number, row in enumerate(rows, 1):
+            cells = [cell.strip() for cell in row]
+            titles = ["".join(filter(str.isalnum, cell.lower())) for cell in cells]
+            if number == 1 and titles and titles[0] in NAME_TITLES:
+                column = next((i for i, title in enumerate(titles) if title in CLASS_TITLES), None)
+            elif any(cells):
+                index = _class_of_row(cells, column)
+                if listed.setdefault(_key(cells[0]), index) != index:
+                    raise Failure(f"{cells[0]} has another class further up")
+    except csv.Error as error:
+        raise Failure(f"{shown}, after line {number}: {error}; {REMEDY}") from error
+    except Failure as failure:
+        raise Failure(f"{shown}, line {number}: {failure}; {REMEDY}") from failure
     return listed
 
 
+def _class_of_row(cells, column):
+    """The index of the class in a row; column: where the titles say it is, or None."""
+    label, *more = cells[column or 1 :] or [""]
+    numbers = all(cell.replace(".", "").isdigit() for cell in more if cell)
+    if any(more) and column is None and (label.isdigit() or not numbers):
+        raise Failure("which column is the class? Leave two, or call one `class` in the first line")
+    first = label.partition(" ")[0]
+    return index_of(label[:100] if _of_number(first) is None else first)
+
+
 def _plain(name):
-    return name.casefold().replace("_", " ").strip()
+    """A name as it is compared: of several synonyms, with commas between, the first."""
+    return name.partition(",")[0].casefold().replace("_", " ").strip()

@@ -88,7 +88,8 @@ def attack(args, attack, target_of, settings, title, *, to_8_bits=None, for_figu
     """
     _check(args)
     folder, paths, skipped = find(args.images)
-    y_true = np.array(labels.of_photographs(args.labels, folder, paths), np.int64)
+    known = labels.of_photographs(args.labels, folder, paths)
+    y_true = np.array([-1 if label is None else label for label in known], np.int64)
     y_target = target_of and np.array([target_of(path) for path in paths], np.int64)
     job = Job(
         attack=attack,

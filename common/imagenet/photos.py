@@ -18,7 +18,7 @@ import warnings
 from contextlib import nullcontext, suppress
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps, PngImagePlugin
 
 from common import files
 from common.command import Failure
@@ -41,6 +41,8 @@ READABLE = tuple(name for name in FORMATS if name in Image.OPEN)
 MAX_PIXELS = 90_000_000
 # Pillow's own limit would refuse a JPEG of which only an eighth is decoded; `decode` looks itself.
 Image.MAX_IMAGE_PIXELS = None
+# A PNG with a megabyte of text or of colour profile is no attack: all its text may have 64.
+PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY
 # What Pillow warns of (broken EXIF, say) is no news: `decode` knows the file and sees it itself.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
@@ -175,7 +177,8 @@ def decode(path, least):
                 image.load()
                 # With a broken EXIF block it is still a photograph.
                 with suppress(Exception):
-                    ImageOps.exif_transpose(image, in_place=True)
+                    if image.format != "TIFF":  # which is upright already
+                        ImageOps.exif_transpose(image, in_place=True)
                 return _rgb(image)
     except Unreadable:
         raise
@@ -187,10 +190,15 @@ def decode(path, least):
 
 
 def _rgb(image):
-    if image.mode == "F":
-        raise Unreadable("its pixels are floating-point numbers of unknown range")
-    if image.mode.startswith("I"):  # 16 bits a pixel
-        image = Image.fromarray((np.asarray(image).astype(np.int32) >> 8).astype(np.uint8))
+    tags = getattr(image, "tag_v2", {})  # of a TIFF
+    if image.mode == "F" or (image.mode == "I" and tags):
+        kind = "floating-point numbers" if image.mode == "F" else "signed or 32-bit integers"
+        raise Unreadable(f"its pixels are {kind} of unknown range: save it with 8 or 16 bits")
+    if image.mode.startswith("I"):  # 16 bits a pixel, or 12
+        (bits,) = tags.get(ExifTags.Base.BitsPerSample, (16,))
+        grey = (np.asarray(image).astype(np.int32) >> bits - 8).astype(np.uint8)
+        white_is_zero = tags.get(ExifTags.Base.PhotometricInterpretation) == 0
+        image = Image.fromarray(255 - grey if white_is_zero else grey)
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
