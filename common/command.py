@@ -172,11 +172,9 @@ def _prepare_streams():
             # A file name may hold what the terminal cannot show; that must not end the run.
             stream.reconfigure(errors="backslashreplace")
             if on_terminal(stream) and os.name == "posix":
-                buffer = io.BufferedWriter(_Terminal(stream.fileno(), "w", closefd=False))
-                wrapped = io.TextIOWrapper(
-                    buffer, stream.encoding, "backslashreplace", line_buffering=True
-                )
-                setattr(sys, name, wrapped)
+                raw = io.BufferedWriter(_Terminal(stream.fileno(), "w", closefd=False))
+                how = (stream.encoding, "backslashreplace", None, True)  # line by line
+                setattr(sys, name, io.TextIOWrapper(raw, *how))
 
 
 class _Terminal(io.FileIO):

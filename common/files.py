@@ -59,10 +59,7 @@ def check_output(path, args=None, inputs=()):
     named = (value if isinstance(value, list) else [value] for value in values)
     for other in itertools.chain(*named, inputs):
         if isinstance(other, Path) and other is not path and _same_file(path, other):
-            raise Failure(
-                f"cannot write {show(path)}: this run has {show(other)} for something else; "
-                "name another file"
-            )
+            raise Failure(f"cannot write {show(path)}: this run has it for something else too")
     path = Path(path)
     folder = path.parent
     with writing(path):

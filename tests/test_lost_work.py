@@ -25,9 +25,9 @@ def test_an_output_that_the_run_has_for_something_else_is_refused(tmp_path, name
     output = tmp_path / name
     same = tmp_path / ("new.npz" if name == "new.npz" else "in.npz")
     args = SimpleNamespace(output=output, samples=[same] if several else same, seed=0, eps=None)
-    with pytest.raises(Failure, match="name another file"):
+    with pytest.raises(Failure, match="for something else"):
         files.check_output(output, args)
-    with pytest.raises(Failure, match="name another file"):
+    with pytest.raises(Failure, match="for something else"):
         files.check_output(output, inputs=[same])
     args.samples = tmp_path / "other.npz"
     assert files.check_output(output, args) == output
