@@ -6,6 +6,8 @@ and an exit code.  Other code calls `main` directly and sees the exception itsel
 """
 
 import argparse
+import errno
+import io
 import math
 import os
 import sys
@@ -129,10 +131,12 @@ def run(main):
     """
     _prepare_streams()
     try:
-        _check_installation()
-        for path in main() or ():
-            print(f"wrote {show(path)}")
-        sys.stdout.flush()
+        try:
+            _check_installation()
+            for path in main() or ():
+                print(f"wrote {show(path)}")
+        finally:
+            sys.stdout.flush()
         return
     except Failure as failure:
         code, message = 1, f"error: {failure}"
@@ -142,6 +146,11 @@ def run(main):
         # Whoever read our output has gone, as in `script | head`: nobody is left to tell.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         sys.exit(1)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # for what is still to be flushed
+        code, message = 1, f"error: cannot print: {error.strerror}"
     except KeyboardInterrupt as interrupt:
         code, message = 130, "interrupted"
         if isinstance(interrupt, Interrupted):
@@ -162,6 +171,22 @@ def _prepare_streams():
         elif hasattr(stream, "reconfigure"):
             # A file name may hold what the terminal cannot show; that must not end the run.
             stream.reconfigure(errors="backslashreplace")
+            if on_terminal(stream) and os.name == "posix":
+                raw = io.BufferedWriter(_Terminal(stream.fileno(), "w", closefd=False))
+                how = (stream.encoding, "backslashreplace", None, True)  # line by line
+                setattr(sys, name, io.TextIOWrapper(raw, *how))
+
+
+class _Terminal(io.FileIO):
+    """A terminal, which may go away in mid-run; unless SIGHUP ends it, the run goes on."""
+
+    def write(self, data):
+        try:
+            return super().write(data)
+        except OSError as error:
+            if error.errno != errno.EIO:
+                raise
+            return len(data)
 
 
 def _check_installation():

@@ -1,6 +1,7 @@
 """Where files live, and how they are written so that nothing is ever half there."""
 
 import hashlib
+import itertools
 import os
 import stat
 import zipfile
@@ -45,12 +46,20 @@ def check_input(path, *, remedy):
         raise Failure(f"cannot read {show(path)}: it is not a file; {remedy}")
 
 
-def check_output(path):
+def check_output(path, args=None, inputs=()):
     """Return `path` if a file can be written there; raise `Failure` before any work is done.
+
+    args: the script's arguments.  No path among them, nor among `inputs`, may be the same file by
+    whatever name: it would be lost.
 
     The project's own output folders (img, common/weights) are made when they are missing; any
     other folder has to exist, since a mistyped name should not become a new folder.
     """
+    values = () if args is None else vars(args).values()
+    named = (value if isinstance(value, list) else [value] for value in values)
+    for other in itertools.chain(*named, inputs):
+        if isinstance(other, Path) and other is not path and _same_file(path, other):
+            raise Failure(f"cannot write {show(path)}: this run has it for something else too")
     path = Path(path)
     folder = path.parent
     with writing(path):
@@ -65,6 +74,14 @@ def check_output(path):
     with replacing(path):
         pass
     return path
+
+
+def _same_file(one, other):
+    """Also by another spelling, through a link, or in capitals where they make no difference."""
+    try:
+        return os.path.samefile(one, other)
+    except OSError:  # not both are there
+        return os.path.realpath(one) == os.path.realpath(other)
 
 
 def sha256(path):
@@ -89,6 +106,9 @@ def replacing(path):
     """
     with writing(path):
         target = Path(os.path.realpath(path))
+        # A rename would not mind, and root may write everywhere.
+        if target.is_file() and not target.stat().st_mode & 0o222:
+            raise Failure(f"cannot write {show(path)}: it is write-protected; name another file")
         # Not the whole name, since together they may not be longer than the system takes.
         temporary = target.with_name(f".{os.getpid()}.{target.name[-40:]}")
         temporary.touch()

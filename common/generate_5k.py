@@ -18,7 +18,7 @@ def main(argv=None):
     command.add_seed(parser, "which digits")
     command.add_output(parser, "the .npz file to write", data.SAMPLES)
     args = parser.parse_args(argv)
-    files.check_output(args.output)
+    files.check_output(args.output, args, [data.PATH])
 
     images, labels, indices = data.draw_samples(args.count, args.seed)
     # Through an open file, because NumPy would add .npz to another suffix.

@@ -60,7 +60,7 @@ def main(argv=None):
     command.add_output(parser, "the .npz file to write", files.COMMON / "mnist.npz")
     args = parser.parse_args(argv)
 
-    files.check_output(args.output)
+    files.check_output(args.output, args, [args.folder / name for _, name, *_ in IDX_FILES])
     arrays = read_idx(args.folder)
     with files.replacing(args.output) as temporary:
         np.savez_compressed(temporary, **arrays)

@@ -57,6 +57,7 @@ def read(paths, label):
     return tuple(zip(*found, strict=True))
 
 
+@plots.our_style()
 def draw(pictures, images, probabilities, title):
     """The figure: rows of up to five digits, the picture above and the 28 x 28 pixels below.
 
@@ -102,8 +103,8 @@ def main(argv=None):
     if args.label is not None and not args.pictures:
         parser.error("--label needs a PICTURE")
     figure = args.figure or files.IMG / "my_digits.png"
-    for path in (args.output, figure):
-        files.check_output(path)
+    files.check_output(args.output, args, map(models.weights_path, models.NAMES))
+    plots.check_output(figure, args)
 
     paths = args.pictures or sorted(OURS.glob("*.jpg"))
     names, pictures, images, labels = read(paths, args.label)

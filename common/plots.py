@@ -4,8 +4,9 @@ Figures are made without pyplot: no window, no global list of open figures, and 
 """
 
 import textwrap
+from contextlib import contextmanager
 
-import matplotlib
+import matplotlib.style
 from matplotlib.figure import Figure
 
 from common import files
@@ -32,6 +33,7 @@ LETTERS = 9.5
 # Inches; at 100 dots an inch, half of what Matplotlib can draw.
 LONGEST_SIDE = 300
 
+ENDINGS = (".png", ".pdf", ".svg", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".eps", ".ps")
 METADATA = {".png": {"Software": None}, ".pdf": {"CreationDate": None}, ".svg": {"Date": None}}
 STYLE = {
     "figure.dpi": 100,
@@ -51,6 +53,26 @@ STYLE = {
 }
 
 
+@contextmanager
+def our_style():
+    """In the block, or the function, Matplotlib has its own defaults and our style.
+
+    What a user's matplotlibrc or notebook has set holds again afterwards.  Settings are taken when
+    a thing is drawn, so each function that makes a figure is decorated with this.
+    """
+    with matplotlib.style.context(["default", STYLE]):
+        yield
+
+
+def check_output(path, args=None):
+    """`files.check_output` for a figure, whose ending says how it is written."""
+    if path.suffix and path.suffix.lower() not in ENDINGS:
+        endings = ", ".join(ENDINGS)
+        raise Failure(f"cannot write {files.show(path)}: a figure's name ends in {endings}")
+    return files.check_output(path, args)
+
+
+@our_style()
 def figure(width, height, title):
     """A new figure of `width` by `height` inches in the shared style, with its title.
 
@@ -61,7 +83,6 @@ def figure(width, height, title):
             f"the figure would be {width:.0f} by {height:.0f} inches, more than {LONGEST_SIDE}: "
             "ask for fewer rows, columns or images"
         )
-    matplotlib.rcParams.update(STYLE)
     fig = Figure(figsize=(width, height), layout="constrained")
     lines = (textwrap.fill(line, max(20, int(width * LETTERS))) for line in title.split("\n"))
     fig.suptitle("\n".join(lines), fontsize=14)
@@ -85,15 +106,16 @@ def groups(fig, count, columns, rows, size):
     return axes[:count]
 
 
+@our_style()
 def save(fig, path):
-    """Write a figure as PNG, or as PDF or SVG where `path` ends so.
+    """Write a figure in the format that the ending of `path` says, as PNG where it has none.
 
-    The date and the version, which would make the bytes of two runs differ, are left out.
+    The date and the version, which would make the bytes of two runs differ, are left out where
+    they can be: PostScript keeps its date.
     """
-    suffix = path.suffix.lower()
-    name = suffix[1:] if suffix in METADATA else "png"
+    suffix = path.suffix.lower() or ".png"
     with files.replacing(path) as temporary:
-        fig.savefig(temporary, format=name, metadata=METADATA["." + name])
+        fig.savefig(temporary, format=suffix[1:], metadata=METADATA.get(suffix))
 
 
 def digit(ax, image, title=None):
@@ -137,6 +159,7 @@ def accuracy_curves(ax, eps, curves):
     ax.set(xlabel="ε (pixel units)", ylabel="accuracy (%)", ylim=(-2, 102))
 
 
+@our_style()
 def confusion(counts, title):
     """A confusion matrix (10, 10) as a figure: off the diagonal the darker the more frequent."""
     fig = figure(7, 6.6, title)

@@ -117,7 +117,7 @@ def trained(model):
 
 def main(argv=None):
     listed = [step[0] for step in STEPS] + [f"{step[0]} *" for step in FULL_STEPS] + [CHECK[0]]
-    parser = command.Parser(__doc__ + "\nsteps\n  " + "\n  ".join(listed))
+    parser = command.Parser((__doc__ or "") + "\nsteps\n  " + "\n  ".join(listed))
     names = [step[0] for step in (*STEPS, *FULL_STEPS, CHECK)]
     parser.add_argument("--full", action="store_true", help="run the longer steps too")
     parser.add_argument("--retrain", action="store_true", help="train the models again")

@@ -2,20 +2,25 @@
 
 TensorFlow 2.18 to 2.21 write a few log lines straight to the process's stderr at their import,
 whatever TF_CPP_MIN_LOG_LEVEL says (TensorFlow issue 100442); they are held back.  Keras takes
-settings from ~/.keras/keras.json; the results here should not depend on them.
+settings from ~/.keras/keras.json; the results here should not depend on them.  Matplotlib is not
+imported where MPLBACKEND, which a notebook may have left, names a backend that is not there.
 """
 
 import importlib.abc
 import importlib.machinery
 import os
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 
 class Finder(importlib.abc.MetaPathFinder):
-    """Finds `tensorflow` and `keras` as Python would, and has them loaded as they should be."""
+    """Finds what is named below as Python would, and has them loaded as they should be."""
 
     def find_spec(self, fullname, path=None, target=None):
-        surroundings = {"tensorflow": without_log_lines, "keras": with_standard_settings}
+        surroundings = {
+            "tensorflow": without_log_lines,
+            "keras": with_standard_settings,
+            "matplotlib": with_any_backend,
+        }
         if fullname not in surroundings:
             return None
         spec = importlib.machinery.PathFinder.find_spec(fullname, path, target)
@@ -45,6 +50,21 @@ def without_log_lines():
     finally:
         os.dup2(stderr, 2)
         os.close(stderr)
+
+
+@contextmanager
+def with_any_backend():
+    backend = os.environ.pop("MPLBACKEND", None)
+    try:
+        yield
+    finally:
+        if backend is not None:
+            os.environ["MPLBACKEND"] = backend
+    if backend:
+        import matplotlib
+
+        with suppress(ValueError):  # our figures need none
+            matplotlib.rcParams["backend"] = backend
 
 
 @contextmanager

@@ -113,6 +113,7 @@ def _first_crossing(starts, rate, widths, knots):
     return knots[good[0]] + since[good[0]] if len(good) else np.nan
 
 
+@plots.our_style()
 def draw(difference, x, sign, source, target, title):
     """The figure: W_target - W_source at the left, ten images and their steps at the right."""
     fig = plots.figure(15, 6.4, title)
@@ -211,7 +212,7 @@ def main(argv=None):
     if source == target:
         parser.error(f"--source and --target are both {source}: choose two digits")
     name = "exact_softmax" + ("" if (source, target) == (2, 6) else f"_{source}_to_{target}")
-    output = files.check_output(args.output or files.IMG / f"{name}.png")
+    output = plots.check_output(args.output or files.IMG / f"{name}.png", args)
     x, y, _ = data.load_samples(args.samples)
     model = models.load("softmax")
     where = files.show(args.samples)

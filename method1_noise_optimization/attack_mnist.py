@@ -73,7 +73,7 @@ def main(argv=None):
     engine.add_arguments(parser)
     args = parser.parse_args(argv)
     output = args.output or results_path(args.model, args.method, args.regularization)
-    files.check_output(output)
+    files.check_output(output, args, [models.weights_path(args.model), data.PATH])
     x, y, indices = data.load_samples(args.samples, args.limit)
     y_target = attack.random_targets(y, args.seed)
     if args.target != "random":

@@ -51,6 +51,7 @@ def noise_of(model, x, y_target, way):
     return noise, attack.reached(model, x, noise, y_target)
 
 
+@plots.our_style()
 def draw(x, y, y_target, rows, title):
     """The figure: x (10, 28, 28), and a (name, noise, reached) for each row under the originals."""
     fig = plots.figure(1.45 * len(x) + 1.6, 1.72 * (len(rows) + 1) + 0.7, title)
@@ -102,7 +103,7 @@ def main(argv=None):
     command.add_output(parser, "the figure to write (default: see above)")
     args = parser.parse_args(argv)
     name = "noise_methods" + ("" if args.model == "mlp" else f"_{args.model}")
-    output = files.check_output(args.output or files.IMG / f"{name}.png")
+    output = plots.check_output(args.output or files.IMG / f"{name}.png", args)
     x, y, _ = data.load_samples(args.samples)
     model = models.load(args.model)
 

@@ -54,6 +54,7 @@ def by_pair(x, y, y_target, noise, size, reached):
     return images, means
 
 
+@plots.our_style()
 def draw(images, means, norm, title):
     """The figure: images (10, 10, 28, 28) and means (10, 10), NaN on the diagonal."""
     size, digits = NORMS[norm]
@@ -97,7 +98,7 @@ def main(argv=None):
     args = parser.parse_args(argv)
     name = "noise_every_pair" + ("" if args.norm == "l2" else f"_{args.norm}")
     name += "" if args.model == "mlp" else f"_{args.model}"
-    output = files.check_output(args.output or files.IMG / f"{name}.png")
+    output = plots.check_output(args.output or files.IMG / f"{name}.png", args)
     x, y, _ = data.load_samples(args.samples)
     model = models.load(args.model)
 

@@ -29,6 +29,7 @@ def _plain(target):
     return re.sub(r"\W+", "_", label.lower())
 
 
+@plots.our_style()
 def draw(found, rows, columns):
     """The figure: `rows` by `columns` photographs, each with its noise and with what comes out."""
     columns, rows = plots.grid(len(found["xs"]), columns, rows)

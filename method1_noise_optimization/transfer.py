@@ -86,6 +86,7 @@ def heat_map(ax, table, names, title):
     return drawn
 
 
+@plots.our_style()
 def draw(panels):
     """The figure: two rows of heat maps, from (table, names, title) each."""
     fig = plots.figure(
@@ -146,7 +147,7 @@ def main(argv=None):
     command.add_output(parser, "the figure to write (default: see above)")
     args = parser.parse_args(argv)
     suffix = "" if tuple(args.models) == models.NAMES else f"_{'_'.join(args.models)}"
-    output = files.check_output(args.output or files.IMG / f"transfer{suffix}.png")
+    output = plots.check_output(args.output or files.IMG / f"transfer{suffix}.png", args)
     x, y, _ = data.load_samples(args.samples)
     networks = [models.load(name) for name in args.models]
 

@@ -31,6 +31,7 @@ SCRIPTS = (
 )
 
 
+@plots.our_style()
 def draw(found, chosen, rows, columns, title):
     """The figure: `rows` by `columns` triples of the chosen images."""
     columns, rows = plots.grid(len(chosen), columns, rows)
@@ -59,7 +60,9 @@ def main(argv=None):
 
     found = results.load_from(args.results, *SCRIPTS)
     if found["xs"].ndim == 4:
-        output = files.check_output(args.output or files.IMG / photo_figures.name(found["config"]))
+        output = plots.check_output(
+            args.output or files.IMG / photo_figures.name(found["config"]), args
+        )
         plots.save(photo_figures.draw(found, args.rows, args.columns), output)
         print("\n".join(photo_figures.table(found)))
         return [output]
@@ -67,7 +70,9 @@ def main(argv=None):
     model, method = (found["config"][name] for name in ("model", "method"))
     regularization = found["config"].get("regularization")
     other = f"_{regularization}" if regularization in ("none", "l1") else ""
-    output = files.check_output(args.output or files.IMG / f"noise_{model}_{method}{other}.png")
+    output = plots.check_output(
+        args.output or files.IMG / f"noise_{model}_{method}{other}.png", args
+    )
 
     reached = found["y_preds_adversarial"] == found["y_targets"]
     if not reached.any():

@@ -21,6 +21,7 @@ PUBLISHED_EPS = 0.25
 PUBLISHED = (("shallow softmax", 0.999, 0.793), ("maxout network", 0.894, 0.976))
 
 
+@plots.our_style()
 def draw(eps, errors):
     """Accuracy in percent against epsilon, a line for each model."""
     fig = plots.figure(8, 5, "Accuracy under the untargeted fast gradient sign, 10,000 test digits")
@@ -51,7 +52,7 @@ def main(argv=None):
     parser = command.Parser(__doc__)
     command.add_output(parser, "the figure to write", files.IMG / "accuracy_vs_epsilon.png")
     args = parser.parse_args(argv)
-    output = files.check_output(args.output)
+    output = plots.check_output(args.output, args)
 
     classifiers = {name: models.load(name) for name in models.NAMES}
     x, y = data.load("test")

@@ -111,8 +111,9 @@ def arguments(argv):
 def main(argv=None):
     args = arguments(argv)
     name = f"{args.model}{models.SUFFIXES[args.attack]}"
-    for path in (args.output, *training.outputs(name)):
-        files.check_output(path)
+    plots.check_output(args.output)
+    for path in training.outputs(name):
+        files.check_output(path, args)
     plain = models.load(args.model)
 
     start = time.perf_counter()

@@ -52,6 +52,7 @@ def draw_scores(ax, eps, scores, thick):
         ax.plot(eps, scores[:, digit], style, color=plots.COLOURS[digit], lw=width, label=digit)
 
 
+@plots.our_style()
 def draw(eps, raw, clipped, choice, source, target, title):
     """The figure: two rows of panels for every five images, raw above and clipped below."""
     columns = min(5, len(raw))
@@ -90,7 +91,9 @@ def main(argv=None):
     digits = "" if (args.source, args.target) == (2, 6) else f"_{args.source}_to_{args.target}"
     digits += "" if args.steps == 1 else "_steps"
     digits += "" if args.samples is None else f"_{args.samples.stem}"
-    output = files.check_output(args.output or files.IMG / f"epsilon_{args.model}{digits}.png")
+    output = plots.check_output(
+        args.output or files.IMG / f"epsilon_{args.model}{digits}.png", args
+    )
 
     model = models.load(args.model)
     choice = source_to_target.choose(model, args.source, args.target, args.count, args.samples)

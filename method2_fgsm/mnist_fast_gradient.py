@@ -44,7 +44,7 @@ def main(argv=None):
     engine.add_arguments(parser)
     args = parser.parse_args(argv)
     output = args.output or files.ROOT / "method2_fgsm" / f"results_mnist_{args.model}.npz"
-    files.check_output(output)
+    files.check_output(output, args, [models.weights_path(args.model), data.PATH])
 
     if args.full_test_set:
         x, y = data.load("test")

@@ -35,6 +35,7 @@ def compare(model, choice, source, target, steps):
     return figure, [*table, one_step, f"{steps} steps turn {reached} of them"]
 
 
+@plots.our_style()
 def draw(images, eps, after, source, target, steps, title):
     """The figure: a column for each digit, a row for each way.
 

@@ -67,6 +67,7 @@ def first_layer(model, count=FILTERS):
     return kernel[:, :, 0].transpose(2, 0, 1)[:count]
 
 
+@plots.our_style()
 def draw(signs, projected, eps, filters, title):
     """Accuracy against epsilon (k,), and below it the first layer before and after.
 

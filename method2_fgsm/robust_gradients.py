@@ -45,6 +45,7 @@ def one_of_each(y):
     return [int(np.flatnonzero(y == digit)[0]) for digit in range(data.CLASSES)]
 
 
+@plots.our_style()
 def draw(x, y, y_target, gradients, in_box, in_l2):
     """The digits; the networks' gradients; adversarial digits of the smallest epsilon and |r|_2."""
     rows = 1 + 3 * len(NETWORKS)
@@ -74,7 +75,7 @@ def main(argv=None):
     command.add_seed(parser, "the targets")
     command.add_output(parser, "the figure to write", files.IMG / "robust_gradients.png")
     args = parser.parse_args(argv)
-    output = files.check_output(args.output)
+    output = plots.check_output(args.output, args)
     networks = {name: models.load(name) for name in NETWORKS}
     x, y = data.load("test")
 

@@ -53,6 +53,7 @@ def largest_withstood(model, source, x, y, seed, progress):
     return low
 
 
+@plots.our_style()
 def draw(curves, illusion, count):
     """The curves in percent, the illusion dashed; beside them the published networks."""
     fig = plots.figure(
@@ -85,7 +86,7 @@ def main(argv=None):
     command.add_seed(parser, "random starts, squares, noise")
     command.add_output(parser, "the figure to write", files.IMG / "robustness.png")
     args = parser.parse_args(argv)
-    output = files.check_output(args.output)
+    output = plots.check_output(args.output, args)
     networks = {name: models.load(name) for name in NETWORKS}
     mlp = models.load("mlp")
     x, y = (part[: args.count] for part in data.load("test"))

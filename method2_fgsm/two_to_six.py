@@ -25,6 +25,7 @@ from common import command, files, models, plots
 from method2_fgsm import source_to_target
 
 
+@plots.our_style()
 def draw(x, sign, x_adv, before, after, eps, source, target, title):
     """The figure: five rows and two bands of columns of original | sign | adversarial."""
     bands = min(2, len(x))
@@ -115,7 +116,7 @@ def main(argv=None):
     name = f"{source}s{'' if args.steps == 1 else '_steps'}"
     name += ("" if target == 6 else f"_as_{target}s") + f"_{args.model}"
     name += "" if args.samples is None else f"_{args.samples.stem}"
-    output = files.check_output(args.output or files.IMG / f"{name}.png")
+    output = plots.check_output(args.output or files.IMG / f"{name}.png", args)
 
     model = models.load(args.model)
     if args.eps is not None:

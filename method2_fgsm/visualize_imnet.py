@@ -37,7 +37,7 @@ def main(argv=None):
         raise Failure(f"--index {index}: {files.show(args.results)} holds photographs 0 to {n - 1}")
     pairs, panda = (args.output / f"{name}_{model}.png" for name in ("fgsm_imnet", "panda_style"))
     for output in (pairs, panda):
-        files.check_output(output)
+        plots.check_output(output, args)
 
     plots.save(draw_pairs(attacked, args.rows, args.columns), pairs)
     plots.save(draw_sum(attacked, index), panda)
@@ -65,6 +65,7 @@ def _heading(attacked):
     return title if target is None else f"{title}, target {labels.names()[target]}"
 
 
+@plots.our_style()
 def draw_pairs(attacked, rows, columns):
     """A figure of pairs (original | adversarial), the first `rows` x `columns` of them."""
     columns, rows = plots.grid(len(attacked["xs"]), columns, rows)
@@ -85,6 +86,7 @@ def draw_pairs(attacked, rows, columns):
     return fig
 
 
+@plots.our_style()
 def draw_sum(attacked, index):
     """The figure x + eps * sign(gradient) = adversarial for one photograph."""
     names = labels.names()

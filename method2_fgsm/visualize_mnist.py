@@ -14,6 +14,7 @@ import numpy as np
 from common import command, files, models, plots, results
 
 
+@plots.our_style()
 def draw(saved, chosen, rows, columns, title):
     """The figure: `rows` by `columns` pairs (original | adversarial) of the chosen images."""
     columns, rows = plots.grid(len(chosen), columns, rows)
@@ -35,7 +36,7 @@ def main(argv=None):
 
     saved = results.load_from(args.results, "method2_fgsm/mnist_fast_gradient.py")
     model, eps, target = (saved["config"][name] for name in ("model", "eps", "target"))
-    output = files.check_output(args.output or files.IMG / f"fgsm_mnist_{model}.png")
+    output = plots.check_output(args.output or files.IMG / f"fgsm_mnist_{model}.png", args)
 
     turned = saved["y_preds_adversarial"] != saved["y_trues"]
     targeted = "y_targets" in saved

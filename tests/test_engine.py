@@ -175,6 +175,60 @@ def test_without_dask_one_line_says_how_to_install_it(monkeypatch):
     refused(r'pip install "dask\[distributed\]"', workers=2)
 
 
+TLS = """
+distributed:
+  comm:
+    default-scheme: tls
+    require-encryption: true
+    tls:
+      ca-file: /certs/ca.pem
+      scheduler: {cert: /certs/cert.pem, key: /certs/key.pem}
+      worker: {cert: /certs/cert.pem, key: /certs/key.pem}
+      client: {cert: /certs/cert.pem, key: /certs/key.pem}
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (TLS, "[9]\n"),
+        ("temporary-directory: /dev/null/no\n", "[9]\n"),
+        ("distributed: [unclosed\n", "Dask does not start: "),
+    ],
+)
+def test_settings_for_other_clusters_do_not_matter_to_workers(tmp_path, settings, said):
+    """In processes of their own, since Dask reads its settings when it is imported."""
+    (tmp_path / "dask.yaml").write_text(settings)
+    code = (
+        "from common import engine\n"
+        "from common.command import Failure\n"
+        "from functools import partial\n"
+        "if __name__ == '__main__':\n"
+        "    try:\n"
+        "        with engine.start(workers=1) as run:\n"
+        "            print(list(run(partial(pow, 3), [2])))\n"
+        "    except Failure as failure:\n"
+        "        print(failure)\n"
+    )
+    (tmp_path / "run.py").write_text(code)
+    done = subprocess.run(
+        [sys.executable, "run.py"],
+        cwd=tmp_path,
+        env={
+            **os.environ,
+            "PYTHONPATH": str(files.ROOT),
+            "DASK_CONFIG": str(tmp_path / "dask.yaml"),
+        },
+        capture_output=True,
+        text=True,
+    )
+    assert done.stderr == ""
+    assert done.stdout.startswith(said)
+    assert done.stdout.count("\n") == 1
+    assert str(tmp_path / "dask.yaml") in done.stdout or said == "[9]\n"
+
+
 def test_an_address_without_a_scheduler_is_one_line(monkeypatch, tmp_path):
     monkeypatch.setattr(cluster, "CONNECT", 0.5)
     monkeypatch.setattr(cluster, "JOIN", 0.5)

@@ -18,6 +18,28 @@ SCRIPTS = sorted(
 )
 
 
+def test_help_works_without_docstrings(checkout):
+    """Under `python -OO`, all in one process: the manuals say less."""
+    code = (
+        "import contextlib, io, runpy, sys\n"
+        f"for path in {SCRIPTS}:\n"
+        "    sys.argv = [path, '--help']\n"
+        "    try:\n"
+        "        with contextlib.redirect_stdout(io.StringIO()) as manual:\n"
+        f"            runpy.run_path({str(checkout)!r} + '/' + path, run_name='__main__')\n"
+        "    except SystemExit as end:\n"
+        "        print(path, end.code, '--help' in manual.getvalue())\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-OO", "-c", code],
+        env={"PYTHONPATH": str(checkout), "PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.stderr == ""
+    assert done.stdout.splitlines() == [f"{path} 0 True" for path in SCRIPTS]
+
+
 def test_help_says_what_is_read_and_written_without_tensorflow(checkout):
     """All in one process with the imports counted; from a folder that is not the checkout."""
     code = (

@@ -132,7 +132,7 @@ def attack(args, attack, target_of, settings, title, *, to_8_bits=None, for_figu
 def _check(args):
     """Raise `Failure` for files and folders that are not there or are no place to write."""
     for path in (args.output, args.output.with_suffix(".npz")):
-        files.check_output(path)
+        files.check_output(path, args)
     if args.weights:
         models.check_weights(args.weights, remedy=networks.REMEDY)
     if not args.save_images:

@@ -1,0 +1,95 @@
+"""Figures are the same whatever the reader has set, and are what their names say."""
+
+import ast
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pytest
+from PIL import Image
+
+from common import files, plots
+from common.command import Failure
+
+HOSTILE = {
+    "image.origin": "lower",
+    "image.aspect": "auto",
+    "text.usetex": True,
+    "savefig.bbox": "tight",
+    "savefig.facecolor": "black",
+    "axes.xmargin": 0.4,
+    "lines.linewidth": 9,
+}
+
+
+@plots.our_style()
+def draw():
+    figure = plots.figure(4, 3, "title")
+    left, right = figure.subplots(1, 2)
+    plots.digit(left, np.eye(28) * np.linspace(0, 1, 28), "digit")
+    plots.accuracy_curves(right, np.arange(3), [("label", np.arange(3) / 2, 0, "o--")])
+    return figure
+
+
+def test_settings_of_the_caller_change_nothing_and_are_left_alone(tmp_path):
+    plots.save(draw(), tmp_path / "plain.png")
+    with matplotlib.rc_context(HOSTILE):
+        before = dict(matplotlib.rcParams)
+        plots.save(draw(), tmp_path / "hostile.png")
+        assert dict(matplotlib.rcParams) == before
+    assert (tmp_path / "hostile.png").read_bytes() == (tmp_path / "plain.png").read_bytes()
+
+
+def test_whatever_makes_a_figure_does_so_in_our_style():
+    makers = []
+    for path in files.ROOT.glob("*/*.py"):
+        if path.parent.name != "tests":
+            for function in ast.parse(path.read_text(encoding="utf-8")).body:
+                if isinstance(function, ast.FunctionDef) and (
+                    "plots.figure(" in ast.unparse(function)
+                ):
+                    makers.append(function.name)
+                    decorators = [ast.unparse(node) for node in function.decorator_list]
+                    assert decorators == ["plots.our_style()"], (path, function.name)
+    assert len(makers) > 10
+
+
+@pytest.mark.parametrize("backend", ["no_such", "svg", ""])
+def test_a_backend_that_is_not_there_is_none_that_is_needed(backend):
+    """Whatever MPLBACKEND is, it is still there afterwards, and pyplot takes it if it can."""
+    code = (
+        "import os, common, matplotlib\n"
+        f"assert os.environ['MPLBACKEND'] == {backend!r}\n"
+        "from common import plots\n"
+        "print(matplotlib.rcParams._get('backend'))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": str(files.ROOT), "MPLBACKEND": backend},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert (done.stdout == "svg\n") == (backend == "svg")
+
+
+@pytest.mark.parametrize("ending", plots.ENDINGS)
+def test_a_figure_is_written_in_the_format_of_its_ending(tmp_path, ending):
+    path = plots.check_output(tmp_path / f"a{ending.upper()}")
+    plots.save(draw(), path)
+    if ending in (".pdf", ".svg", ".eps", ".ps"):
+        start = {".pdf": b"%PDF", ".svg": b"<?xml"}.get(ending, b"%!PS-Adobe")
+        assert path.read_bytes().startswith(start)
+        assert (b"EPSF" in path.read_bytes()[:40]) == (ending == ".eps")
+    else:
+        kind = {".jpg": "JPEG", ".tif": "TIFF"}.get(ending, ending[1:].upper())
+        with Image.open(path) as image:
+            assert (image.format, image.size) == (kind, (400, 300))
+
+
+def test_another_ending_is_refused_with_those_that_there_are():
+    with pytest.raises(Failure, match=r"a\.bmp: .* \.png, .*\.svg"):
+        plots.check_output(Path("a.bmp"))
