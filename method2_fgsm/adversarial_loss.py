@@ -28,6 +28,7 @@ def sign_loss(model, x, y, eps, alpha):
 
     J is the cross-entropy.  The paper does not clip.  The logits are those of the images x.
     """
+    eps = tf.convert_to_tensor(eps, x.dtype)
     x_adv = tf.stop_gradient(sign_step(model, x, y, eps))
     # Both in one pass through the network: a third less time than in two.
     logits, logits_adv = tf.split(model(tf.concat([x, x_adv], axis=0), training=True), 2)
