@@ -102,7 +102,8 @@ def place(tmp_path, monkeypatch):
         folder.mkdir()
         (folder / "precious").write_bytes(PRECIOUS)
         monkeypatch.setattr(files, name, folder)
-    (tmp_path / "out.npz").write_bytes(PRECIOUS)
+    for name in ("out.npz", "out.png"):
+        (tmp_path / name).write_bytes(PRECIOUS)
     return tmp_path
 
 

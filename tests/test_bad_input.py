@@ -302,7 +302,7 @@ def test_scripts_name_what_is_broken(refuses, place, untrained, monkeypatch, scr
         path.write_bytes(b"")
     arguments = [place / "results.npz"] if "results" in SCRIPTS[script] else []
     if "output" in SCRIPTS[script]:
-        arguments += ["--output", place / folder / "out.npz"]
+        arguments += ["--output", place / folder / "out.png"]
     culprit = "does not exist" if what == "output" else f"{what}.npz is truncated"
     refuses(script, *arguments, culprit=".h5 is truncated" if what == "weights" else culprit)
 

@@ -33,6 +33,7 @@ def test_help_works_without_docstrings(checkout):
     done = subprocess.run(
         [sys.executable, "-OO", "-c", code],
         env={"PYTHONPATH": str(checkout), "PATH": "/usr/bin:/bin"},
+        cwd=checkout,
         capture_output=True,
         text=True,
     )

@@ -127,7 +127,7 @@ def resume(output, run):
         differences = "the photographs are not the same ones"
     if differences:
         raise Failure(f"cannot resume {files.show(left)}: {differences}; {REMEDY}")
-    return None if left == output else {int(path.stem) for path in folder.glob("*.npz")}
+    return None if left == output else {int(path.stem) for path in folder.glob("[0-9]*.npz")}
 
 
 def begin(output, run):
