@@ -7,7 +7,7 @@
 One step of size eps along the sign of the gradient, x_adv = clip(x + eps * sign(grad J(x, y))),
 with pixels in [0, 1] whatever the network.  y is the label that the network itself gives the
 photograph, unless --labels says better; then top-1 and top-5 accuracy are reported.  With
-`--labels folders` the folder a photograph lies in is called by its ImageNet index ("388") or
+`--labels folders` the folder a photograph lies in is called by its ImageNet index ("388"), name or
 synset ("n02510455"); with `--labels FILE` each line of FILE holds a file name and its class.
 With --target the step goes down the gradient of J(x, target).
 
