@@ -2,17 +2,10 @@
 
 A model is any Keras model with one image in [0, 1] as its input and one row of at least two
 logits for each image as its output.  What can be read from the model's declared shapes is read
-there; for the rest the model is tried on a few images, once.
+there; for the rest the model is tried on a few images, once, and again when it has changed.
 """
 
-import weakref
-
 import numpy as np
-
-# Rows in [0, 1] whose sums differ from one by no more than this are probabilities.
-ROUNDING = 1e-3
-# The models that were tried: for each its layers, the shape of the images, and its classes.
-_tried = weakref.WeakKeyDictionary()
 
 
 def checked(model, x, y, *, name="labels"):
@@ -22,11 +15,20 @@ def checked(model, x, y, *, name="labels"):
     Returns (x, y): float32 and int64 arrays.  Raises ValueError for anything else, and for a
     model that is not as described above.
     """
-    x, y = np.asarray(x, np.float32), np.asarray(y)
+    try:
+        x, y = np.asarray(x, np.float32), np.asarray(y)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"images are {type(x).__name__}, not an array of pixels: read files and data sets first"
+        ) from error
     check_shape(model, x)
     # Written so that NaN fails too.
     if x.size and not (x.min() >= 0 and x.max() <= 1):
-        raise ValueError("images have pixels outside [0, 1], or not numbers")
+        raise ValueError(
+            f"images have pixels outside [0, 1] (from {x.min():g} to {x.max():g}), or not numbers: "
+            "divide pixels up to 255 by 255, give (x + 1) / 2 for pixels from -1 to 1; where the "
+            "model expects those, put keras.layers.Rescaling(255) or (2, offset=-1) in front of it"
+        )
     if y.shape != x.shape[:1] or not np.issubdtype(y.dtype, np.integer):
         raise ValueError(f"{name} are {y.dtype} {y.shape}, not integers {x.shape[:1]}")
     classes = count_classes(model, x)
@@ -54,7 +56,10 @@ def check_shape(model, x):
     if len(x.shape) != 1 + len(takes) or any(
         size not in (None, given) for size, given in zip(takes, x.shape[1:], strict=True)
     ):
-        raise ValueError(f"images are {x.shape[1:]}, but the model takes {takes}")
+        raise ValueError(
+            f"images are {x.shape[1:]}, but the model takes {takes}: one image goes in as "
+            "x[np.newaxis], images without channels as x[..., np.newaxis]"
+        )
 
 
 def count_classes(model, x):
@@ -63,22 +68,21 @@ def count_classes(model, x):
     Raises ValueError unless it gives a row of at least two logits for each image, in float32 or
     float64, which are not probabilities and can be differentiated by the pixels.
     """
-    from common.compiled import structure, tracing
+    from common.compiled import known, python_of
 
-    layers, shape = structure(model), x.shape[1:]
-    if _tried.get(model, ())[:2] != (layers, shape):
+    found, shape = known(model), x.shape[1:]
+    if shape not in found:
         noise = np.random.default_rng(0).random((2, *shape), np.float32)
-        with tracing:
-            classes = _try(model, np.concatenate([x[:2], noise]))
-        _tried[model] = layers, shape, classes
-    return _tried[model][2]
+        with python_of(model):
+            found[shape] = _try(model, np.concatenate([x[:2], noise]))
+    return found[shape]
 
 
 def _try(model, x):
     """`count_classes` of a model that was not tried yet, on the images x."""
     import tensorflow as tf
 
-    from common.logits import ends_in_logits
+    from common.logits import ends_in_logits, logits_of
 
     name = f"the model {model.name}"
     x = tf.constant(x)
@@ -102,17 +106,39 @@ def _try(model, x):
     if logits.dtype not in (tf.float32, tf.float64):
         raise ValueError(
             f"{name} gives logits in {logits.dtype.name} (dtype policy {model.dtype_policy.name}), "
-            "which is too coarse to attack: make its last layer with dtype='float32'"
+            "which is too coarse to attack: models.logits_of(model) computes them in float32"
         )
     _check_differentiable(name, tape, logits, x)
     z = logits.numpy().astype(np.float64)
-    sums = np.abs(z.sum(axis=1) - 1)
-    if ((z >= 0) & (z <= 1)).all() and (sums < ROUNDING).all() and not ends_in_logits(model):
-        raise ValueError(
-            f"{name} gives probabilities, and an attack needs logits: attack "
-            "models.logits_of(model), the same model without its final softmax"
-        )
+    _check_repeats(name, model, x, z)
+    # Probabilities they are if they stay in [0, 1] for images a thousand times as bright, too.
+    rows = (z, model(1000 * x, training=False).numpy())
+    if not any(((part < 0) | (part > 1)).any() for part in rows) and not ends_in_logits(model):
+        remedy = "attack models.logits_of(model), the same model without its softmax or sigmoids"
+        try:
+            logits_of(model)
+        except ValueError as error:
+            remedy = error
+        raise ValueError(f"{name} gives probabilities, and an attack needs logits: {remedy}")
     return z.shape[1]
+
+
+def _check_repeats(name, model, x, z):
+    """Raise ValueError where the logits z (n, classes) of x are others when asked for again."""
+    from common.logits import COARSE
+
+    coarse = any(layer.compute_dtype in COARSE for layer in model._flatten_layers())
+    rounding = (0.1 if coarse else 3e-4) * np.abs(z).max()
+    if (np.abs(model(x, training=False) - z) > rounding).any():
+        raise ValueError(
+            f"{name} answers differently each time it is asked: leave out dropout and noise that "
+            "stay on (training=True) outside training"
+        )
+    if (np.abs(model(x[:1], training=False) - z[:1]) > rounding).any():
+        raise ValueError(
+            f"{name} answers differently when an image is alone: leave out what depends on the "
+            "rest of the batch, such as BatchNormalization with training=True"
+        )
 
 
 def _check_differentiable(name, tape, logits, x):
@@ -135,18 +161,36 @@ def _check_differentiable(name, tape, logits, x):
 
 def positive(name, value, *, whole=False):
     """Raise ValueError unless `value` is above 0 and finite in float32; whole: a whole number."""
-    if not 0 < value <= float(np.finfo(np.float32).max):
+    if not 0 < number(name, value) <= float(np.finfo(np.float32).max):
         raise ValueError(f"{name} must be a finite number above 0, not {value!r}")
     if whole and not isinstance(value, int | np.integer):
         raise ValueError(f"{name} must be a whole number, not {value!r}")
 
 
-def pixel_size(name, value):
-    """Raise ValueError unless `value` is in [0, 1], as epsilon is."""
-    if not 0 <= value <= 1:
+def pixel_size(name, value, images=None):
+    """`value` as float64, once it is in [0, 1], as epsilon is: a number, of shape ().
+
+    images: where they are given (n, ...), it may also be one for each of them, (n,), and comes back
+    as (n, 1, ...).  Raises ValueError for anything else.
+    """
+    sizes = number(name, value, () if images is None else images.shape[:1])
+    if not ((sizes >= 0) & (sizes <= 1)).all():
         raise ValueError(
-            f"{name} is in [0, 1] pixel units (8/255 = 0.0314), which {value!r} is not"
+            f"{name} is in [0, 1] pixel units (8/255 = 0.0314), which {value!r:.60} is not"
         )
+    return sizes.reshape(-1, *[1] * (images.ndim - 1)) if sizes.ndim else sizes
+
+
+def number(name, value, shape=()):
+    """`value` as float64 of shape () or `shape`; ValueError for anything but numbers."""
+    try:
+        numbers = np.asarray(value)
+    except ValueError:  # lists of unequal lengths
+        numbers = np.asarray(None)
+    if numbers.dtype.kind not in "iuf" or numbers.shape not in ((), shape):
+        each = f" or {shape[0]} of them, one an image" if shape else ""
+        raise ValueError(f"{name} must be a number{each}, not {value!r:.60}")
+    return numbers.astype(np.float64)
 
 
 def finite(values, what):

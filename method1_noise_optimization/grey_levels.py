@@ -54,7 +54,7 @@ def search(
     x, y_target = contract.checked(model, pixels / np.float32(255), y_target, name="targets")
     if levels is not None and not (isinstance(levels, int | np.integer) and 1 <= levels <= 255):
         raise ValueError(f"levels must be a whole number from 1 to 255, not {levels!r}")
-    if confidence is not None and not 0 < confidence < 1:
+    if confidence is not None and not 0 < contract.number("confidence", confidence) < 1:
         raise ValueError(f"confidence must be above 0 and below 1, not {confidence!r}")
     contract.positive("max_steps", max_steps, whole=True)
     if not len(pixels):

@@ -1,12 +1,10 @@
 """How far the target is ahead of the other classes: what all three methods go by."""
 
-import weakref
-
 import numpy as np
 import tensorflow as tf
 
 from common import contract
-from common.compiled import compiled
+from common.compiled import compiled, known, memory_of
 
 # A target counts as reached when its logit leads by this much: less is rounding, which another
 # batch size could undo.  Ten times what method 2 asks for, because these methods seek out the
@@ -63,23 +61,16 @@ class Sized:
 
     def __init__(self, model, image_shape, classes):
         self.input_shape, self.output_shape = (None, *image_shape), (None, classes)
-        self._model = weakref.ref(model)
-
-    @property
-    def layers(self):
-        return self._model().layers
+        self._model, self._memory = model, memory_of(model)
 
     def __call__(self, x, training):
-        return self._model()(x, training=training)
-
-
-_sized = weakref.WeakKeyDictionary()
+        return self._model(x, training=training)
 
 
 def sized(model, x):
     """The model itself where it declares the sizes of the images x (n, ...), or else a `Sized`."""
-    if getattr(model, "input_shape", ())[1:] == x.shape[1:]:
+    shape = x.shape[1:]
+    if getattr(model, "input_shape", ())[1:] == shape:
         return model
     classes = contract.count_classes(model, x)
-    of_model = _sized.setdefault(model, {})
-    return of_model.setdefault((x.shape[1:], classes), Sized(model, x.shape[1:], classes))
+    return known(model).setdefault((Sized, shape), Sized(model, shape, classes))

@@ -33,21 +33,23 @@ def fgsm(model, x, y, eps, *, targeted=False, batch_size=1000):
     Where the true labels are not known, pass the model's own predictions as `y`.
     (In adversarial training true labels leak through the step; see Kurakin et al. 2017.)
 
-    x: float32 (n, ...) in [0, 1].  y: integers (n,).  eps: from 0 to 1, in pixel units.
+    x: float32 (n, ...) in [0, 1].  y: integers (n,).  eps: from 0 to 1, in pixel units: a number,
+    or one for each image, (n,).
     Returns x_adv: float32, the shape of x, in [0, 1] and within eps of x.
     Raises ValueError when eps is not in [0, 1], for a batch_size below 1, for what
     `common/contract.py` refuses, and where logits or gradients are not finite.
     """
-    contract.pixel_size("eps", eps)
     contract.positive("batch_size", batch_size, whole=True)
     x, y = contract.checked(model, x, y)
+    eps = contract.pixel_size("eps", eps, x)
     eps = tf.constant(-eps if targeted else eps, tf.float32)
     linear = is_linear(model)
     x_adv = np.empty_like(x)
     for start in range(0, len(x), batch_size):
         batch = slice(start, start + batch_size)
         step = fused_sign_step if linear and batch.stop <= len(x) else sign_step
-        x_adv[batch] = step(model, x[batch], y[batch], eps).numpy()
+        size = eps[batch] if eps.shape.rank else eps
+        x_adv[batch] = step(model, x[batch], y[batch], size).numpy()
         # In a linear model what is not finite reaches every pixel of its image: one is enough.
         pixels = x_adv[batch].reshape(len(y[batch]), -1)
         contract.finite(pixels[:, :1] if linear else pixels, "logits or gradients")

@@ -69,8 +69,9 @@ def pgd(
 
     It starts at a random point of that box.  An image that is misclassified moves no further.
 
-    x: float32 (n, ...) in [0, 1].  y: integers (n,).  eps: from 0 to 1, in pixel units, like
-    step_size, which is 2.5 * eps / steps if not given, so that the whole box is within reach.
+    x: float32 (n, ...) in [0, 1].  y: integers (n,).  eps: from 0 to 1, in pixel units: a
+    number, or one for each image, (n,).  step_size: a number, in pixel units too; if not given,
+    2.5 * eps / steps, so that the whole box is within reach.
     loss: J is the "cross entropy", or the "margin" max_{k≠y} z_k - z_y of the logits (Carlini &
     Wagner 2017), whose gradient does not fade where the model is sure.  y_target: integers (n,),
     classes for the margin to be taken with instead of the strongest other (Gowal et al. 2019,
@@ -81,16 +82,16 @@ def pgd(
     batch_size is below 1, for an unknown loss, targets without the margin, pixels outside [0, 1]
     or not numbers, and for labels or targets that do not match the images or the model.
     """
-    contract.pixel_size("eps", eps)
     contract.positive("steps", steps, whole=True)
     contract.positive("batch_size", batch_size, whole=True)
-    if step_size is None:
-        step_size = 2.5 * eps / steps
-    elif step_size != 0:
-        contract.positive("step_size", step_size)
     if loss not in LOSSES:
         raise ValueError(f"unknown loss {loss!r}: choose one of {', '.join(LOSSES)}")
     x, y = contract.checked(model, x, y)
+    eps = contract.pixel_size("eps", eps, x)
+    if step_size is None:
+        step_size = 2.5 * eps / steps
+    elif contract.number("step_size", step_size):
+        contract.positive("step_size", step_size)
     if y_target is None:
         y_target = np.full(len(x), -1)
     elif loss != "margin":
@@ -98,14 +99,16 @@ def pgd(
     else:
         _, y_target = contract.checked(model, x, y_target, name="targets")
     rng = np.random.default_rng(seed)
-    box, step_size = tf.constant(eps, tf.float32), tf.constant(step_size, tf.float32)
+    box, step_size = np.asarray(eps, np.float32), np.asarray(step_size, np.float32)
     x_adv = np.empty_like(x)
     for start in range(0, len(x), batch_size):
         batch = np.arange(start, min(start + batch_size, len(x)))
-        noise = rng.uniform(-eps, eps, x[batch].shape).astype(np.float32)
+        reach = eps[batch] if eps.ndim else eps
+        noise = rng.uniform(-reach, reach, x[batch].shape).astype(np.float32)
         x_adv[batch] = np.clip(x[batch] + noise, 0, 1)
         for _ in range(steps):
-            now = x[batch], x_adv[batch], y[batch], box, step_size
+            sizes = (size[batch] if size.ndim else size for size in (box, step_size))
+            now = x[batch], x_adv[batch], y[batch], *sizes
             if loss == "margin":
                 moved, logits = projected_margin_step(model, *now, y_target[batch])
             else:

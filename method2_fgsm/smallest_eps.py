@@ -67,7 +67,7 @@ def smallest_eps(
     contract.positive("resolution", resolution)
     if batch_size is not None:
         contract.positive("batch_size", batch_size, whole=True)
-    if not 0 <= confidence < 1:
+    if not 0 <= contract.number("confidence", confidence) < 1:
         raise ValueError(f"confidence must be at least 0 and below 1, not {confidence!r}")
     x, y_target = contract.checked(model, x, y_target)
     if batch_size is None:

@@ -1,5 +1,6 @@
-"""What is compiled for a model is compiled once, and goes when the model goes."""
+"""What is compiled for a model is compiled once, and goes when the model changes or goes."""
 
+import copy
 import functools
 import gc
 import weakref
@@ -7,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import keras
 import numpy as np
+import pytest
 
 from common import models
 from common.compiled import compiled
@@ -50,6 +52,125 @@ def test_no_attack_holds_on_to_the_weights_of_a_model_that_is_gone():
     keras.backend.clear_session()
     gc.collect()
     assert [handle() for handle in weights] == [None] * len(weights)
+
+
+def normalized():
+    return keras.Sequential(
+        [keras.Input((5,)), keras.layers.Normalization(), keras.layers.Dense(3)]
+    )
+
+
+def dense():
+    return keras.Sequential(
+        [keras.Input((5,)), keras.layers.Dense(64, "tanh"), keras.layers.Dense(3)]
+    )
+
+
+def adapt(model, folder):
+    model.layers[0].adapt(np.random.default_rng(1).normal(0.4, 0.1, (50, 5)))
+
+
+def load_weights(model, folder):
+    other = normalized()
+    adapt(other, folder)
+    other.save_weights(folder / "a.weights.h5")
+    model.load_weights(folder / "a.weights.h5")
+
+
+def enable_lora(model, folder):
+    model.layers[0].enable_lora(2)
+    model.layers[0].lora_kernel_b.assign(np.ones((2, 64)))
+
+
+CHANGES = {
+    "adapt": (normalized, adapt),
+    "load_weights": (normalized, load_weights),
+    "enable_lora": (dense, enable_lora),
+    "quantize": (dense, lambda model, folder: model.quantize("int8")),
+    "dtype policy": (dense, lambda model, folder: setattr(
+        model.layers[0], "dtype_policy", keras.DTypePolicy("mixed_bfloat16"))),
+    "a number in a dict in a layer": (
+        lambda: keras.Sequential([keras.Input((5,)), Own(), dense()]),
+        lambda model, folder: model.layers[0].layers.update({"scale": -1.0}),
+    ),
+    "an array": (
+        lambda: keras.Sequential([keras.Input((5,)), Own(), dense()]),
+        lambda model, folder: model.layers[0].offset.fill(0.3),
+    ),
+    "a layer in a list in an object of one's own": (
+        lambda: keras.Sequential([keras.Input((5,)), Own(), dense()]),
+        lambda model, folder: setattr(
+            model.layers[0].settings.parts[0], "activation", keras.activations.exponential
+        ),
+    ),
+}  # fmt: skip
+
+
+class Settings:
+    def __init__(self):
+        self.parts = [keras.layers.Activation("tanh")]
+
+
+class Own(keras.layers.Layer):
+    """A layer with things in it that no other has, `layers` among them."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers, self.offset, self.settings = {"scale": 1.0}, np.zeros(5), Settings()
+        self.number_of = {"layers": 3}
+
+    def call(self, x):
+        return self.settings.parts[0](self.layers["scale"] * x + self.offset)
+
+
+@pytest.mark.parametrize(("make", "change"), CHANGES.values(), ids=CHANGES)
+def test_what_changes_after_an_attack_counts_as_if_it_had_been_so_before(make, change, tmp_path):
+    x, y = np.random.default_rng(0).random((6, 5), np.float32), np.arange(6) % 3
+
+    def found(model):
+        noise = attack.find_noise(model, x, y, max_steps=5)
+        return models.predict(model, x), fgsm.fgsm(model, x, y, 0.1), noise
+
+    keras.utils.set_random_seed(0)
+    attacked = make()
+    before = found(attacked)
+    keras.utils.set_random_seed(0)
+    fresh = make()
+    for model in (attacked, fresh):
+        keras.utils.set_random_seed(1)
+        change(model, tmp_path)
+    now = found(attacked)
+    assert not all(map(np.array_equal, now, before))
+    for one, other in zip(now, found(fresh), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_what_a_network_leaves_in_its_layers_is_no_change():
+    traced = []
+
+    @compiled
+    def logits(model, x):
+        traced.append(model.name)
+        return model(x)
+
+    x, y = np.random.default_rng(0).random((6, 5), np.float32), np.arange(6) % 3
+    model = Remembers()
+    model(x)
+    for _ in range(3):
+        logits(model, x)
+        attack.find_noise(model, x, y, max_steps=2)
+        fgsm.fgsm(model, x, y, 0.1)
+    assert len(traced) == 1
+
+
+def test_a_model_that_was_attacked_is_saved_and_copied_like_any_other(tmp_path):
+    x, y = np.random.default_rng(0).random((6, 5), np.float32), np.arange(6) % 3
+    model = dense()
+    x_adv = fgsm.fgsm(model, x, y, 0.1)
+    model.save(tmp_path / "a.keras")
+    model.export(tmp_path / "exported", verbose=False)
+    for other in (keras.models.load_model(tmp_path / "a.keras"), copy.deepcopy(model)):
+        np.testing.assert_array_equal(fgsm.fgsm(other, x, y, 0.1), x_adv)
 
 
 class Remembers(keras.Model):

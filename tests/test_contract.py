@@ -15,6 +15,7 @@ from common.compiled import compiled
 from method1_noise_optimization import attack
 from method2_fgsm import fgsm, pgd
 from method2_fgsm.smallest_eps import smallest_eps
+from method2_fgsm.square import square
 
 layers, ops = keras.layers, keras.ops
 SHAPE = (4, 3, 1)
@@ -164,20 +165,105 @@ PROBABILITIES = {
     "a model within a model": lambda: functional(layers.Reshape((12,)), keras.Sequential(
         [keras.Input((12,)), layers.Dense(5, activation="relu"), layers.Dense(3, "softmax")]
     )),
-    "keras.ops.softmax": lambda: keras.Model(
-        (model := linear()).inputs, ops.softmax(model.outputs[0])
+    "keras.ops.softmax": lambda: then(linear(), ops.softmax),
+    "tf.nn.softmax": lambda: linear(activation=tf.nn.softmax),
+    "a Lambda layer": lambda: with_last(lambda z: ops.softmax(z)),
+    "the guide to mixed precision": lambda: guide("mixed_float16"),
+    "the same in bfloat16": lambda: guide("mixed_bfloat16", layers.Dense(3)),
+    "float16": lambda: guide("float16"),
+    "a convolution that is flattened": lambda: functional(
+        layers.Conv2D(2, 2, activation="softmax"), layers.Conv2D(3, (3, 2), activation="softmax"),
+        layers.Flatten(),
+    ),
+    **{
+        f"a softmax, then {kind}": lambda last=last: functional(linear(activation="softmax"), *last)
+        for kind, last in {
+            "another type": [layers.Activation("linear", dtype="float64")],
+            "other shapes": [layers.Reshape((3, 1)), layers.Permute((2, 1)), layers.Flatten()],
+            "dropout": [layers.Dropout(0.5), layers.GaussianNoise(1), layers.Identity()],
+        }.items()
+    },
+    "a softmax, then a cast": lambda: then(linear(activation="softmax"), cast),
+    "a softmax that is clipped": lambda: then(
+        linear(activation="softmax"), lambda p: ops.clip(p, 1e-7, 1 - 1e-7)
     ),
 }  # fmt: skip
+SIGMOIDS = {
+    "Dense with sigmoid": lambda: linear(activation="sigmoid"),
+    "keras.ops.sigmoid": lambda: then(linear(), ops.sigmoid),
+    "sigmoids, then another type": lambda: functional(
+        linear(activation="sigmoid"), layers.Activation("linear", dtype="float64")
+    ),
+}
 WITHOUT_LAYERS = {
-    "a Lambda layer": lambda: with_last(lambda z: ops.softmax(z)),
     "a subclassed model": lambda: called(Subclassed(ops.softmax)),
+    "sigmoids of a subclassed model": lambda: called(Subclassed(ops.sigmoid)),
     "probabilities that are no softmax": lambda: with_last(
         lambda z: (1 + z**2) / ops.sum(1 + z**2, axis=1, keepdims=True)
     ),
 }
+
+
+def then(model, function):
+    return keras.Model(model.inputs, function(model.outputs[0]))
+
+
+def cast(z):
+    return ops.cast(z, "float64")
+
+
+def guide(precision, *last):
+    """A network as the guide to mixed precision builds it."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(precision)
+    try:
+        return functional(
+            layers.Flatten(), layers.Dense(5, "tanh"), layers.Dense(3), *last,
+            layers.Activation("softmax", dtype="float32"),
+        )  # fmt: skip
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+def ensemble(join):
+    image = keras.Input(SHAPE)
+    return keras.Model(image, join([linear(activation="softmax")(image) for _ in range(2)]))
+
+
+class StaysOn(layers.Layer):
+    """A layer that is in training all the time."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.layer = layer
+
+    def call(self, x):
+        return self.layer(x, training=True)
+
+
 REFUSED = {
-    **{what: (make, r"models\.logits_of\(model\)") for what, make in PROBABILITIES.items()},
-    **{what: (make, r"models\.logits_of\(model\)") for what, make in WITHOUT_LAYERS.items()},
+    **{
+        what: (make, r"models\.logits_of\(model\)")
+        for what, make in {**PROBABILITIES, **SIGMOIDS}.items()
+    },
+    **{
+        what: (make, "gives probabilities.*(show its last layer|make it without)")
+        for what, make in WITHOUT_LAYERS.items()
+    },
+    "the mean of two softmaxes": (lambda: ensemble(layers.Average()), "logsumexp"),
+    "another mean of two softmaxes": (lambda: ensemble(lambda p: (p[0] + p[1]) / 2), "logsumexp"),
+    "dropout that stays on": (
+        lambda: functional(linear(), StaysOn(layers.Dropout(0.5))),
+        "differently each time",
+    ),
+    "noise that stays on": (
+        lambda: functional(linear(), StaysOn(layers.GaussianNoise(0.01))),
+        "differently each time",
+    ),
+    "statistics of the batch": (
+        lambda: functional(linear(), StaysOn(layers.BatchNormalization())),
+        "differently when an image is alone",
+    ),
     "one sigmoid output": (lambda: linear(1, activation="sigmoid"), "0 and z"),
     "two outputs": (two_heads, "one output"),
     "two inputs": (two_inputs, "2 inputs"),
@@ -245,25 +331,93 @@ def test_logits_that_happen_to_lie_between_0_and_1_are_logits():
 def test_logits_of_is_the_model_without_its_softmax(make):
     model = make()
     logits = models.logits_of(model)
+    assert logits.outputs[0].dtype in ("float32", "float64")
     x = np.random.default_rng(0).random((7, *SHAPE), np.float32)
+    close = {"rtol": 0.03 if "float16" in str(model.get_config()) else 1e-5}
     np.testing.assert_allclose(
-        models.softmax(models.predict(logits, x)), models.predict(model, x), rtol=1e-5
+        models.softmax(models.predict(logits, x)), models.predict(model, x), **close
     )
-    assert (models.predict(logits, x) < 0).any()
     contract.checked(logits, x, np.zeros(7, int))
     # The weights are the model's own, and it keeps its softmax.
     model.set_weights([2 * w for w in model.get_weights()])
     np.testing.assert_allclose(
-        models.softmax(models.predict(logits, x)), models.predict(model, x), rtol=1e-5
+        models.softmax(models.predict(logits, x)), models.predict(model, x), **close
     )
 
 
-@pytest.mark.parametrize(
-    "make", [*WITHOUT_LAYERS.values(), linear, lambda: linear(activation="sigmoid"), two_heads]
-)
+@pytest.mark.parametrize("make", SIGMOIDS.values(), ids=SIGMOIDS)
+def test_logits_of_is_the_model_without_its_sigmoids(make):
+    model = make()
+    x = np.random.default_rng(0).random((7, *SHAPE), np.float32)
+    logits = models.predict(models.logits_of(model), x)
+    np.testing.assert_allclose(1 / (1 + np.exp(-logits)), models.predict(model, x), rtol=1e-5)
+
+
+@pytest.mark.parametrize("make", [*WITHOUT_LAYERS.values(), linear, two_heads])
 def test_logits_of_says_where_it_cannot(make):
     with pytest.raises(ValueError, match=r"does not (end in a softmax|show its last layer)"):
         models.logits_of(make())
+
+
+def test_what_logits_of_makes_can_be_saved_and_cloned(tmp_path):
+    x = np.random.default_rng(0).random((7, *SHAPE), np.float32)
+    for make in (guide, lambda _: PROBABILITIES["a model within a model"]()):
+        logits = models.logits_of(make("mixed_float16"))
+        expected = models.predict(logits, x)
+        logits.save(tmp_path / "logits.keras")
+        cloned = keras.models.clone_model(logits)
+        cloned.set_weights(logits.get_weights())
+        # By nothing but Keras, and by a network that was not attacked yet.
+        for other in (keras.models.load_model(tmp_path / "logits.keras", safe_mode=True), cloned):
+            np.testing.assert_array_equal(other.predict(x, verbose=0), expected)
+        assert all(type(layer).__module__.startswith("keras.") for layer in logits.layers)
+
+
+def test_the_layer_made_anew_does_the_same():
+    """Where its configuration says so: a recurrent layer's activation is not its last step."""
+    for last in (
+        layers.EinsumDense("ab,bc->ac", 3, bias_axes="c", activation="softmax"),
+        layers.Dense(3, activation="softmax", use_bias=False),
+    ):
+        model = functional(layers.Flatten(), last)
+        x = np.random.default_rng(0).random((7, *SHAPE), np.float32)
+        logits = models.predict(models.logits_of(model), x)
+        np.testing.assert_allclose(models.softmax(logits), models.predict(model, x), rtol=1e-5)
+    with pytest.raises(ValueError, match="cannot be made anew"):
+        models.logits_of(functional(layers.Reshape((4, 3)), layers.LSTM(3, activation="sigmoid")))
+
+
+def test_the_logits_of_an_ensemble_are_those_that_the_message_names():
+    image = keras.Input(SHAPE)
+    zs = [linear()(image) for _ in range(3)]
+    logits = ops.logsumexp(ops.stack([ops.log_softmax(z) for z in zs]), axis=0)
+    model = keras.Model(image, logits)
+    x = np.random.default_rng(0).random((7, *SHAPE), np.float32)
+    mean = keras.Model(image, layers.Average()([ops.softmax(z) for z in zs]))
+    np.testing.assert_allclose(
+        models.softmax(models.predict(model, x)), models.predict(mean, x), rtol=1e-5
+    )
+    contract.checked(model, x, np.zeros(7, int))
+
+
+PIXELS = np.random.default_rng(0).random((2, *SHAPE), np.float32)
+UNSUITABLE = {
+    "pixels from 0 to 255": (255 * PIXELS, "divide .* by 255"),
+    "uint8": ((255 * PIXELS).astype(np.uint8), r"Rescaling\(255\)"),
+    "pixels from -1 to 1": (2 * PIXELS - 1, r"\(x \+ 1\) / 2 .*offset=-1"),
+    "one image": (PIXELS[0], r"x\[np.newaxis\]"),
+    "no channels": (PIXELS[..., 0], r"x\[..., np.newaxis\]"),
+    "a data set": (tf.data.Dataset.from_tensor_slices(PIXELS), "images are .*Dataset"),
+    "a generator": ((image for image in PIXELS), "images are generator"),
+    "names of files": (["a.png", "b.png"], "images are list"),
+    "nothing": (None, "images are "),
+}
+
+
+@pytest.mark.parametrize(("x", "message"), UNSUITABLE.values(), ids=UNSUITABLE)
+def test_what_is_no_batch_of_images_is_refused_with_the_way_out(x, message):
+    with pytest.raises(ValueError, match=message):
+        contract.checked(linear(), x, np.zeros(2, int))
 
 
 def test_a_changed_activation_or_layer_changes_the_answer():
@@ -281,18 +435,43 @@ def test_a_changed_activation_or_layer_changes_the_answer():
     np.testing.assert_array_equal(models.predict(model, x), 0)
 
 
-@pytest.mark.parametrize("eps", [8, 1.01, -0.1, np.nan, np.inf])
+@pytest.mark.parametrize(
+    "eps", [8, 1.01, -0.1, np.nan, np.inf, "0.1", None, [0.1, 0.2, 0.3], [[0.1]], [[], [1]], True]
+)
 @pytest.mark.parametrize(
     "attack_with",
     [
         lambda eps, *problem: fgsm.fgsm(*problem, eps),
         lambda eps, *problem: pgd.pgd(*problem, eps),
+        lambda eps, *problem: square(*problem, eps),
         lambda eps, *problem: smallest_eps(*problem, max_eps=eps),
     ],
 )
 def test_epsilon_is_in_pixel_units(attack_with, eps):
     with pytest.raises(ValueError, match=r"eps (is in \[0, 1\] pixel units|must be)"):
-        attack_with(eps, linear(), np.zeros((1, *SHAPE)), np.array([0]))
+        attack_with(eps, linear(), np.zeros((2, *SHAPE)), np.array([0, 0]))
+
+
+@pytest.mark.parametrize("eps", [[0.0, 0.05, 0.2], (0, 1, 0), np.array([0.3, 0.2, 0.1])])
+def test_each_image_can_have_an_epsilon_of_its_own(eps):
+    model = linear()
+    x = np.random.default_rng(0).random((3, *SHAPE), np.float32)
+    y = models.classify(model, x)
+    for targeted in (False, True):
+        x_adv = fgsm.fgsm(model, x, y, eps, targeted=targeted, batch_size=2)
+        alone = [
+            fgsm.fgsm(model, x[i : i + 1], y[i : i + 1], e, targeted=targeted)[0]
+            for i, e in enumerate(eps)
+        ]
+        np.testing.assert_array_equal(x_adv, alone)
+    for step_size in (None, 0.01):
+        settings = {"steps": 4, "step_size": step_size, "batch_size": 2}
+        x_adv = pgd.pgd(model, x, y, eps, **settings)
+        assert (np.abs(x_adv - x).reshape(3, -1).max(axis=1) <= np.float32(eps) + 1e-6).all()
+        # As many images with one epsilon start and go where each would with that alone.
+        np.testing.assert_array_equal(
+            pgd.pgd(model, x, y, np.full(3, 0.2), **settings), pgd.pgd(model, x, y, 0.2, **settings)
+        )
 
 
 def test_where_xla_has_no_compiler_the_function_runs_without_it(monkeypatch):
