@@ -261,7 +261,7 @@ def test_wrong_settings_end_before_the_network_is_loaded(monkeypatch, tmp_path):
         (["--labels", str(tmp_path / "none")], "none not found"),
         (["--target", "unicorn"], "not an ImageNet class"),
         (["--weights", str(tmp_path / "none.h5")], "none.h5 not found"),
-        (["--save-images", str(PHOTOGRAPHS / "x")], "lies in"),
+        (["--save-images", str(PHOTOGRAPHS / "x")], "lies among"),
         (["--save-images", str(tmp_path / "no" / "where")], "cannot write"),
     ):
         with pytest.raises(Failure, match=words):

@@ -9,6 +9,7 @@ import functools
 import os
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
@@ -86,8 +87,8 @@ def attack(args, attack, target_of, settings, title, *, to_8_bits=None, for_figu
     Files that cannot be read are named on stderr.  Raises `Failure` for whatever a user can mend,
     if possible before the network is loaded, and `command.Interrupted` on Ctrl-C.
     """
-    _check(args)
     folder, paths, skipped = find(args.images)
+    _check(args, folder)
     known = labels.of_photographs(args.labels, folder, paths)
     y_true = np.array([-1 if label is None else label for label in known], np.int64)
     y_target = target_of and np.array([target_of(path) for path in paths], np.int64)
@@ -129,21 +130,24 @@ def attack(args, attack, target_of, settings, title, *, to_8_bits=None, for_figu
     return written + ([args.save_images] if saved else [])
 
 
-def _check(args):
-    """Raise `Failure` for files and folders that are not there or are no place to write."""
+def _check(args, photographs):
+    """Raise `Failure` for files and folders that are not there or are no place to write.
+
+    photographs: the folder that all of them lie in.
+    """
     for path in (args.output, args.output.with_suffix(".npz")):
         files.check_output(path, args)
     if args.weights:
         models.check_weights(args.weights, remedy=networks.REMEDY)
     if not args.save_images:
         return
-    shown = files.show(args.save_images)
-    for folder in args.images:
-        if folder.is_dir() and args.save_images.resolve().is_relative_to(folder.resolve()):
-            raise Failure(
-                f"--save-images {shown} lies in {files.show(folder)}: what is saved there would "
-                "be taken for photographs; name a folder elsewhere"
-            )
+    shown, place = files.show(args.save_images), args.save_images.resolve()
+    given = [folder.resolve() for folder in args.images if folder.is_dir()]
+    if place == Path(photographs).resolve() or any(map(place.is_relative_to, given)):
+        raise Failure(
+            f"--save-images {shown} lies among the photographs: what is saved there would be taken "
+            "for one, or overwrite it; name a folder elsewhere"
+        )
     if args.save_images.exists() and not args.save_images.is_dir():
         raise Failure(f"--save-images {shown} is not a folder")
     if not args.save_images.parent.is_dir():
