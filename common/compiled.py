@@ -9,7 +9,6 @@ import itertools
 import operator
 import sys
 import threading
-from contextlib import contextmanager
 from types import SimpleNamespace
 
 import keras
@@ -26,8 +25,8 @@ RECORDS = {
 }  # fmt: skip
 LIBRARIES = {"keras", "tensorflow", *sys.stdlib_module_names}
 END = object()
-# Held by the one thread that runs the Python code of a model.
-_python = threading.RLock()
+# Held by the one thread that runs the Python code of a model; what is compiled runs without it.
+tracing = threading.RLock()
 
 
 def compiled(body, *, jit_compile=None):
@@ -74,8 +73,10 @@ def _function(body, model, arrays, jit_compile):
     """
 
     def of_model(*arrays):
-        with python_of(model):
-            return body(model, *arrays)
+        with tracing:
+            outputs = body(model, *arrays)
+            remember(model)
+        return outputs
 
     def any_rows(array):
         return tf.TensorSpec([None, *array.shape[1:]] if array.shape.rank else [], array.dtype)
@@ -95,7 +96,7 @@ def known(model):
     memory = memory_of(model)
     found, held = memory.state
     if not _unchanged(*held):
-        with _python:
+        with tracing:
             found, held = memory.state
             if not _unchanged(*held):
                 memory.state = found, held = {}, _held_by(memory.model)
@@ -103,16 +104,10 @@ def known(model):
 
 
 @tf.autograph.experimental.do_not_convert
-@contextmanager
-def python_of(model):
-    """Around the Python code of a model, which one thread at a time may run.
-
-    What that code leaves in the layers, such as a tensor on its way, is no change.
-    """
-    with _python:
-        yield
-        memory = memory_of(model)
-        memory.state = memory.state[0], _held_by(memory.model)
+def remember(model):
+    """What a model's own code has just left in its layers, such as a tensor, is no change."""
+    memory = memory_of(model)
+    memory.state = memory.state[0], _held_by(memory.model)
 
 
 def memory_of(model):
