@@ -93,8 +93,8 @@ KINDS = sorted(
     and name not in LEFT_OUT
 )
 SHAPES = [(4, 4, 3), (4, 3), (6,), (3, 4, 4, 2), (3, 4, 4, 4, 2)]
-# Of one graph that is optimised twice.
-ROUNDING = {"rtol": 1e-5, "atol": 1e-6}
+# Of a graph that is optimised.
+ROUNDING = {"rtol": 1e-4, "atol": 1e-5}
 CALLS = {
     "one input": lambda layer, x: layer(x),
     "a list of two": lambda layer, x: layer([x, 0.5 * x]),
@@ -157,14 +157,18 @@ def another(value):
     return None
 
 
-def compiled_anew(model, x):
-    """The answer for x of a network that was never asked before."""
+def compiles(model, x):
+    """Whether a network that can be called can be called in a graph, too."""
     rows = tf.TensorSpec([None, *x.shape[1:]], x.dtype)
-    return tf.function(lambda x: model(x, training=False), input_signature=[rows])(x)
+    call = tf.function(lambda x: model(x, training=False), input_signature=[rows])
+    try:
+        return bool(call.get_concrete_function())
+    except Exception:  # of as many types as there are kinds
+        return False
 
 
 def test_whatever_is_exchanged_in_a_layer_counts():
-    """The answer is then that of a network that was never asked before."""
+    """The answer is then that of the network as it is, which is asked without being compiled."""
     count = 0
     keras.utils.set_random_seed(0)
     networks = [found for found in map(network, KINDS) if found]
@@ -175,15 +179,19 @@ def test_whatever_is_exchanged_in_a_layer_counts():
             for attribute in sorted(vars(layer).keys() - OF_EVERY_LAYER):
                 for _ in exchanges(vars(layer), attribute):
                     try:
-                        if np.allclose(model(x, training=False), before, **ROUNDING):
+                        now = model(x, training=False)
+                        if np.allclose(now, before, **ROUNDING):
                             continue
-                        now = compiled_anew(model, x)
                     except Exception:  # it cannot be called any more
                         continue
+                    try:
+                        found = models.predict(model, x)
+                    except Exception:
+                        if compiles(model, x):
+                            raise
+                        continue
                     count += 1
-                    found = models.predict(model, x)
-                    np.testing.assert_allclose(
-                        found, now, **ROUNDING, err_msg=f"{layer.name}.{attribute}"
-                    )
+                    what = f"{layer.name}.{attribute}"
+                    np.testing.assert_allclose(found, now, **ROUNDING, err_msg=what)
         np.testing.assert_allclose(models.predict(model, x), before, **ROUNDING)
     assert count > 200
