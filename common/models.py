@@ -5,9 +5,15 @@
     cnn      conv 5x5x32, pool, conv 5x5x64, pool, dense 1024, dropout, dense 10
 
 A name with "_adversarial", "_robust" or "_random_start" added is the same network after one of the
-kinds of adversarial training.  Fully connected networks of other sizes are named as in Szegedy et
-al. (2014), by the units of their layers, with the activation added: fc100-100-10_sigmoid is
-784-100-100-10, and fc10 has no hidden layer.
+kinds of adversarial training; mlp_certified is the MLP trained on bounds of what any attack can do,
+and strided_certified a convolutional network that is made for this training:
+
+    strided  threshold of each pixel (conv 1x1x2, sigmoid), conv 5x5x32 and 4x4x64 with stride 2,
+             dense 512, dense 10
+
+Fully connected networks of other sizes are named as in Szegedy et al. (2014), by the units of
+their layers, with the activation added: fc100-100-10_sigmoid is 784-100-100-10, and fc10 has no
+hidden layer.
 
 Input (n, 28, 28) float32 in [0, 1]; output logits (n, 10), without the softmax, because the
 attacks and figures work on logits.  Keras is imported when a model is made, not before, so
@@ -26,14 +32,22 @@ from common.command import Failure
 from common.logits import logits_of  # noqa: F401 (a part of this module)
 
 NAMES = ("softmax", "mlp", "cnn")
-TITLES = {"softmax": "softmax regression", "mlp": "MLP", "cnn": "CNN"}
-# What adversarial training adds to a name, and to a title, by the attack that it trains on: one
-# sign step, many projected ones, or one from a random start.
-SUFFIXES = {"sign": "_adversarial", "pgd": "_robust", "random-start": "_random_start"}
+# Those that can be trained on bounds.
+BOUNDED = ("mlp", "strided")
+TITLES = {"softmax": "softmax regression", "mlp": "MLP", "cnn": "CNN", "strided": "strided CNN"}
+# What adversarial training adds to a name, and to a title, by what it trains on: one sign step,
+# many projected ones, one from a random start, or bounds on what any attack can do.
+SUFFIXES = {
+    "sign": "_adversarial",
+    "pgd": "_robust",
+    "random-start": "_random_start",
+    "bounds": "_certified",
+}
 TITLES_TRAINED = {
     "sign": "adversarially trained",
     "pgd": "trained on projected steps",
     "random-start": "trained on random-start steps",
+    "bounds": "trained on bounds",
 }
 ACTIVATIONS = ("sigmoid", "tanh", "relu")
 FULLY_CONNECTED = re.compile(rf"fc(?:10|((?:[1-9]\d*-)+)10_({'|'.join(ACTIVATIONS)}))")
@@ -41,7 +55,7 @@ FULLY_CONNECTED = re.compile(rf"fc(?:10|((?:[1-9]\d*-)+)10_({'|'.join(ACTIVATION
 
 def known(name):
     """Whether `name` names a model that `build` makes."""
-    return architecture(name) in NAMES or bool(FULLY_CONNECTED.fullmatch(name))
+    return name in NAMES or bool(_split(name)[1] or FULLY_CONNECTED.fullmatch(name))
 
 
 def architecture(name):
@@ -56,9 +70,18 @@ def _split(name):
     """
     for attack, suffix in SUFFIXES.items():
         plain = name.removesuffix(suffix)
-        if plain != name and plain in NAMES:
+        if plain != name and plain in (BOUNDED if attack == "bounds" else NAMES):
             return plain, attack
     return name, None
+
+
+def source_of(name):
+    """The network from which examples against another are transferred: the same one trained
+    plainly, or another."""
+    plain = architecture(name)
+    if plain != name and plain in NAMES:
+        return plain
+    return "mlp" if name in ("softmax", "cnn") or FULLY_CONNECTED.fullmatch(name) else "cnn"
 
 
 def argument(text):
@@ -76,8 +99,8 @@ def add_model(parser, default):
 def _unknown(name):
     return (
         f"{name!r} is not a model: choose {', '.join(NAMES)}, one of them with "
-        f"{', '.join(SUFFIXES.values())} added, or a fully connected one such as "
-        "fc100-100-10_sigmoid"
+        f"{', '.join(list(SUFFIXES.values())[:-1])} added, mlp_certified, strided_certified, or a "
+        "fully connected one such as fc100-100-10_sigmoid"
     )
 
 
@@ -118,7 +141,25 @@ def build(name):
     from common.first_convolution import Conv2D
 
     image = keras.Input((28, 28))
-    if architecture(name) != "cnn":
+    if architecture(name) == "strided":
+        stack = [
+            layers.Reshape((28, 28, 1)),
+            # Two steep curves, at a third and two thirds: what is nearly black stays black, and
+            # what is nearly white white, whatever epsilon adds to it.
+            layers.Conv2D(
+                2,
+                1,
+                activation="sigmoid",
+                kernel_initializer=keras.initializers.Constant(30),
+                bias_initializer=keras.initializers.Constant([-10, -20]),
+            ),
+            layers.Conv2D(32, 5, strides=2, activation="relu"),
+            layers.Conv2D(64, 4, strides=2, activation="relu"),
+            layers.Flatten(),
+            layers.Dense(512, activation="relu"),
+            layers.Dense(10),
+        ]
+    elif architecture(name) != "cnn":
         hidden, activation = _hidden_layers(architecture(name))
         stack = [
             layers.Flatten(),

@@ -81,8 +81,15 @@ FULL_STEPS = (
     ("every_pair_linf", f"{METHOD1}.every_pair", ("--norm", "linf")),
     ("adversarial_training", "method2_fgsm.adversarial_training", ()),
     ("robust_training", "method2_fgsm.adversarial_training", ("--attack", "pgd")),
+    (
+        "certified_training_mlp",
+        "method2_fgsm.adversarial_training",
+        ("--attack", "bounds", "--model", "mlp"),
+    ),
+    ("certified_training", "method2_fgsm.adversarial_training", ("--attack", "bounds")),
     ("robustness", "method2_fgsm.robustness", ()),
     ("robustness_vs_epsilon", "method2_fgsm.robustness_vs_epsilon", ()),
+    ("certified", "method2_fgsm.certified", ()),
     ("robust_gradients", "method2_fgsm.robust_gradients", ()),
     ("rubbish", "method2_fgsm.rubbish", ()),
     *(

@@ -51,6 +51,7 @@ def fit(
     weight_decay=(),
     trainer=None,
     callbacks=(),
+    jit_compile=False,
 ):
     """Train a new model on the 60,000 training digits and return it.
 
@@ -60,7 +61,9 @@ def fit(
     weight_decay: for each layer with weights w and k units, the factor of Σ w² / k in the loss
     (Szegedy et al. 2014, section 4.2); none if empty.
     trainer: `trainer(model)` makes the Keras model whose `fit` is run, if it is not the model
-    itself; it has to share the model's layers.  callbacks: Keras's, told of each epoch.
+    itself; it shares the model's layers, or a callback brings what it learns to the model.
+    callbacks: Keras's, told of each epoch.  jit_compile: whether XLA compiles a step ("auto": where
+    it can).
     """
     x, y = data.load("train")
     data.load("test")  # what is wrong with it should be known before the training, not after
@@ -83,7 +86,7 @@ def fit(
         metrics=["accuracy"],
         # Fifty steps inside one compiled call: half the time for the small models.
         steps_per_execution=min(50, steps_per_epoch),
-        jit_compile=False,
+        jit_compile=jit_compile,
     )
     # A progress bar on a terminal, a line an epoch in a file.
     verbose = 1 if command.on_terminal(sys.stdout) else 2

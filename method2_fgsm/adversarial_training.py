@@ -3,6 +3,7 @@
     python method2_fgsm/adversarial_training.py                   single sign steps: an illusion
     python method2_fgsm/adversarial_training.py --attack pgd      projected steps: what holds
     python method2_fgsm/adversarial_training.py --attack random-start    one of them: it collapses
+    python method2_fgsm/adversarial_training.py --attack bounds   no attack: what can be proven
     python method2_fgsm/adversarial_training.py --model mlp --eps 0.1 --alpha 0.7
 
 sign trains from scratch, with the sign taken anew in every step, on (Goodfellow et al. 2015,
@@ -17,14 +18,18 @@ rises from zero over the first 40 % of the training; then the rate falls back to
 training digits are held out: after each epoch it is printed how many of them withstand 20 projected
 steps, and the best epoch's weights are kept.
 
-The network is then set beside the plainly trained one, and every script with --model knows it:
-sign trains {model}_adversarial, pgd {model}_robust, random-start {model}_random_start.
+bounds trains on interval bounds of what any change within eps can do
+(method2_fgsm/certified_training.py), again with the last 1,000 training digits held out.
 
-reads   common/mnist.npz, common/weights/{model}.weights.h5 (the plain network)
+The network is then set beside the plainly trained one, and every script with --model knows it:
+sign trains {model}_adversarial, pgd {model}_robust, random-start {model}_random_start.  bounds
+trains mlp_certified, or strided_certified, of which there is no plain one, and draws no figure.
+
+reads   common/mnist.npz, common/weights/{model}.weights.h5 (the plain network; not for bounds)
 writes  common/weights/{trained}.weights.h5, {trained}_predictions.csv beside it,
         img/confusion_{trained}.png, and a figure: img/adversarial_training.png for cnn_adversarial,
         img/adversarial_training_{model}.png for other models, img/robust_training_{model}.png and
-        img/random_start_training_{model}.png for the other attacks
+        img/random_start_training_{model}.png for pgd and random-start
 """
 
 import functools
@@ -32,16 +37,17 @@ import time
 
 from common import command, data, files, models, plots, training
 
-# Of training on sign steps, and on projected ones.
+# Of training on sign steps, on projected ones, and on bounds.
 EPOCHS = {"softmax": 10, "mlp": 10, "cnn": 4}
 PROJECTED_EPOCHS = {"softmax": 10, "mlp": 20, "cnn": 5}
+BOUNDS_EPOCHS = {"mlp": 40, "strided": 24}
 SIGN_EPS = 0.25
-PROJECTED_EPS = {"softmax": 0.1, "mlp": 0.1, "cnn": 0.3}
+PROJECTED_EPS = {"softmax": 0.1, "mlp": 0.1, "cnn": 0.3, "strided": 0.3}
 ALPHA, STEPS = 0.5, 5
-# The peak of the learning rate of training on projected steps.
-PEAK = {"random-start": 3e-3, "pgd": 2e-3}
+# The largest learning rate.
+PEAK = {"sign": training.LEARNING_RATE, "random-start": 3e-3, "pgd": 2e-3, "bounds": 1.5e-3}
 # More, smaller batches take hardly longer when most of the time goes into the attack.
-PGD_BATCH_SIZE = 64
+BATCH_SIZE = {"pgd": 64, "bounds": 128}
 
 
 def output_of(attack, model):
@@ -70,7 +76,11 @@ def train(name, attack, eps, *, alpha, steps, **settings):
 def arguments(argv):
     """The command line, with the defaults that depend on the model and the attack filled in."""
     parser = command.Parser(__doc__)
-    parser.add_argument("--model", choices=models.NAMES, default="cnn", help="which classifier")
+    parser.add_argument(
+        "--model",
+        choices=(*models.NAMES, "strided"),
+        help="which classifier (default: strided for bounds, otherwise cnn)",
+    )
     parser.add_argument(
         "--attack", choices=tuple(models.SUFFIXES), default="sign", help="what to train on"
     )
@@ -78,7 +88,7 @@ def arguments(argv):
         "--eps",
         type=command.pixel_size,
         help="size of the step, or the largest change, in pixel units (default: 0.25 for sign, "
-        "otherwise 0.3 for the CNN and 0.1 for the others)",
+        "otherwise 0.3 for the CNNs and 0.1 for the others)",
     )
     parser.add_argument(
         "--alpha",
@@ -89,7 +99,12 @@ def arguments(argv):
     training.add_arguments(parser, epochs=None, batch_size=None, learning_rate=None)
     command.add_output(parser, "the figure to write (default: see above)")
     args = parser.parse_args(argv)
-    sign = args.attack == "sign"
+    sign, bounds = args.attack == "sign", args.attack == "bounds"
+    args.model = args.model or ("strided" if bounds else "cnn")
+    if args.model not in (models.BOUNDED if bounds else models.NAMES):
+        parser.error(f"--attack {args.attack} is not for --model {args.model}")
+    if bounds and args.output:
+        parser.error("--output names a figure, and --attack bounds draws none")
     if args.alpha is not None and not sign:
         parser.error("--alpha goes with --attack sign")
     if args.steps is not None and args.attack != "pgd":
@@ -98,36 +113,50 @@ def arguments(argv):
         args.eps = SIGN_EPS if sign else PROJECTED_EPS[args.model]
     args.alpha = ALPHA if args.alpha is None else args.alpha
     args.steps = args.steps or STEPS
-    args.epochs = args.epochs or (EPOCHS if sign else PROJECTED_EPOCHS)[args.model]
-    if args.batch_size is None:
-        usual = training.BATCH_SIZE.get(args.model, 100)
-        args.batch_size = PGD_BATCH_SIZE if args.attack == "pgd" else usual
-    if args.learning_rate is None:
-        args.learning_rate = training.LEARNING_RATE if sign else PEAK[args.attack]
-    args.output = args.output or output_of(args.attack, args.model)
+    epochs = EPOCHS if sign else BOUNDS_EPOCHS if bounds else PROJECTED_EPOCHS
+    args.epochs = args.epochs or epochs[args.model]
+    usual = BATCH_SIZE.get(args.attack, training.BATCH_SIZE.get(args.model, 100))
+    args.batch_size = args.batch_size or usual
+    args.learning_rate = args.learning_rate or PEAK[args.attack]
+    if not bounds:
+        args.output = args.output or output_of(args.attack, args.model)
     return args
+
+
+def train_on_bounds(name, eps, **settings):
+    """Train and save a network, print what is proven about it, and return the files written."""
+    from method2_fgsm import bounds, certified_training
+    from method2_fgsm.plain_and_adversarial import PGD_STEPS, pgd_errors
+
+    model = certified_training.fit(name, eps, **settings)
+    written = training.report(name, model)
+    x, y = data.load("test")
+    (projected,) = 1 - pgd_errors(model, x, y, [eps], settings["seed"])
+    print(f"{models.title(name)}, eps = {eps:g}: {len(x):,} test digits")
+    print(f"{'right':28}{(models.classify(model, x) == y).mean():10.2%}")
+    print(f"{f'under {PGD_STEPS} projected steps':28}{projected:10.2%}")
+    print(f"{'proven':28}{bounds.proven(model, x, y, eps).mean():10.2%}")
+    return written
 
 
 def main(argv=None):
     args = arguments(argv)
     name = f"{args.model}{models.SUFFIXES[args.attack]}"
-    plots.check_output(args.output)
     for path in training.outputs(name):
         files.check_output(path, args)
+    settings = {
+        "epochs": args.epochs,
+        "batch_size": args.batch_size,
+        "learning_rate": args.learning_rate,
+        "seed": args.seed,
+    }
+    if args.attack == "bounds":
+        return train_on_bounds(name, args.eps, **settings)
+    plots.check_output(args.output)
     plain = models.load(args.model)
 
     start = time.perf_counter()
-    adversarial = train(
-        name,
-        args.attack,
-        args.eps,
-        alpha=args.alpha,
-        steps=args.steps,
-        epochs=args.epochs,
-        batch_size=args.batch_size,
-        learning_rate=args.learning_rate,
-        seed=args.seed,
-    )
+    adversarial = train(name, args.attack, args.eps, alpha=args.alpha, steps=args.steps, **settings)
     seconds = time.perf_counter() - start
     written = training.report(name, adversarial)
 

@@ -134,6 +134,25 @@ def withstood_all(model, x, y, eps, attacks, *, seed=0):
     return standing
 
 
+def largest_withstood(model, source, x, y, eps, *, seed=0):
+    """For each image the place in `eps` of the largest at which it withstands all attacks, or -1.
+
+    By bisection, since what fools a network within an epsilon lies within every larger one too.
+    source: the network from which examples are transferred.  eps: ascending (k,), the first one 0.
+    Returns int64 (n,).
+    """
+    every = [attack for kind in attacks(source) for attack in kind.values()]
+    right = models.classify(model, x) == y
+    low, high = np.where(right, 0, -1), np.where(right, len(eps), 0)
+    while (undecided := high - low > 1).any():
+        middle = (low + high) // 2
+        for place in np.unique(middle[undecided]):
+            rows = np.flatnonzero(undecided & (middle == place))
+            stands = withstood_all(model, x[rows], y[rows], eps[place], every, seed=seed)
+            low[rows[stands]], high[rows[~stands]] = place, place
+    return low
+
+
 def masked(with_gradient, without):
     """A line for each attack that fools more digits without the gradient than another with it.
 

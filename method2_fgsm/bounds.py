@@ -109,17 +109,29 @@ def box(x, eps):
 
 
 @compiled
+def scores(model, low, high):
+    """The least and the largest of each logit for one batch of boxes: two (n, classes)."""
+    c, r = through(*last(model, low, high))
+    return c - r, c + r
+
+
+@compiled
 def upper(model, low, high, y):
     """`margin_bounds` of one batch of boxes."""
-    low, high = tf.cast(low, tf.float64), tf.cast(high, tf.float64)
-    images = {id(model.inputs[0]): ((low + high) / 2, (high - low) / 2)}
-    layer, boxes = before(model.outputs[0], images)
+    layer, boxes = last(model, low, high)
     if type(layer) is layers.Dense and layer.activation is activations.linear:
         bounds = last_layer(layer, *boxes, y)
     else:
         c, r = through(layer, boxes)
         bounds = c + r - tf.gather(c - r, y, batch_dims=1)[:, tf.newaxis]
     return tf.where(tf.one_hot(y, bounds.shape[1], True, False), tf.zeros_like(bounds), bounds)
+
+
+def last(model, low, high):
+    """The last layer of a model, and the boxes in front of it for a batch of boxes of images."""
+    low, high = tf.cast(low, tf.float64), tf.cast(high, tf.float64)
+    images = {id(model.inputs[0]): ((low + high) / 2, (high - low) / 2)}
+    return before(model.outputs[0], images)
 
 
 def before(tensor, known):

@@ -15,10 +15,11 @@ The first test digits are attacked within epsilon (away from their labels, L∞)
     random squares          1,000 queries without any gradient (Andriushchenko et al. 2020)
     random noise            20 random corners of the box
 
-and what counts is what is left under all of them.  "only this" are the digits that no other
-attack fools.  Where an attack that never looks at the gradient does more than one that follows
-it, by more than chance explains, a line warns that the gradient is masked, and on how many digits.
-A thousand questions to the network are not set beside the single sign step.
+and what counts is what is left under all of them.  "only this" are the digits that no other attack
+fools.  The last row is the other side: the digits of which interval bounds (bounds.py) prove that
+no attack can fool them.  Where an attack that never looks at the gradient does more than one that
+follows it, by more than chance explains, a line warns that the gradient is masked, and on how many
+digits.  A thousand questions to the network are not set beside the single sign step.
 
 reads   common/mnist.npz, common/weights/{model}.weights.h5, and those of the network that examples
         are transferred from
@@ -29,14 +30,6 @@ import numpy as np
 from tqdm import tqdm
 
 from common import command, data, models
-
-
-def source_of(name):
-    """The network from which examples are transferred: the same one trained plainly, or another."""
-    plain = models.architecture(name)
-    if plain != name:
-        return plain
-    return "cnn" if name == "mlp" else "mlp"
 
 
 def print_table(clean, standing):
@@ -67,10 +60,10 @@ def main(argv=None):
     command.add_seed(parser, "random starts, squares, noise")
     args = parser.parse_args(argv)
     model = models.load(args.model)
-    source = models.load(source_of(args.model))
+    source = models.load(models.source_of(args.model))
     x, y = (part[: args.count] for part in data.load("test"))
 
-    from method2_fgsm import battery
+    from method2_fgsm import battery, bounds
 
     with_gradient, without = battery.attacks(source)
     clean = models.classify(model, x) == y
@@ -81,6 +74,10 @@ def main(argv=None):
 
     print(f"{models.title(args.model)}, eps {args.eps:g}: {len(x)} test digits")
     print_table(clean, standing)
+    try:
+        print(f"{'proven':36}{bounds.proven(model, x, y, args.eps).mean():10.2%}")
+    except ValueError as error:
+        print(f"nothing can be proven: {error}")
     for line in battery.masked(
         *({k: standing[k] for k in kind} for kind in (with_gradient, without))
     ):

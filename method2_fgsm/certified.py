@@ -1,0 +1,140 @@
+"""What attacks leave and what is proven, against epsilon: two edges, and nobody knows what lies
+between them.
+
+    python method2_fgsm/certified.py
+
+From above: the digits that all attacks of robustness.py leave.  From below: those of which interval
+bounds (bounds.py) prove that there is nothing to be found.  For softmax regression, where bounds
+are exact and the two meet; for the CNN trained on projected steps, about which they prove nothing;
+and for two networks trained on the bounds.  The right panel shows the bounds of one digit's scores
+while epsilon grows.  An attack that breaks what is proven would be an error, and ends the script.
+
+reads   common/mnist.npz, common/weights/{softmax,cnn,mlp,cnn_robust,mlp_certified,
+        strided_certified}.weights.h5
+writes  img/certified.png and method2_fgsm/proven_eps.npz: for each network the largest epsilon
+        that is proven for each test digit, float64 (10000,), NaN where it is none
+"""
+
+import numpy as np
+
+from common import command, data, files, models, plots
+from common.command import Failure
+
+# The networks, the epsilon they were made for, and their colour.
+NETWORKS = {"softmax": 0.1, "cnn_robust": 0.3, "mlp_certified": 0.1, "strided_certified": 0.3}
+COLOURS = [plots.COLOURS[place] for place in (8, 4, 1, 0)]
+EPS = np.round(np.arange(0, 0.401, 0.05), 3)
+FINE = np.linspace(0, 0.4, 161)
+SHOWN = 0.33  # proven of the digit in the right panel
+TURN = 20  # degrees
+PROVEN_EPS = files.ROOT / "method2_fgsm" / "proven_eps.npz"
+HEADINGS = "right", "proven", "attacked", "proven", "unknown"
+# Proven for all 10,000 test digits (percent), as the tables of
+# github.com/google-deepmind/interval-bound-propagation have it.
+PUBLISHED = {"Gowal et al. 2019": (97.08, 91.79), "Zhang et al. 2020": (97.75, 93.32)}
+PUBLISHED_EPS = 0.1, 0.3
+
+
+def both_edges(largest, places):
+    """Digits in percent: (fine,) that are proven, and (eps,) that attacks leave.
+
+    largest: of each digit the largest proven epsilon.  places: of each the place in `EPS` of the
+    largest at which no attack finds anything, or -1.  Raises `Failure` where both cannot be true.
+    """
+    broken_at = np.append(EPS, np.inf)[places + 1]
+    for digit in np.flatnonzero(largest >= broken_at):
+        raise Failure(
+            f"digit {digit}: an attack succeeds at {broken_at[digit]:g}, though {largest[digit]:g} "
+            "is proven; one of method2_fgsm/bounds.py and the attack is wrong"
+        )
+    left = [100 * (places >= place).mean() for place in range(len(EPS))]
+    return [100 * (largest >= eps).mean() for eps in FINE], left
+
+
+def intervals(model, image):
+    """Bounds (fine, classes), lower and upper, of the scores of an image within each of `FINE`."""
+    from method2_fgsm import bounds
+
+    boxes = bounds.box(np.repeat(image[np.newaxis], len(FINE), axis=0), FINE)
+    return [edge.numpy() for edge in bounds.scores(model, *boxes)]
+
+
+@plots.our_style()
+def draw(edges, intervals, label):
+    """Both edges of each network, and the bounds of one digit's scores: (fine, classes), twice."""
+    fig = plots.figure(13, 6.2, "Test digits that attacks leave, and that are proven")
+    ax, beside = fig.subplots(1, 2, width_ratios=(3, 2))
+    for (name, (proven, left)), colour in zip(edges.items(), COLOURS, strict=True):
+        ax.plot(EPS, left, color=colour, marker="v", linestyle="--")
+        ax.plot(FINE, proven, color=colour, label=models.title(name))
+        ax.fill_between(FINE, proven, np.interp(FINE, EPS, left), color=colour, alpha=0.2)
+    for marker, (paper, points) in zip("*P", PUBLISHED.items(), strict=True):
+        ax.plot(*np.transpose(points), f"k{marker}", markersize=9, label=f"{paper}, proven")
+    ax.set(xlabel="ε (pixel units)", ylabel="digits (%)", ylim=(-2, 102))
+    ax.set_title("dashed: left by all attacks; solid: proven; between: unknown")
+    fig.legend(loc="outside lower center", ncols=3)
+
+    low, high = intervals
+    for digit, (colour, style) in enumerate(zip(plots.COLOURS, plots.LINE_STYLES, strict=True)):
+        beside.fill_between(FINE, low[:, digit], high[:, digit], color=colour, alpha=0.3)
+        for edge in (low, high):
+            beside.plot(FINE, edge[:, digit], style, color=colour, linewidth=1)
+        beside.text(-0.01, low[0, digit], digit, ha="right", va="center", color=colour)
+    overlap = low[:, label] <= np.delete(high, label, axis=1).max(axis=1)
+    beside.axvline(FINE[overlap.argmax()], color="black", linestyle=":")
+    beside.set(xlabel="ε (pixel units)", ylabel="score (logit)", xlim=(-0.03, 0.4))
+    beside.set_title(f"between what bounds the ten scores of a {label} can be")
+    return fig
+
+
+def main(argv=None):
+    parser = command.Parser(__doc__)
+    parser.add_argument(
+        "--count", type=command.positive_int, default=300, help="how many digits to attack"
+    )
+    command.add_seed(parser, "random starts, squares, noise")
+    command.add_output(parser, "the figure to write", files.IMG / "certified.png")
+    args = parser.parse_args(argv)
+    plots.check_output(args.output)
+    networks = {name: models.load(name) for name in NETWORKS}
+    sources = {name: models.load(models.source_of(name)) for name in NETWORKS}
+    x, y = data.load("test")
+    attacked = x[: args.count], y[: args.count]
+
+    from scipy.ndimage import rotate
+    from tqdm import tqdm
+
+    from method2_fgsm import battery, bounds
+
+    largest, edges, table = {}, {}, []
+    for name, model in tqdm(networks.items(), disable=None, unit="network"):
+        largest[name] = bounds.largest_proven_eps(model, x, y)
+        places = battery.largest_withstood(model, sources[name], *attacked, EPS, seed=args.seed)
+        edges[name] = both_edges(largest[name][: args.count], places)
+        eps, right = NETWORKS[name], models.classify(model, x) == y
+        shares = (
+            right.mean(),
+            bounds.proven(model, x, y, eps).mean(),
+            (EPS[places] >= eps)[places >= 0].sum() / len(places),
+            bounds.proven(model, *attacked, eps).mean(),
+        )
+        row = "".join(f"{share:12.2%}" for share in shares)
+        table.append(f"{models.title(name):32}{eps:6g}{row}{shares[2] - shares[3]:12.2%}")
+    with files.replacing(PROVEN_EPS) as temporary, open(temporary, "wb") as file:
+        np.savez_compressed(file, **largest)
+
+    name = "strided_certified"
+    digit = np.abs(np.nan_to_num(largest[name][: args.count]) - SHOWN).argmin()
+    plots.save(draw(edges, intervals(networks[name], x[digit]), y[digit]), args.output)
+
+    print(f"{'':38}{f'all {len(x):,}':>24}{f'the first {len(attacked[0]):,}':>36}")
+    print(f"{'network':32}{'eps':>6}" + "".join(map("{:>12}".format, HEADINGS)))
+    print("\n".join(table))
+    turned = np.stack([rotate(image, TURN, reshape=False, order=1) for image in x])
+    print(f"{models.title(name)}, the digits turned by {TURN} degrees: ", end="")
+    print(f"{(models.classify(networks[name], turned) == y).mean():.2%} right")
+    return [PROVEN_EPS, args.output]
+
+
+if __name__ == "__main__":
+    command.run(main)
