@@ -18,12 +18,13 @@ import argparse
 import os
 import re
 import warnings
+from pathlib import Path
 
 import numpy as np
 
 from common import files
 from common.command import Failure
-from common.logits import logits_of  # noqa: F401 (a part of this module)
+from common.logits import ends_in_logits, logits_of  # noqa: F401 (parts of this module)
 
 NAMES = ("softmax", "mlp", "cnn")
 TITLES = {"softmax": "softmax regression", "mlp": "MLP", "cnn": "CNN"}
@@ -35,6 +36,8 @@ TITLES_TRAINED = {
     "pgd": "trained on projected steps",
     "random-start": "trained on random-start steps",
 }
+# Of the images that are classified at a time.
+MOST_BYTES = 20_000_000
 ACTIVATIONS = ("sigmoid", "tanh", "relu")
 FULLY_CONNECTED = re.compile(rf"fc(?:10|((?:[1-9]\d*-)+)10_({'|'.join(ACTIVATIONS)}))")
 
@@ -74,6 +77,11 @@ def add_model(parser, default):
 
 
 def _unknown(name):
+    if name.endswith(".keras"):
+        return (
+            f"{name!r}: only robustness.py, mnist_fast_gradient.py, attack_mnist.py and the two "
+            "scripts on photographs take a network of one's own"
+        )
     return (
         f"{name!r} is not a model: choose {', '.join(NAMES)}, one of them with "
         f"{', '.join(SUFFIXES.values())} added, or a fully connected one such as "
@@ -82,7 +90,9 @@ def _unknown(name):
 
 
 def title(name):
-    """What figures and tables call a model."""
+    """What figures and tables call a model; a file, by its name."""
+    if str(name).endswith(".keras"):
+        return Path(name).name
     if name in TITLES:
         return TITLES[name]
     plain, attack = _split(name)
@@ -145,8 +155,8 @@ def build(name):
 
 
 def weights_path(name):
-    """Where the trained weights of a model lie."""
-    return files.WEIGHTS / f"{name}.weights.h5"
+    """Where the trained weights of a model lie: a file of one's own holds them itself."""
+    return name if isinstance(name, Path) else files.WEIGHTS / f"{name}.weights.h5"
 
 
 def train_command(name):
@@ -185,6 +195,8 @@ def load(name, path=None):
 def predict(model, x, batch_size=1000):
     """Logits (n, classes) float32 of images (n, ...) float32, a batch at a time."""
     from common.compiled import forward
+
+    batch_size = min(batch_size, max(1, MOST_BYTES // max(1, x[:1].nbytes)))
 
     # Keras's own loop, `model.predict`, copies all the images twice before it begins, and is not
     # made for several threads.

@@ -119,7 +119,9 @@ def save(fig, path):
 
 
 def digit(ax, image, title=None):
-    """Draw one image (28, 28) in [0, 1] in grey, white ink on black."""
+    """Draw one image in [0, 1]: (h, w) or (h, w, 1) in grey, white ink on black, or (h, w, 3)."""
+    if image.ndim == 3:
+        image = image.clip(0, 1) if image.shape[2] == 3 else image.mean(axis=2)
     ax.imshow(image, cmap="gray", vmin=0, vmax=1)
     _bare(ax, title)
 

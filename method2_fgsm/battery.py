@@ -21,6 +21,7 @@ from method2_fgsm.square import square
 
 STEPS = 40  # projected ones
 STARTS = 2
+TARGETS = 9  # the likeliest
 SMALLEST_STEPS = 100
 QUERIES = 1000
 DRAWS = 20  # of random noise
@@ -33,20 +34,23 @@ MANY_LOOKS = "projected steps, transferred", "random squares"
 def attacks(source):
     """The attacks by name, in two dicts: (with the gradient, without it).
 
-    source: the network from which examples are transferred.
+    source: the network from which examples are transferred; None where there is no such relative.
     """
     with_gradient = {
         SIGN_STEP: lambda model, x, y, eps, seed: fgsm(model, x, y, eps),
         "projected steps, cross entropy": functools.partial(projected, loss="cross entropy"),
         "projected steps, margin": functools.partial(projected, loss="margin"),
-        "projected steps, each other digit": each_target,
+        "projected steps, each other class": each_target,
         "smallest epsilon, many steps": smallest,
     }
-    without = {
+    transferred = {
         "sign step, transferred": lambda model, x, y, eps, seed: fgsm(source, x, y, eps),
         "projected steps, transferred": lambda model, x, y, eps, seed: pgd(
             source, x, y, eps, steps=STEPS, seed=seed
         ),
+    }
+    without = {
+        **(transferred if source is not None else {}),
         "random squares": lambda model, x, y, eps, seed: square(
             model, x, y, eps, queries=QUERIES, seed=seed
         ),
@@ -65,17 +69,17 @@ def projected(model, x, y, eps, seed, *, loss):
 
 
 def each_target(model, x, y, eps, seed):
-    """Projected steps towards each other digit, the likeliest first."""
+    """Projected steps towards each of the likeliest other classes, the likeliest first."""
     settings = {"steps": STEPS, "loss": "margin", "seed": seed}
 
     def towards(target):
         return lambda rows: pgd(model, x[rows], y[rows], eps, y_target=target[rows], **settings)
 
-    return first_hit(model, x, y, map(towards, ranked(model, x, y).T))
+    return first_hit(model, x, y, map(towards, ranked(model, x, y)[:, :TARGETS].T))
 
 
 def smallest(model, x, y, eps, seed):
-    """The smallest epsilon towards the likeliest other digit, if it is no larger than eps."""
+    """The smallest epsilon towards the likeliest other class, if it is no larger than eps."""
     if not eps:
         return x.copy()
     target = ranked(model, x, y)[:, 0]
@@ -132,6 +136,25 @@ def withstood_all(model, x, y, eps, attacks, *, seed=0):
         if len(rows):
             standing[rows] = withstood(model, x[rows], y[rows], eps, attack, seed=seed)
     return standing
+
+
+def largest_withstood(model, source, x, y, eps, *, seed=0):
+    """For each image the place in `eps` of the largest at which it withstands all attacks, or -1.
+
+    By bisection, since what fools a network within an epsilon lies within every larger one too.
+    source: the network from which examples are transferred.  eps: ascending (k,), the first one 0.
+    Returns int64 (n,).
+    """
+    every = [attack for kind in attacks(source) for attack in kind.values()]
+    right = models.classify(model, x) == y
+    low, high = np.where(right, 0, -1), np.where(right, len(eps), 0)
+    while (undecided := high - low > 1).any():
+        middle = (low + high) // 2
+        for place in np.unique(middle[undecided]):
+            rows = np.flatnonzero(undecided & (middle == place))
+            stands = withstood_all(model, x[rows], y[rows], eps[place], every, seed=seed)
+            low[rows[stands]], high[rows[~stands]] = place, place
+    return low
 
 
 def masked(with_gradient, without):

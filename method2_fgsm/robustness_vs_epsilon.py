@@ -19,7 +19,6 @@ from common import command, data, files, models, plots
 
 NETWORKS = ("cnn", "cnn_adversarial", "cnn_robust")
 EPS = (0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4)
-ROUNDS = len(EPS).bit_length()  # of the bisection
 # Under AutoAttack at epsilon 0.3, all 10,000 digits (Croce & Hein 2020, table for MNIST).
 PUBLISHED_EPS = 0.3
 PUBLISHED = {
@@ -30,27 +29,6 @@ PUBLISHED = {
     "Zhang et al. 2019 (TRADES)": 0.9276,
     "Zhang et al. 2020 (CROWN-IBP)": 0.9395,
 }
-
-
-def largest_withstood(model, source, x, y, seed, progress):
-    """For each digit the place in `EPS` of the largest that it withstands, or -1: int64 (n,).
-
-    By bisection.  progress is called in each of its `ROUNDS`.
-    """
-    from method2_fgsm import battery
-
-    with_gradient, without = battery.attacks(source)
-    attacks = [*with_gradient.values(), *without.values()]
-    right = models.classify(model, x) == y
-    low, high = np.where(right, 0, -1), np.where(right, len(EPS), 0)
-    for _ in range(ROUNDS):
-        middle, undecided = (low + high) // 2, high - low > 1
-        for place in np.unique(middle[undecided]):
-            rows = np.flatnonzero(undecided & (middle == place))
-            stands = battery.withstood_all(model, x[rows], y[rows], EPS[place], attacks, seed=seed)
-            low[rows[stands]], high[rows[~stands]] = place, place
-        progress()
-    return low
 
 
 @plots.our_style()
@@ -91,15 +69,15 @@ def main(argv=None):
     mlp = models.load("mlp")
     x, y = (part[: args.count] for part in data.load("test"))
 
+    from method2_fgsm.battery import largest_withstood
     from method2_fgsm.error_rates import error_rates
 
-    with tqdm(total=len(networks) * ROUNDS, disable=None, unit="round") as bar:
-        largest = {
-            name: largest_withstood(
-                model, mlp if name == "cnn" else networks["cnn"], x, y, args.seed, bar.update
-            )
-            for name, model in networks.items()
-        }
+    largest = {
+        name: largest_withstood(
+            model, mlp if name == "cnn" else networks["cnn"], x, y, EPS, seed=args.seed
+        )
+        for name, model in tqdm(networks.items(), disable=None, unit="network")
+    }
     curves = {
         name: np.array([(places >= place).mean() for place in range(len(EPS))])
         for name, places in largest.items()

@@ -95,9 +95,8 @@ def three(trained, monkeypatch):
 def test_the_largest_epsilon_withstood_is_where_the_attacks_fail(three, x_y, monkeypatch, tmp_path):
     x, y = x_y
     eps = 0, 0.05, 0.1, 0.15, 0.3
-    monkeypatch.setattr(robustness_vs_epsilon, "EPS", eps)
     model, source = models.load("cnn"), models.load("mlp")
-    largest = robustness_vs_epsilon.largest_withstood(model, source, x, y, 0, lambda: None)
+    largest = battery.largest_withstood(model, source, x, y, eps)
     right = models.classify(model, x) == y
     np.testing.assert_array_equal(largest >= 0, right)
     assert len(set(largest[right])) >= 3
