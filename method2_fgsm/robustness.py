@@ -163,8 +163,8 @@ def main(argv=None):
     smallest, x_adv, l2 = nearest(model, x[clean], y[clean])
     masked = battery.masked(*({k: standing[k] for k in kind} for kind in (with_gradient, without)))
 
-    title = f"{models.title(args.model)}, ε = {eps:g}"
-    print(f"{models.title(args.model)}, eps {eps:g}: {len(x)} images")
+    title = f"{models.title(args.model)}, ε = {eps:.4g}"
+    print(f"{models.title(args.model)}, eps {eps:.4g}: {len(x)} images")
     print_table(rows)
     medians = {
         "smallest epsilon, median": float(np.median(smallest)),
@@ -199,7 +199,8 @@ def main(argv=None):
     }
     found = np.isfinite(smallest)
     images = x[clean][found], x_adv[found], smallest[found]
-    plots.save(report_figure.draw(model, *images, network.label, epsilons, curves, title), figure)
+    drawn = report_figure.draw(model, *images, network.label, epsilons, curves, len(places), title)
+    plots.save(drawn, figure)
     with files.replacing(written[1]) as temporary:
         temporary.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     return written

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from keras import layers
 
-from common import data, files, models, own_model, results
+from common import check_results, data, files, models, own_model, results
 from common.command import Failure
-from method1_noise_optimization import attack_mnist
-from method2_fgsm import mnist_fast_gradient
+from method1_noise_optimization import attack_mnist, visualize_adv_examples
+from method2_fgsm import battery, mnist_fast_gradient, robustness, visualize_mnist
 
 
 def saved(path, shape, *stack):
@@ -287,23 +287,103 @@ def test_both_scripts_attack_it_and_keep_shape_names_and_settings(mine, tmp_path
     assert set(targets) == {0, 1, 2}
 
 
-def test_the_same_network_as_a_file_gives_the_same_results(trained, tmp_path):
-    """For pixels from 0 to 255, with a softmax."""
+def test_its_results_are_drawn_and_checked(mine, tmp_path, capsys):
+    output, figure = tmp_path / "results.npz", tmp_path / "f.png"
+    draw = {mnist_fast_gradient: visualize_mnist, attack_mnist: visualize_adv_examples}
+    for script, visualize in draw.items():
+        script.main([*arguments(mine), "--output", str(output)])
+        assert visualize.main([str(output), "--output", str(figure)]) == [figure]
+        assert check_results.main([str(output), "--model", str(mine[0])]) == []
+        assert "predictions   ok" in capsys.readouterr().out
+        assert check_results.main([str(output)]) == []
+        assert "predictions   not checked" in capsys.readouterr().out
+    found = results.load(output)
+    changed = np.roll(found["y_preds_adversarial"], 1)
+    results.save(output, **(found | {"y_preds_adversarial": changed}))
+    with pytest.raises(Failure, match="violation"):
+        check_results.main([str(output), "--model", str(mine[0])])
+
+
+@pytest.fixture
+def short(monkeypatch):
+    for name, value in {"STEPS": 5, "SMALLEST_STEPS": 10, "QUERIES": 30, "DRAWS": 3}.items():
+        monkeypatch.setattr(battery, name, value)
+    monkeypatch.setattr(robustness, "CURVE", 20)
+
+
+@pytest.fixture(scope="module")
+def mlp(trained, tmp_path_factory):
+    """(file, samples): our MLP as a stranger's, for pixels up to 255, with a softmax."""
+    folder = tmp_path_factory.mktemp("mlp")
     image = keras.Input((28, 28, 1))
     z = trained["mlp"](layers.Rescaling(1 / 255)(layers.Reshape((28, 28))(image)))
-    keras.Model(image, layers.Softmax()(z)).save(tmp_path / "mlp.keras")
+    keras.Model(image, layers.Softmax()(z)).save(folder / "mlp.keras")
     x, y = (part[:50] for part in data.load("test"))
-    np.savez(tmp_path / "s.npz", images=x, labels=y)
+    np.savez(folder / "mlp.npz", images=x, labels=y)
+    return folder / "mlp.keras", folder / "mlp.npz"
+
+
+def test_the_same_network_as_a_file_gives_the_same_results(mlp, tmp_path):
     found = []
-    for model in ("mlp", str(tmp_path / "mlp.keras")):
-        options = ["--model", model, "--samples", str(tmp_path / "s.npz")]
+    for model in ("mlp", str(mlp[0])):
         output = tmp_path / "r.npz"
-        mnist_fast_gradient.main([*options, "--output", str(output)])
+        options = ["--samples", str(mlp[1]), "--output", str(output)]
+        mnist_fast_gradient.main(["--model", model, *options])
         found.append(results.load(output))
     for name in ("xs", "y_trues", "y_preds_adversarial"):
         np.testing.assert_array_equal(found[0][name], found[1][name])
     differs = np.abs(found[0]["noises"] - found[1]["noises"]) > 1e-6
     assert differs.mean() < 1e-3  # where a gradient nearly vanishes, rounding decides its sign
+
+
+def test_the_report_card_of_a_file_is_that_of_the_same_network(
+    mlp, place, short, monkeypatch, trained
+):
+    monkeypatch.setattr(models, "load", lambda name: trained[name])
+    found = {}
+    for model in ("mlp", str(mlp[0])):
+        options = ["--model", model, "--eps", "0.05", "--count", "50"]
+        figure, report = robustness.main(options)
+        assert figure.read_bytes()[1:4] == b"PNG"
+        found[figure.name] = json.loads(report.read_text())
+    ours, theirs = found["robustness_mlp.png"], found["robustness_mlp.keras.png"]
+    assert set(ours["rows"]) - set(theirs["rows"]) == {
+        "sign step, transferred",
+        "projected steps, transferred",
+    }
+    for name, row in theirs["rows"].items():
+        assert abs(row["count"] - ours["rows"][name]["count"]) <= 1, name
+        low, high = row["interval"]
+        assert low <= row["share"] <= high
+    assert 0 < theirs["rows"]["all together"]["count"] < theirs["rows"]["no attack"]["count"]
+    for median in ("smallest epsilon, median", "smallest |r|_2, median"):
+        assert theirs[median] == pytest.approx(ours[median], rel=0.02)
+    for name, curve in theirs["curves"].items():
+        np.testing.assert_allclose(curve, ours["curves"][name], atol=0.051)
+
+
+def test_the_interval_holds_what_a_binomial_count_makes_likely():
+    """Clopper & Pearson: at either end a count as far away has a chance of 2.5 %."""
+    hits = np.arange(40) < 7
+    low, high = robustness.share(hits)["interval"]
+    draws = np.random.default_rng(0)
+    assert (draws.binomial(40, low, 200000) >= 7).mean() == pytest.approx(0.025, abs=0.002)
+    assert (draws.binomial(40, high, 200000) <= 7).mean() == pytest.approx(0.025, abs=0.002)
+
+
+def test_a_report_card_in_colour_with_names(mine, short, place, capsys):
+    written = robustness.main([*arguments(mine), "--count", "20"])
+    assert written == [files.IMG / f"robustness_mine.keras.{kind}" for kind in ("png", "json")]
+    assert json.loads(written[1].read_text())["eps"] == 8 / 255
+    assert "transferred" not in capsys.readouterr().out
+
+
+def test_a_network_that_is_always_wrong_has_no_report_card(mine, refuses, place):
+    x, y, _ = data.load_own_samples(mine[1])
+    np.savez(place / "s.npz", images=x, labels=(y + 1) % 3)
+    # (a second line is the warning that this is no better than chance)
+    with pytest.raises(Failure, match="misclassifies all"):
+        robustness.main(["--model", str(mine[0]), "--samples", str(place / "s.npz")])
 
 
 def test_targets_and_samples_that_do_not_fit(mine, refuses, place):
