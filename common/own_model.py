@@ -5,6 +5,7 @@ to take images in [0, 1] and to give logits becomes a part of the model: another
 pixels, an image without channels or as one long row, the softmax at its end left out.
 """
 
+import argparse
 import os
 import re
 import sys
@@ -23,6 +24,7 @@ PIXELS = {"0..1": (1, 0), "0..255": (255, 0), "-1..1": (2, -1)}
 KINDS = (*PIXELS, "caffe", "torch")
 TORCH = {"mean": (0.485, 0.456, 0.406), "variance": (0.229**2, 0.224**2, 0.225**2)}
 TRIED = 1000  # images, to find out which of them it is
+SIDE = 224  # of photographs, where a network takes any
 NEAR = 0.05  # in accuracy: too close to tell
 
 SAVE = 'save it with model.save("mine.keras")'
@@ -32,10 +34,16 @@ CONVERT = (
 )
 
 
-def add_model(parser, default):
-    """--model: one of our classifiers, or a file, and --pixels: what a file's network is fed."""
+def add_model(parser, default, ours=models.argument):
+    """--model: one of our classifiers, or a file, and --pixels: what a file's network is fed.
+
+    ours(text): the argument that names one of ours.
+    """
     parser.add_argument(
-        "--model", type=argument, default=default, help="which classifier, or a .keras file"
+        "--model",
+        type=lambda text: argument(text, ours),
+        default=default,
+        help="which classifier, or a .keras file",
     )
     # Otherwise -1..1 would be taken for an option.
     parser._negative_number_matcher = re.compile(r"-\d")
@@ -46,11 +54,14 @@ def add_model(parser, default):
     )
 
 
-def argument(text):
+def argument(text, ours=models.argument):
     """A command line argument that names a model, or the file of one: a string or a `Path`."""
-    if not models.known(text) and (Path(text).suffix or os.path.exists(text)):
-        return command.path(text)
-    return models.argument(text)
+    try:
+        return ours(text)
+    except argparse.ArgumentTypeError:
+        if Path(text).suffix or os.path.exists(text):
+            return command.path(text)
+        raise
 
 
 def stem(model):
@@ -251,6 +262,31 @@ def examine(path, x, y, names=None, pixels=None):
     elif len(close) > 1:
         warn(name, f"as good with pixels {' and '.join(close)}: say which with --pixels")
     return pixels, classes
+
+
+def examine_photographs(path, names=None, pixels=None):
+    """Find out how a file's network takes photographs, and say so in one line.
+
+    names, pixels: as in `examine`.  Returns (shape, pixels, classes), shape (height, width, 3).
+    Raises `Failure` for a network that does not take them, or does not say which pixels.
+    """
+    network, name = read(path), files.show(path)
+    takes = tuple(network.inputs[0].shape[1:])
+    if len(takes) != 3 or takes[2] not in (None, 3):
+        raise Failure(f"{name} takes images {takes}, and a photograph is (height, width, 3)")
+    shape = (takes[0] or SIDE, takes[1] or SIDE, 3)
+    pixels = pixels or begins_with(network)
+    if pixels is None:
+        raise Failure(
+            f"{name} does not say which pixels it expects: give --pixels {' or '.join(KINDS)}"
+        )
+    classes = contract.count_classes(
+        fit(network, path, shape, pixels), np.zeros((0, *shape), np.float32)
+    )
+    if names is not None and len(names) != classes:
+        raise Failure(f"{name} tells {classes} classes apart, and --classes names {len(names)}")
+    print(f"{name}: {classes} classes, pixels {pixels}, photographs {shape[0]} x {shape[1]}")
+    return shape, pixels, classes
 
 
 def warn(name, what):

@@ -1,6 +1,7 @@
 """A network of one's own, from its file: what it becomes, and what is refused."""
 
 import json
+import re
 import zipfile
 
 import keras
@@ -393,3 +394,17 @@ def test_targets_and_samples_that_do_not_fit(mine, refuses, place):
     np.savez(place / "grey.npz", images=np.zeros((3, 8, 6), np.uint8), labels=[0, 1, 2])
     refuses(script, "--model", mine[0], "--samples", place / "grey.npz", culprit="takes images")
     refuses("method2_fgsm/epsilon", "--model", mine[0], culprit="robustness.py", code=(2,))
+
+
+def test_the_example_of_the_readme_runs(tmp_path, monkeypatch, short, place, capsys):
+    """From its code to the report card: as the README shows it."""
+    text = (files.COMMON / "README.md").read_text(encoding="utf-8")
+    section = text.split("\n## Your own network\n")[1].split("\n## ")[0]
+    (code,) = re.findall(r"```python\n(.*?)```", section, re.S)
+    monkeypatch.chdir(tmp_path)
+    exec(code, {})
+    line = re.search(r"    (python method2_fgsm/robustness\.py .*)", section)[1]
+    robustness.main([*line.split()[2:], "--count", "40"])
+    out = capsys.readouterr().out
+    assert "pixels 0..255, 100.0% right" in out
+    assert "its softmax left out" in out

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from common import engine, files, models
+from common import engine, files, models, own_model
 from common.command import Failure
 from common.imagenet import networks, photos, rows
 
@@ -22,7 +22,9 @@ class Job(NamedTuple):
 
     attack: Callable  # attack(model, x, y) -> x_adv, or (x_adv, steps); y: to leave, or to reach
     network: str
-    weights: str | None  # a file of the network's weights
+    shape: tuple  # of what it takes, (height, width, 3)
+    pixels: str | None  # what the network of a .keras file expects; None for ours
+    weights: str | None  # a file of the network's weights, or that .keras file
     weights_sha256: str | None  # what it has to be, on every machine
     folder: str  # of the photographs
     save_images: str | None  # folder of the PNGs
@@ -52,10 +54,12 @@ class Look(NamedTuple):
 
 
 @engine.once
-def load_network(name, weights, sha256):
+def load_network(name, shape, pixels, weights, sha256):
     """The network, loaded once a process; `weights` has to have that SHA-256 on every machine."""
     if weights and files.sha256(weights) != sha256:
         raise Failure(f"{weights} is another file on {platform.node()}: copy it there from here")
+    if pixels:
+        return own_model.load(Path(weights), shape, pixels)
     return networks.load(name, weights and Path(weights))
 
 
@@ -67,7 +71,7 @@ def read(job, batch):
     """
     long = [path for path in batch.paths if job.save_images and _too_long(job.save_images, path)]
     paths = [path for path in batch.paths if path not in long]
-    paths, pixels, skipped = photos.read_batch(job.folder, paths, networks.side(job.network))
+    paths, pixels, skipped = photos.read_batch(job.folder, paths, job.shape[:2])
     skipped += [(path, "with .png added its name is too long to be saved") for path in long]
     which = [i for i, path in enumerate(batch.paths) if path in paths]
     return batch.rows(which), pixels, skipped
@@ -95,7 +99,7 @@ def attack(job, prepared):
 
 def _attack(job, batch, pixels):
     """(rows, arrays for the figure) of a batch whose pixels are uint8 (n, side, side, 3)."""
-    model = load_network(job.network, job.weights, job.weights_sha256)
+    model = load_network(job.network, job.shape, job.pixels, job.weights, job.weights_sha256)
     x = _floats(pixels)
     before = look(model, x)
     y = np.where(batch.y_true < 0, before.labels, batch.y_true)
@@ -232,5 +236,5 @@ def save(folder, paths, images):
             png.parent.mkdir(parents=True, exist_ok=True)
         with files.replacing(png) as temporary:
             photos.save(temporary, image)
-        saved.append(photos.read(png, image.shape[0]))
+        saved.append(photos.read(png, image.shape[:2]))
     return np.stack(saved)
