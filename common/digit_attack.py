@@ -5,8 +5,6 @@ through the batches side by side, in this process or on workers (engine.py).
 """
 
 import functools
-import os
-import platform
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -16,36 +14,6 @@ from tqdm import tqdm
 
 from common import data, engine, files, models, own_model, startup
 from common.command import Failure
-
-
-class Network(NamedTuple):
-    """The network that is attacked: all that a worker needs to load it."""
-
-    model: str | Path  # a name, or a file
-    path: str  # of the file with its weights, from the root: a checkout may lie elsewhere
-    sha256: str | None  # of that file; None for a model of ours
-    classes: int
-    names: tuple | None = None  # of the classes
-    shape: tuple | None = None  # of an image
-    pixels: str | None = None  # one of `own_model.KINDS`
-
-    def settings(self):
-        """What results record of it."""
-        own = {"weights": self.sha256, "pixels": self.pixels, "names": self.names}
-        return {"model": own_model.stem(self.model)} | (own if self.pixels else {})
-
-    def label(self, place):
-        """What a class is called."""
-        return self.names[place] if self.names else str(place)
-
-    def target(self, text):
-        """The class that `text` names, by number or name; raises `Failure` where it names none."""
-        if self.names and text in self.names:
-            return self.names.index(text)
-        if text.isascii() and text.isdigit() and int(text[:9]) < self.classes:
-            return int(text)
-        some = "a digit" if self.pixels is None else "a class"
-        raise Failure(f"--target {text!r} is not {some} from 0 to {self.classes - 1}")
 
 
 class Attacked(NamedTuple):
@@ -68,7 +36,7 @@ def read(args, limit=None, *, full_test_set=False):
     """The network of `args`, and the samples that it is attacked on, or the first `limit` of them.
 
     args: with model, pixels and samples; of the scripts that share their work, with workers and
-    cluster too.  Returns (`Network`, x, y, indices): x float32 (n, ...),
+    cluster too.  Returns (`own_model.Network`, x, y, indices): x float32 (n, ...),
     y int64 (n,), indices int64 (n,) or None.  Raises `Failure` as their readers do.
     """
     side_by_side = hasattr(args, "workers")
@@ -80,16 +48,13 @@ def read(args, limit=None, *, full_test_set=False):
     else:
         x, y, indices = data.load_samples(args.samples, limit)
     path = models.weights_path(args.model)
-    if not isinstance(args.model, Path):
-        elsewhere = side_by_side and (args.workers or args.cluster) and path.is_file()
-        sha256 = files.sha256(path) if elsewhere else None
-        return Network(args.model, files.from_root(path), sha256, data.CLASSES), x, y, indices
-    if side_by_side:
-        startup.one_thread()
-    pixels, classes = own_model.examine(path, x, y, names, args.pixels)
-    shape = x.shape[1:]
-    place = files.from_root(os.path.abspath(path))
-    network = Network(path, place, files.sha256(path), classes, names, shape, pixels)
+    if isinstance(args.model, Path):
+        if side_by_side:
+            startup.one_thread()
+        return own_model.examine(path, x, y, names, args.pixels), x, y, indices
+    elsewhere = side_by_side and (args.workers or args.cluster) and path.is_file()
+    sha256 = files.sha256(path) if elsewhere else None
+    network = own_model.Network(args.model, files.from_root(path), sha256, data.CLASSES)
     return network, x, y, indices
 
 
@@ -162,10 +127,9 @@ def attack_batch(attack, network, batch):
 
 @engine.once
 def load(network):
-    """The Keras model of a `Network`; raises `Failure` where its file is another one here."""
+    """The Keras model of a network; raises `Failure` where its file is another one here."""
     path = files.ROOT / network.path
-    if network.sha256 and path.is_file() and files.sha256(path) != network.sha256:
-        raise Failure(f"{path} is another file on {platform.node()}: copy it there from here")
+    own_model.same_file(network, path)
     if network.pixels:
         return own_model.load(path, network.shape, network.pixels)
     return models.load(network.model, path)

@@ -1,21 +1,21 @@
 """A network of one's own: the model of a `.keras` file, made fit for attack.
 
-Files are loaded safely or not at all: nothing that they hold is run.  What a network needs in order
-to take images in [0, 1] and to give logits becomes a part of the model: another range of its
-pixels, an image without channels or as one long row, the softmax at its end left out.
+What its network (keras_file.py) needs in order to take images in [0, 1] and to give logits becomes
+a part of the model: another range of its pixels, an image without channels or as one long row, the
+softmax at its end left out.
 """
 
 import argparse
 import os
+import platform
 import re
 import sys
-import zipfile
-from importlib import metadata
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
-from common import command, contract, files, models
+from common import command, contract, files, keras_file, models
 from common.command import Failure
 
 # What a network may be fed for pixels p in [0, 1]: scale * p + offset.
@@ -27,11 +27,41 @@ TRIED = 1000  # images, to find out which of them it is
 SIDE = 224  # of photographs, where a network takes any
 NEAR = 0.05  # in accuracy: too close to tell
 
-SAVE = 'save it with model.save("mine.keras")'
-CONVERT = (
-    "convert it where you trust it: keras.models.load_model(FILE, compile=False)"
-    '.save("mine.keras"), or build the network, fill it with load_weights(FILE), and save that'
-)
+
+class Network(NamedTuple):
+    """The network that is attacked, ours or that of a file: all that a worker needs to load it."""
+
+    model: str  # its name, or that of the file
+    path: str | None  # of the file with its weights, from the root: a checkout may lie elsewhere
+    sha256: str | None  # of that file, where it has to be the same on every machine
+    classes: int
+    shape: tuple | None = None  # of an image
+    names: tuple | None = None  # of the classes
+    pixels: str | None = None  # one of `KINDS`; None for one of ours
+
+    def settings(self):
+        """What results record of it."""
+        names = self.names and list(self.names)
+        own = {"weights": self.sha256, "pixels": self.pixels, "names": names}
+        return {"model": self.model} | (own if self.pixels else {})
+
+    def label(self, place):
+        """What a class is called."""
+        return self.names[place] if self.names else str(place)
+
+    def target(self, text):
+        """The class that `text` names, by number or name; raises `Failure` where it names none."""
+        if self.names and text in self.names:
+            return self.names.index(text)
+        if text.isascii() and text.isdigit() and int(text[:9]) < self.classes:
+            return int(text)
+        raise Failure(f"--target {text!r} is not a class from 0 to {self.classes - 1}")
+
+
+def same_file(network, path):
+    """Raise `Failure` unless the file of a `Network` is, as `path` on this machine, what it was."""
+    if network.sha256 and path.is_file() and files.sha256(path) != network.sha256:
+        raise Failure(f"{path} is another file on {platform.node()}: copy it there from here")
 
 
 def add_model(parser, default, ours=models.argument):
@@ -75,48 +105,7 @@ def load(path, shape, pixels):
 
     pixels: one of `KINDS`.  Raises `Failure` for whatever cannot be loaded, or attacked.
     """
-    return fit(read(path), path, shape, pixels)
-
-
-def read(path):
-    """The Keras model of a `.keras` file as it was saved; raises `Failure` where it is none."""
-    name = files.show(path)
-    if path.is_dir() and (path / "saved_model.pb").exists():
-        raise Failure(f"{name} is a SavedModel, and only .keras files are loaded: {CONVERT}")
-    files.check_input(path, remedy=f"name a .keras file: {SAVE}")
-    if path.suffix in (".h5", ".hdf5"):
-        raise Failure(f"{name} is HDF5, from which nothing is loaded safely: {CONVERT}")
-    members = zipfile.ZipFile(path).namelist() if zipfile.is_zipfile(path) else ()
-    if path.suffix != ".keras" or not {"config.json", "model.weights.h5"} <= set(members):
-        raise Failure(f"{name} is truncated or not a .keras file: {SAVE}")
-    check_version(metadata.version("keras"), name)
-
-    import keras
-
-    try:
-        network = keras.models.load_model(path, compile=False, safe_mode=True)
-        inputs = network.inputs
-    except Exception as error:  # of as many types as there are ways to write such a file
-        raise Failure(
-            f"{name} is truncated, of a newer Keras, or holds what is not loaded safely, such as a "
-            "Lambda or a class of one's own: save the same network made of Keras's own layers "
-            f"({files.reason(error):.150})"
-        ) from error
-    if len(inputs) != 1:
-        raise Failure(f"{name} has {len(inputs)} inputs, not one for the images")
-    if not all(np.isfinite(weights).all() for weights in network.get_weights()):
-        raise Failure(f"{name} holds weights that are not finite numbers: train it again")
-    return network
-
-
-def check_version(version, name):
-    """Raise `Failure` for a Keras in which loading a file is known to run what it holds."""
-    numbers = tuple(map(int, re.findall(r"\d+", version)[:3]))
-    if numbers < (3, 12, 4) or numbers[:2] == (3, 13):
-        raise Failure(
-            f"{name} is not loaded by Keras {version}, which has known holes where it loads files: "
-            'pip install --upgrade "keras>=3.12.4,!=3.13.*"'
-        )
+    return fit(keras_file.read(path), path, shape, pixels)
 
 
 def fit(network, path, shape, pixels):
@@ -145,18 +134,13 @@ def fed(network, path, shape):
     takes = tuple(network.inputs[0].shape[1:])
     without = shape[:-1] if shape[-1] == 1 else shape
     for form in (shape, (*shape, 1), without, (int(np.prod(shape)),)):
-        if fits(takes, form):
+        if len(takes) == len(form) and all(
+            size in (None, given) for size, given in zip(takes, form, strict=True)
+        ):
             return form
     raise Failure(
         f"{files.show(path)} takes images {takes}, and these are {shape}: give samples of its size "
         "and channels with --samples"
-    )
-
-
-def fits(takes, shape):
-    """Whether an input of the shape `takes`, where None is any size, takes `shape`."""
-    return len(takes) == len(shape) and all(
-        size in (None, given) for size, given in zip(takes, shape, strict=True)
     )
 
 
@@ -208,10 +192,8 @@ def begins_with(network):
             return "0..255" if np.max(layer.scale) < 0.1 else "0..1"
         if isinstance(layer, layers.Normalization):
             return "0..255" if np.max(np.abs(layer.mean)) > 2 else "0..1"
-        if (
-            not isinstance(layer, Model | layers.InputLayer)
-            and "Random" not in type(layer).__name__
-        ):
+        augments = type(layer).__name__.startswith("Random")
+        if not augments and not isinstance(layer, Model | layers.InputLayer):
             return None
     return None
 
@@ -221,72 +203,68 @@ def find_pixels(network, path, x, y):
 
     The first are those for which it is highest.
     """
-    rows = slice(TRIED)
     found = {}
     for pixels in PIXELS:
         model = fit(network, path, x.shape[1:], pixels)
-        found[pixels] = float((models.classify(model, x[rows]) == y[rows]).mean())
+        found[pixels] = float((models.classify(model, x) == y).mean())
     return dict(sorted(found.items(), key=lambda item: -item[1]))
 
 
 def examine(path, x, y, names=None, pixels=None):
     """Find out how a file's network is to be used, and say so in one line; warnings on stderr.
 
-    x: float32 (n, ...) in [0, 1].  y: int64 (n,).  names: of the classes, if they are known.
-    pixels: what it expects, if that is known.
-    Returns (pixels, classes).  Raises `Failure` for labels and names that are not the network's.
+    x: float32 (n, ...) in [0, 1].  y: int64 (n,), or None where no labels are known, as of
+    photographs.  names: of the classes, if they are known.  pixels: what it expects, if that is.
+    Returns a `Network`.  Raises `Failure` for labels and names that are not its own, and where
+    nothing says which pixels it expects.
     """
-    network, name = read(path), files.show(path)
-    found = {} if pixels else find_pixels(network, path, x, y)
-    pixels = pixels or next(iter(found))
+    network, name = keras_file.read(path), files.show(path)
+    few, found = slice(TRIED), {}
+    if y is None:
+        pixels = pixels or begins_with(network)
+    elif pixels is None:
+        found = find_pixels(network, path, x[few], y[few])
+        pixels = next(iter(found))
+    if pixels is None:
+        kinds = " or ".join(KINDS)
+        raise Failure(f"{name} does not say which pixels it expects: give --pixels {kinds}")
     model = fit(network, path, x.shape[1:], pixels)
     classes = contract.count_classes(model, x)
-    if y.max() >= classes or len(names or ()) not in (0, classes):
-        what = f"a label {y.max()}" if y.max() >= classes else f"{len(names)} names"
-        raise Failure(f"{name} tells {classes} classes apart, but the samples have {what}")
-    accuracy = found.get(pixels, (models.classify(model, x[:TRIED]) == y[:TRIED]).mean())
-    parts = [f"{name}: {classes} classes", f"pixels {pixels}, {accuracy:.1%} right"]
-    parts += [f"as {other} {share:.1%}" for other, share in list(found.items())[1:]]
-    if is_binary(network):
-        parts.append("one output z: class 1 where z > 0")
-    elif not models.ends_in_logits(network):
-        black = np.zeros((1, *fed(network, path, x.shape[1:])), np.float32)
-        softmax = np.allclose(network(black).numpy().sum(), 1, atol=1e-2)
-        parts += [
-            "its softmax left out" if softmax else "its sigmoids left out: one class an image"
-        ]
-    print(", ".join(parts), flush=True)
-    close = [other for other, share in found.items() if accuracy - share < NEAR]
-    if accuracy < 1 / classes + 2 / (classes * len(y[:TRIED])) ** 0.5:
-        warn(name, "no better than chance: mend --pixels, or the order of the classes")
-    elif len(close) > 1:
-        warn(name, f"as good with pixels {' and '.join(close)}: say which with --pixels")
-    return pixels, classes
-
-
-def examine_photographs(path, names=None, pixels=None):
-    """Find out how a file's network takes photographs, and say so in one line.
-
-    names, pixels: as in `examine`.  Returns (shape, pixels, classes), shape (height, width, 3).
-    Raises `Failure` for a network that does not take them, or does not say which pixels.
-    """
-    network, name = read(path), files.show(path)
-    takes = tuple(network.inputs[0].shape[1:])
-    if len(takes) != 3 or takes[2] not in (None, 3):
-        raise Failure(f"{name} takes images {takes}, and a photograph is (height, width, 3)")
-    shape = (takes[0] or SIDE, takes[1] or SIDE, 3)
-    pixels = pixels or begins_with(network)
-    if pixels is None:
-        raise Failure(
-            f"{name} does not say which pixels it expects: give --pixels {' or '.join(KINDS)}"
-        )
-    classes = contract.count_classes(
-        fit(network, path, shape, pixels), np.zeros((0, *shape), np.float32)
-    )
     if names is not None and len(names) != classes:
-        raise Failure(f"{name} tells {classes} classes apart, and --classes names {len(names)}")
-    print(f"{name}: {classes} classes, pixels {pixels}, photographs {shape[0]} x {shape[1]}")
-    return shape, pixels, classes
+        raise Failure(f"{name} tells {classes} classes apart, but there are {len(names)} names")
+    if y is not None and y.max() >= classes:
+        raise Failure(f"{name} tells {classes} classes apart, but there is a label {y.max()}")
+    said = f"{name}: {' x '.join(map(str, x.shape[1:]))}, {classes} classes, pixels {pixels}"
+    if y is not None:
+        accuracy = found.get(pixels, (models.classify(model, x[few]) == y[few]).mean())
+        said += f" ({accuracy:.1%} right"
+        said += "".join(f", as {other} {share:.1%}" for other, share in list(found.items())[1:])
+        said += ")"
+    if is_binary(network):
+        said += ", one output z: class 1 where z > 0"
+    elif not models.ends_in_logits(network):
+        said += ", without the softmax or sigmoids at its end"
+    print(said, flush=True)
+    if y is not None and accuracy < 1 / classes + 2 / (classes * len(y[few])) ** 0.5:
+        warn(name, "no better than chance: mend --pixels, or the order of the classes")
+    elif len(close := [other for other, share in found.items() if accuracy - share < NEAR]) > 1:
+        warn(name, f"as good with pixels {' and '.join(close)}: say which with --pixels")
+    place = files.from_root(os.path.abspath(path))
+    shape = tuple(x.shape[1:])
+    return Network(stem(path), place, files.sha256(path), classes, shape, names, pixels)
+
+
+def photograph_shape(path):
+    """The shape (height, width, 3) of the photographs that a file's network takes.
+
+    Raises `Failure` for a network that takes none.
+    """
+    takes = tuple(keras_file.read(path).inputs[0].shape[1:])
+    if len(takes) != 3 or takes[2] not in (None, 3):
+        raise Failure(
+            f"{files.show(path)} takes images {takes}, and a photograph is (height, width, 3)"
+        )
+    return takes[0] or SIDE, takes[1] or SIDE, 3
 
 
 def warn(name, what):

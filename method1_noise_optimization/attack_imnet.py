@@ -52,7 +52,7 @@ def main(argv=None):
         title = args.method
     how["max_steps"] = args.max_steps
     at_random = target == "random"
-    goal = "random targets" if at_random else f"target {network.label(target)}"
+    goal = "random targets" if at_random else f"target {(network.names or labels.names())[target]}"
     seed = args.seed if at_random else None
     settings = {"script": "attack_imnet", "target": target, "seed": seed, **how}
     if args.grey_levels:

@@ -125,7 +125,11 @@ def ranked(model, x, y):
 
 def withstood(model, x, y, eps, attack, *, seed=0):
     """Which images the model still classifies as y under one attack: bool (n,)."""
-    return models.classify(model, attack(model, x, y, eps, seed)) == y
+    stands, size = np.empty(len(x), bool), models.at_a_time(x)
+    for start in range(0, len(x), size):
+        rows = slice(start, start + size)
+        stands[rows] = models.classify(model, attack(model, x[rows], y[rows], eps, seed)) == y[rows]
+    return stands
 
 
 def withstood_all(model, x, y, eps, attacks, *, seed=0):

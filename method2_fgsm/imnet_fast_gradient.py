@@ -50,7 +50,7 @@ def main(argv=None):
     attack = functools.partial(
         fgsm.fgsm, eps=args.eps, targeted=target is not None, batch_size=args.batch_size
     )
-    goal = "" if target is None else f", target {network.label(target)}"
+    goal = "" if target is None else f", target {(network.names or labels.names())[target]}"
     return photo_folder.attack(
         args,
         network,

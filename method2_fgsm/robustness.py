@@ -107,7 +107,8 @@ def nearest(model, x, y):
 
     target = battery.ranked(model, x, y)[:, 0]
     eps, x_adv = smallest_eps.smallest_eps(model, x, target, steps=battery.SMALLEST_STEPS)
-    noise = attack.find_noise(model, x, target, method="minimal", starts=1)
+    size = min(attack.BATCH_SIZE["minimal"], models.at_a_time(x))
+    noise = attack.find_noise(model, x, target, method="minimal", starts=1, batch_size=size)
     reached = attack.reached(model, x, noise, target)
     return np.nan_to_num(eps, nan=np.inf), x_adv, np.where(reached, attack.sizes(noise), np.inf)
 

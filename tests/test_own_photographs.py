@@ -94,7 +94,7 @@ def test_what_photographs_cannot_be_shown_to(album, place, refuses):
     own = "--model", network, "--images", folder
     few = place / "few.txt"
     few.write_text("boat\nhouse\n")
-    refuses(script, *own, "--classes", few, culprit="4 classes apart, and --classes names 2")
+    refuses(script, *own, "--classes", few, culprit="4 classes apart, but there are 2 names")
     refuses(script, *own, "--classes", place / "none.txt", culprit="none.txt not found")
     refuses(script, *own, "--classes", names, "--target", "ostrich", culprit="'ostrich'")
     refuses(script, *own, "--weights", names, culprit="--weights", code=(2,))

@@ -10,7 +10,6 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from tqdm import tqdm
@@ -61,32 +60,20 @@ def add_arguments(parser, *, batch_size, output):
     engine.add_arguments(parser)
 
 
-class Network(NamedTuple):
-    """What is attacked: one of our networks, or that of a `.keras` file."""
-
-    name: str
-    title: str
-    shape: tuple  # of a photograph, (height, width, 3)
-    classes: int
-    names: tuple | None = None  # of the classes of one's own
-    pixels: str | None = None
-
-    def label(self, place):
-        """What a class is called."""
-        return (self.names or labels.names())[place]
-
-
 def network_of(args):
-    """The `Network` that `args` names; of a file it says in one line what it found."""
-    if not isinstance(args.model, Path):
-        side = networks.side(args.model)
-        return Network(args.model, networks.TITLES[args.model], (side, side, 3), networks.CLASSES)
-    names = args.classes and labels.read_names(args.classes)
-    startup.one_thread()
-    shape, pixels, classes = own_model.examine_photographs(args.model, names, args.pixels)
-    names, stem = names or tuple(map(str, range(classes))), own_model.stem(args.model)
-    args.weights = args.model
-    return Network(stem, stem, shape, classes, names, pixels)
+    """The `own_model.Network` that `args` names; of a file it says in one line what it found."""
+    if isinstance(args.model, Path):
+        names = args.classes and labels.read_names(args.classes)
+        startup.one_thread()
+        x = np.zeros((1, *own_model.photograph_shape(args.model)), np.float32)
+        network = own_model.examine(args.model, x, None, names, args.pixels)
+        return network._replace(names=names or tuple(map(str, range(network.classes))))
+    if args.weights:
+        models.check_weights(args.weights, remedy=networks.REMEDY)
+    path = args.weights and os.path.abspath(args.weights)
+    sha256 = args.weights and files.sha256(args.weights)
+    shape = (networks.side(args.model), networks.side(args.model), 3)
+    return own_model.Network(args.model, path, sha256, networks.CLASSES, shape)
 
 
 def check_output(parser, args, default):
@@ -130,11 +117,7 @@ def attack(args, network, attack, target_of, settings, title, *, to_8_bits=None,
     y_target = target_of and np.array([target_of(path) for path in paths], np.int64)
     job = Job(
         attack=attack,
-        network=network.name,
-        shape=network.shape,
-        pixels=network.pixels,
-        weights=args.weights and os.path.abspath(args.weights),
-        weights_sha256=args.weights and files.sha256(args.weights),
+        network=network,
         folder=folder,
         save_images=args.save_images and os.path.abspath(args.save_images),
         to_8_bits=to_8_bits,
@@ -142,9 +125,8 @@ def attack(args, network, attack, target_of, settings, title, *, to_8_bits=None,
     )
     named = [files.from_root(path) for path in args.images]
     settings = settings | {
-        "model": network.name,
-        **({"pixels": network.pixels, "names": network.names} if network.pixels else {}),
-        "weights": job.weights_sha256,
+        "weights": network.sha256,
+        **network.settings(),
         "images": named[0] if len(named) == 1 else named,
         "labels": labels.setting(args.labels),
         "batch_size": args.batch_size,
@@ -158,7 +140,7 @@ def attack(args, network, attack, target_of, settings, title, *, to_8_bits=None,
     seconds = time.perf_counter() - began
 
     saved = bool(args.save_images)
-    print(f"{network.title}, {title}")
+    print(f"{networks.title(network.model)}, {title}")
     print("\n".join(rows.summary(rows.read(args.output), saved=saved)))
     if passed_over:
         print(f"skipped files        {passed_over:7d}")
@@ -176,8 +158,6 @@ def _check(args, photographs):
     """
     for path in (args.output, args.output.with_suffix(".npz")):
         files.check_output(path, args)
-    if args.weights and not isinstance(args.model, Path):
-        models.check_weights(args.weights, remedy=networks.REMEDY)
     if not args.save_images:
         return
     shown, place = files.show(args.save_images), args.save_images.resolve()
@@ -254,7 +234,7 @@ def _attack(run, job, photographs, skipped, args, settings):
         (path, reason), *others = skipped + [problem for part in early for problem in part[2]]
         more = f", and {len(others)} more" if others else ""
         raise Failure(f"no readable image in {job.folder}: skipped {path}: {reason}{more}")
-    return attacked, len(skipped) + rows.finish(args.output, known, count, job.shape)
+    return attacked, len(skipped) + rows.finish(args.output, known, count, job.network.shape)
 
 
 def _report(skipped):
