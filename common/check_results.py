@@ -3,6 +3,7 @@
     python common/check_results.py                          all results in the method folders
     python common/check_results.py method2_fgsm/results_mnist_mlp.npz
     python common/check_results.py RESULTS.npz --model cnn --weights my_cnn.weights.h5
+    python common/check_results.py RESULTS.npz --model mine.keras
 
 Reads each file (its format: common/results.py) and looks at
 
@@ -18,17 +19,19 @@ Reads each file (its format: common/results.py) and looks at
                   of each other, either will do: minimal noise ends there, and rounding decides
 
 and prints PASS, with exit code 0, or FAIL and every violation, with exit code 1.  Predictions on
-photographs are recomputed if their network's weights are installed by pip, or given by --weights.
+photographs are recomputed if their network's weights are installed by pip, or given by --weights;
+those of a network of your own, if its .keras file is given by --model.
 
 reads   method*/results_*.npz or those named, common/mnist.npz, the weights
 writes  nothing
 """
 
 import json
+from pathlib import Path
 
 import numpy as np
 
-from common import command, data, files, models, results
+from common import command, data, files, models, own_model, results
 from common.command import Failure
 from common.imagenet import efficientnet_lite, networks
 
@@ -54,8 +57,13 @@ def check(found, model=None):
     return outcome
 
 
+def is_own(found):
+    """Whether they are results of a network of one's own."""
+    return found["config"].get("pixels") in own_model.KINDS
+
+
 def is_digits(found):
-    return found["xs"].shape[1:] == (data.SIDE, data.SIDE)
+    return not is_own(found) and found["xs"].shape[1:] == (data.SIDE, data.SIDE)
 
 
 def settings(config, count, digits, sized):
@@ -75,6 +83,9 @@ def by_row(found, eps, model):
         yield "epsilon", np.abs(noises) > eps + results.ROUNDING, f"noise larger than eps {eps:g}"
 
     classes = data.CLASSES if is_digits(found) else networks.CLASSES
+    if is_own(found):
+        names = found["config"].get("names")
+        classes = len(names) if isinstance(names, list) else np.inf
     for name in (*results.LABELS, "y_targets"):
         if name in found:
             yield "labels", found[name] >= classes, f"{name} beyond class {classes - 1}"
@@ -120,7 +131,9 @@ def by_row(found, eps, model):
 
 def model_of(found, name, weights):
     """The model that is said to have made the predictions, or None where it is not at hand."""
-    if not isinstance(name, str):
+    if is_own(found) and isinstance(name, Path):
+        return own_model.load(name, found["xs"].shape[1:], found["config"]["pixels"])
+    if is_own(found) or not isinstance(name, str):
         return None
     if is_digits(found):
         return models.load(name, weights) if models.known(name) else None
@@ -139,8 +152,8 @@ def report(path, name=None, weights=None):
         print(f"{files.show(path)}: not a result file")
     else:
         found["config"] = json.loads(str(found["config"]))
-        kind = "digits" if is_digits(found) else "photographs"
-        name = (kind == "digits" and name) or found["config"].get("model")
+        kind = "digits" if is_digits(found) else "images" if is_own(found) else "photographs"
+        name = (kind != "photographs" and name) or found["config"].get("model")
         model = model_of(found, name, weights)
         kept = "" if model is not None else ", whose predictions are not recomputed"
         print(f"{files.show(path)}: {len(found['xs'])} {kind}, attacks on {name}{kept}")
@@ -161,7 +174,7 @@ def main(argv=None):
     parser.add_argument(
         "results", nargs="*", type=command.path, metavar="RESULTS.npz", help="default: all of ours"
     )
-    parser.add_argument("--model", type=models.argument, help="default: what each file says")
+    parser.add_argument("--model", type=own_model.argument, help="default: what each file says")
     parser.add_argument("--weights", type=command.path, help="default: those in common/weights")
     args = parser.parse_args(argv)
     paths = args.results or sorted(files.ROOT.glob("method*/results_*.npz"))

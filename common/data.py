@@ -127,6 +127,54 @@ def load_samples(path=None, limit=None):
     return images[rows], labels[rows].astype(np.int64), own
 
 
+def load_own_samples(path, limit=None):
+    """Read a file of samples for a network of one's own, or the first `limit` of them.
+
+    images: uint8 from 0 to 255 or floating point in [0, 1], (n, h, w) or (n, h, w, c).  labels:
+    integers (n,) or (n, 1), or one-hot (n, classes).  They may also be called x_test and y_test.
+    names: text (classes,), may be missing.
+    Returns (images, labels, names): float32 in [0, 1], int64 (n,), a tuple of strings or None.
+    Raises `Failure` when the file is missing, broken or holds anything but such arrays.
+    """
+    remedy = "make it with np.savez(FILE, images=x, labels=y)"
+    arrays = files.read_npz(path, holds="an .npz of images and labels", remedy=remedy)
+    images, labels = (
+        arrays.get(name, arrays.get(other))
+        for name, other in (("images", "x_test"), ("labels", "y_test"))
+    )
+    problem = _own_problem(images, labels, arrays.get("names"))
+    if problem:
+        raise Failure(f"{files.show(path)}: {problem}; {remedy}")
+    if labels.ndim == 2:
+        labels = labels[:, 0] if labels.shape[1] == 1 else labels.argmax(axis=1)
+    scale = np.float32(255 if images.dtype == np.uint8 else 1)
+    names = tuple(map(str, arrays["names"])) if "names" in arrays else None
+    return images[:limit].astype(np.float32) / scale, labels[:limit].astype(np.int64), names
+
+
+def _own_problem(images, labels, names):
+    """What is wrong with samples of one's own, None if nothing."""
+    if images is None or labels is None:
+        return "it holds no images, or no labels"
+    whole = images.dtype == np.uint8
+    if not (whole or images.dtype.kind == "f") or images.ndim not in (3, 4) or not images.size:
+        return f"images are {images.dtype} {images.shape}, not uint8 or float32 (n, h, w[, c])"
+    # Written so that NaN fails too.
+    if not (whole or (images.min() >= 0 and images.max() <= 1)):
+        return "images have pixels outside [0, 1]: give uint8, or divide them by 255"
+    one_hot = labels.ndim == 2 and labels.shape[1] > 1
+    if one_hot and not (((labels == 0) | (labels == 1)).all() and (labels.sum(axis=1) == 1).all()):
+        return "labels are not one-hot"
+    number = one_hot or (labels.dtype.kind in "iu" and labels.shape[1:] in ((), (1,)))
+    if not number or len(labels) != len(images) or labels.min() < 0:
+        return (
+            f"labels are {labels.dtype} {labels.shape}, not classes from 0 for {len(images)} images"
+        )
+    if names is not None and (names.dtype.kind != "U" or names.ndim != 1):
+        return f"names are {names.dtype} {names.shape}, not text (classes,)"
+    return None
+
+
 def _problem(images, labels, indices):
     """What is wrong with the arrays of a sample file, None where one is not there; None if fine."""
     if images is None or labels is None:

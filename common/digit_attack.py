@@ -1,29 +1,30 @@
 """The story that the two scripts on digits tell: choose, attack, look again.
 
-Every step goes through the batches side by side, in this process or on workers (engine.py).
+The network is one of ours, or that of a file, whose samples may be any images.  Every step goes
+through the batches side by side, in this process or on workers (engine.py).
 """
 
 import functools
-import platform
 import time
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from tqdm import tqdm
 
-from common import engine, files, models
+from common import data, engine, files, models, own_model, startup
 from common.command import Failure
 
 
 class Attacked(NamedTuple):
     """The digits that were attacked, n of `count`, and what became of them."""
 
-    x: np.ndarray  # float32 (n, 28, 28)
+    x: np.ndarray  # float32 (n, ...)
     y: np.ndarray  # int64 (n,) labels
     y_target: np.ndarray | None  # int64 (n,)
     indices: np.ndarray | None  # int64 (n,) rows of the test set
-    x_adv: np.ndarray  # float32 (n, 28, 28)
-    logits: np.ndarray  # float32 (n, 10) of x_adv
+    x_adv: np.ndarray  # float32 (n, ...)
+    logits: np.ndarray  # float32 (n, classes) of x_adv
     steps: np.ndarray | None  # int64 (n,)
     count: int
     misclassified: int  # before the attack, and so left out
@@ -31,17 +32,43 @@ class Attacked(NamedTuple):
     seconds: float  # of the attack, compilation included
 
 
-def attack_digits(args, attack, x, y, indices, y_target=None, *, batch_size):
+def read(args, limit=None, *, full_test_set=False):
+    """The network of `args`, and the samples that it is attacked on, or the first `limit` of them.
+
+    args: with model, pixels and samples; of the scripts that share their work, with workers and
+    cluster too.  Returns (`own_model.Network`, x, y, indices): x float32 (n, ...),
+    y int64 (n,), indices int64 (n,) or None.  Raises `Failure` as their readers do.
+    """
+    side_by_side = hasattr(args, "workers")
+    if full_test_set:
+        x, y = (part[:limit] for part in data.load("test"))
+        indices, names = np.arange(len(x)), None
+    elif isinstance(args.model, Path):
+        (x, y, names), indices = data.load_own_samples(args.samples, limit), None
+    else:
+        x, y, indices = data.load_samples(args.samples, limit)
+    path = models.weights_path(args.model)
+    if isinstance(args.model, Path):
+        if side_by_side:
+            startup.one_thread()
+        return own_model.examine(path, x, y, names, args.pixels), x, y, indices
+    elsewhere = side_by_side and (args.workers or args.cluster) and path.is_file()
+    sha256 = files.sha256(path) if elsewhere else None
+    network = own_model.Network(args.model, files.from_root(path), sha256, data.CLASSES)
+    return network, x, y, indices
+
+
+def attack_digits(args, network, attack, x, y, indices, y_target=None, *, batch_size):
     """Attack the digits that the model classifies correctly and not as their target.
 
-    args: of the command line, with model, workers and cluster.
+    args: of the command line, with workers and cluster.
     attack: attack(model, x, y) -> x_adv, or (x_adv, steps); y are the targets, or the labels
     where y_target is None.  A function of a module, or `functools.partial` of one.
-    x: float32 (n, 28, 28), y: int64 (n,), indices: int64 (n,) or None, as `data.load_samples`
-    gives them.  batch_size: digits for a core at a time.
+    network, x, y, indices: as `read` gives them.  batch_size: digits for a core at a time, of
+    larger images as many as have so many pixels.
     Raises `Failure` when none is left to attack, and where a worker has other weights.
     """
-    network = _network(args)
+    batch_size = max(1, min(batch_size, batch_size * data.SIDE**2 // x[0].size))
 
     def each(run, function, *arrays):
         """What `function` returns for all batches of rows: a list of arrays."""
@@ -87,29 +114,22 @@ def attack_digits(args, attack, x, y, indices, y_target=None, *, batch_size):
 def classify_batch(network, batch):
     """What a worker does to choose: a label for each digit."""
     (x,) = batch
-    return (models.classify(_load(*network), x),)
+    return (models.classify(load(network), x),)
 
 
 def attack_batch(attack, network, batch):
     """What a worker does: attack, and look again.  Returns (x_adv, logits), or with steps."""
-    model = _load(*network)
+    model = load(network)
     found = attack(model, *batch)
     x_adv, *steps = found if isinstance(found, tuple) else (found,)
     return x_adv, models.predict(model, x_adv), *steps
 
 
-def _network(args):
-    """What names the network to a worker: its name, and path and SHA-256 of its weights."""
-    path = models.weights_path(args.model)
-    elsewhere = (args.workers or args.cluster) and path.is_file()
-    # From the root, since a checkout may lie elsewhere on another machine.
-    return args.model, files.from_root(path), files.sha256(path) if elsewhere else None
-
-
 @engine.once
-def _load(name, path, sha256):
-    path = files.ROOT / path
-    model = models.load(name, path)
-    if sha256 and files.sha256(path) != sha256:
-        raise Failure(f"{path} is another file on {platform.node()}: copy it there from here")
-    return model
+def load(network):
+    """The Keras model of a network; raises `Failure` where its file is another one here."""
+    path = files.ROOT / network.path
+    own_model.same_file(network, path)
+    if network.pixels:
+        return own_model.load(path, network.shape, network.pixels)
+    return models.load(network.model, path)

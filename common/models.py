@@ -24,12 +24,13 @@ import argparse
 import os
 import re
 import warnings
+from pathlib import Path
 
 import numpy as np
 
 from common import files
 from common.command import Failure
-from common.logits import logits_of  # noqa: F401 (a part of this module)
+from common.logits import ends_in_logits, logits_of  # noqa: F401 (parts of this module)
 
 NAMES = ("softmax", "mlp", "cnn")
 # Those that can be trained on bounds.
@@ -49,6 +50,8 @@ TITLES_TRAINED = {
     "random-start": "trained on random-start steps",
     "bounds": "trained on bounds",
 }
+# Of images that are worked on at a time: 6,000 digits, 33 photographs of 224 x 224.
+MOST_BYTES = 20_000_000
 ACTIVATIONS = ("sigmoid", "tanh", "relu")
 FULLY_CONNECTED = re.compile(rf"fc(?:10|((?:[1-9]\d*-)+)10_({'|'.join(ACTIVATIONS)}))")
 
@@ -97,6 +100,11 @@ def add_model(parser, default):
 
 
 def _unknown(name):
+    if name.endswith(".keras"):
+        return (
+            f"{name!r}: only robustness.py, mnist_fast_gradient.py, attack_mnist.py and the two "
+            "scripts on photographs take a network of one's own"
+        )
     return (
         f"{name!r} is not a model: choose {', '.join(NAMES)}, one of them with "
         f"{', '.join(list(SUFFIXES.values())[:-1])} added, mlp_certified, strided_certified, or a "
@@ -105,7 +113,9 @@ def _unknown(name):
 
 
 def title(name):
-    """What figures and tables call a model."""
+    """What figures and tables call a model; a file, by its name."""
+    if str(name).endswith(".keras"):
+        return Path(name).name
     if name in TITLES:
         return TITLES[name]
     plain, attack = _split(name)
@@ -186,8 +196,8 @@ def build(name):
 
 
 def weights_path(name):
-    """Where the trained weights of a model lie."""
-    return files.WEIGHTS / f"{name}.weights.h5"
+    """Where the trained weights of a model lie: a file of one's own holds them itself."""
+    return name if isinstance(name, Path) else files.WEIGHTS / f"{name}.weights.h5"
 
 
 def train_command(name):
@@ -223,9 +233,16 @@ def load(name, path=None):
     return model
 
 
+def at_a_time(x):
+    """How many images like x (n, ...) are worked on at a time, so that memory holds them."""
+    return max(1, MOST_BYTES // max(1, x[:1].nbytes))
+
+
 def predict(model, x, batch_size=1000):
     """Logits (n, classes) float32 of images (n, ...) float32, a batch at a time."""
     from common.compiled import forward
+
+    batch_size = min(batch_size, at_a_time(x))
 
     # Keras's own loop, `model.predict`, copies all the images twice before it begins, and is not
     # made for several threads.

@@ -119,7 +119,9 @@ def save(fig, path):
 
 
 def digit(ax, image, title=None):
-    """Draw one image (28, 28) in [0, 1] in grey, white ink on black."""
+    """Draw one image in [0, 1]: (h, w) or (h, w, 1) in grey, white ink on black, or (h, w, 3)."""
+    if image.ndim == 3:
+        image = image.clip(0, 1) if image.shape[2] == 3 else image.mean(axis=2)
     ax.imshow(image, cmap="gray", vmin=0, vmax=1)
     _bare(ax, title)
 
@@ -133,8 +135,11 @@ def photo(ax, image, title=None):
 def noise(ax, image, limit, title=None):
     """Draw one noise image in a diverging map centred on zero, from -limit to limit.
 
+    In colour (h, w, 3) grey is zero, and each channel goes from -limit to limit.
     Returns what a colour bar is made from.
     """
+    if image.ndim == 3:
+        image = 0.5 + image / (2 * limit) if image.shape[2] == 3 else image.mean(axis=2)
     drawn = ax.imshow(image, cmap="RdBu_r", vmin=-limit, vmax=limit)
     _bare(ax, title)
     return drawn

@@ -2,7 +2,7 @@
 
 An `.npz` without pickle, with one row an image:
 
-    xs                     float32 (n, 28, 28)  the original images, in [0, 1]
+    xs                     float32 (n, 28, 28)  the original images, in [0, 1], or (n, h, w, c)
     noises                 float32 (n, 28, 28)  what was added: xs + noises is the adversarial image
     y_trues                int64 (n,)           labels
     y_preds                int64 (n,)           what the model said of xs (the label: see below)
@@ -110,6 +110,12 @@ def load_from(path, *scripts):
     if not len(found["xs"]):
         raise Failure(f"{files.show(path)} holds no image: {remedy} on others")
     return found
+
+
+def label(config, place):
+    """What figures call a class: its name, where the settings have the names of the classes."""
+    names = config.get("names")
+    return names[place] if isinstance(names, list) and place < len(names) else str(place)
 
 
 def problems(arrays):

@@ -123,9 +123,9 @@ def classify(model, x, noise, batch_size=10000):
     return labels
 
 
-def random_targets(y, seed):
-    """A target for each label y (n,), any of the nine other digits with the same chance."""
-    return (y + np.random.default_rng(seed).integers(1, 10, len(y))) % 10
+def random_targets(y, seed, classes=10):
+    """A target for each label y (n,), any of the other classes with the same chance."""
+    return (y + np.random.default_rng(seed).integers(1, classes, len(y))) % classes
 
 
 def sizes(noises):

@@ -1,9 +1,11 @@
-"""Everything is an ostrich: the smallest noise that turns photographs into another class.
+r"""Everything is an ostrich: the smallest noise that turns photographs into another class.
 
     python method1_noise_optimization/attack_imnet.py
     python method1_noise_optimization/attack_imnet.py --images PHOTO FOLDER --save-images OTHER
     python method1_noise_optimization/attack_imnet.py --grey-levels 1
     python method1_noise_optimization/attack_imnet.py --target "giant panda" --method lbfgs
+    python method1_noise_optimization/attack_imnet.py --model mine.keras --classes names.txt \
+        --target boat
 
 After figure 5 of Szegedy et al. (2014), whose photographs are all seen as "ostrich, Struthio
 camelus".  The methods are those for digits (attack.py): minimal, the smallest L2 noise; lbfgs,
@@ -17,9 +19,9 @@ PNG, in the same structure of folders, with ".png" added to each name.  Each PNG
 classified again.  --grey-levels N takes the place of --method: no value changes by more than N
 levels of 255, and as few values as can be found (grey_levels.py says how).
 
---images and --labels are as in method2_fgsm/imnet_fast_gradient.py, which says how photographs
-are found and read.  What cannot be read is skipped with a warning.  Memory does not grow with the
-folder.
+--images, --labels and --classes are as in method2_fgsm/imnet_fast_gradient.py, which says how
+photographs are found and read.  What cannot be read is skipped with a warning.  Memory does not
+grow with the folder.
 
 reads   the photographs; the network's weights (installed by pip, downloaded, or --weights)
 writes  OUTPUT.csv, a row for each photograph (columns: common/imagenet/rows.py), and OUTPUT.npz
@@ -30,14 +32,16 @@ writes  OUTPUT.csv, a row for each photograph (columns: common/imagenet/rows.py)
 import argparse
 import functools
 
-from common import command, files
+from common import command, files, own_model
 from common.imagenet import labels, photo_folder
 from method1_noise_optimization import attack, photo_noise
 
 
 def main(argv=None):
     args = parse(argv)
-    target = args.target if args.target == "random" else labels.index_of(args.target)
+    network, target = photo_folder.network_of(args), args.target
+    if target != "random":
+        target = labels.index_of(target, network.names)
     if args.grey_levels:
         how = {"levels": args.grey_levels, "confidence": args.confidence}
         search, to_8_bits = photo_noise.few_levels, None
@@ -48,15 +52,18 @@ def main(argv=None):
         title = args.method
     how["max_steps"] = args.max_steps
     at_random = target == "random"
-    goal = "random targets" if at_random else f"target {labels.names()[target]}"
+    goal = "random targets" if at_random else f"target {(network.names or labels.names())[target]}"
     seed = args.seed if at_random else None
     settings = {"script": "attack_imnet", "target": target, "seed": seed, **how}
     if args.grey_levels:
         settings["eps"] = args.grey_levels / 255
     return photo_folder.attack(
         args,
+        network,
         functools.partial(search, **how),
-        target_of=lambda path: photo_noise.random_target(path, seed) if at_random else target,
+        target_of=lambda path: (
+            photo_noise.random_target(path, seed, network.classes) if at_random else target
+        ),
         settings=settings,
         title=f"{title}, {goal}",
         to_8_bits=to_8_bits,
@@ -103,7 +110,9 @@ def parse(argv):
     if args.max_steps is None:
         args.max_steps = photo_noise.MAX_STEPS["grey levels" if args.grey_levels else method]
     folder = files.ROOT / "method1_noise_optimization"
-    photo_folder.check_output(parser, args, folder / f"results_imnet_{args.model}_{method}.csv")
+    photo_folder.check_output(
+        parser, args, folder / f"results_imnet_{own_model.stem(args.model)}_{method}.csv"
+    )
     return args
 
 

@@ -2,13 +2,16 @@
 
     python method1_noise_optimization/attack_mnist.py --model mlp --method sgd
     python method1_noise_optimization/attack_mnist.py --model cnn --method minimal --limit 500
+    python method1_noise_optimization/attack_mnist.py --model mine.keras --samples mine.npz
 
 The methods (attack.py): sgd, gradient descent on the noise with a regulariser; lbfgs, the
 formulation of Szegedy et al. (2014); minimal, the smallest L2 noise.  Each digit gets a random
 target other than its label, or all get the one of --target.  Digits that the model gets wrong
 before the attack are left out and counted; so are, with --target, those that show it already.
 
-reads   common/mnist.npz, common/weights/{model}.weights.h5, common/5k_samples.npz
+A network of your own is a .keras file, and --samples its images and labels (common/README.md).
+
+reads   common/mnist.npz, common/weights/{model}.weights.h5 or a .keras file, common/5k_samples.npz
 writes  method1_noise_optimization/results_{model}_{method}.npz, for sgd
         results_{model}_sgd_{regularization}.npz (the format: common/results.py; `steps` holds
         how many steps each image took)
@@ -18,7 +21,7 @@ import functools
 
 import numpy as np
 
-from common import command, data, digit_attack, engine, files, models, results
+from common import command, data, digit_attack, engine, files, models, own_model, results
 from method1_noise_optimization import attack
 
 # Digits for a core at a time: those of sgd are worked on as others finish.
@@ -35,7 +38,7 @@ def results_path(model, method, regularization):
 
 def main(argv=None):
     parser = command.Parser(__doc__)
-    models.add_model(parser, "mlp")
+    own_model.add_model(parser, "mlp")
     parser.add_argument("--method", choices=attack.METHODS, default="sgd", help="which method")
     parser.add_argument(
         "--regularization",
@@ -63,21 +66,21 @@ def main(argv=None):
         default=attack.STARTS,
         help="of minimal, at most: 1 is several times as fast and finds a little more noise",
     )
-    parser.add_argument(
-        "--target", type=target, default="random", help="the digit to be seen, or random"
-    )
+    parser.add_argument("--target", default="random", help="the class to be seen, or random")
     data.add_samples(parser)
     parser.add_argument("--limit", type=command.positive_int, help="attack the first LIMIT digits")
     command.add_seed(parser, "of the random targets")
     command.add_output(parser, "the .npz file to write (default: see above)")
     engine.add_arguments(parser)
     args = parser.parse_args(argv)
-    output = args.output or results_path(args.model, args.method, args.regularization)
+    name = own_model.stem(args.model)
+    output = args.output or results_path(name, args.method, args.regularization)
     files.check_output(output, args, [models.weights_path(args.model), data.PATH])
-    x, y, indices = data.load_samples(args.samples, args.limit)
-    y_target = attack.random_targets(y, args.seed)
-    if args.target != "random":
-        y_target = np.full_like(y, args.target)
+    network, x, y, indices = digit_attack.read(args, args.limit)
+    target, y_target = args.target, attack.random_targets(y, args.seed, network.classes)
+    if target != "random":
+        target = network.target(target)
+        y_target = np.full_like(y, target)
 
     how = {
         "method": args.method,
@@ -88,20 +91,22 @@ def main(argv=None):
     }
     search = functools.partial(attack.adversarial, **how)
     batch_size = DIGITS[args.method]
-    found = digit_attack.attack_digits(args, search, x, y, indices, y_target, batch_size=batch_size)
+    found = digit_attack.attack_digits(
+        args, network, search, x, y, indices, y_target, batch_size=batch_size
+    )
     noises, steps = found.x_adv - found.x, found.steps
     y_adv = found.logits.argmax(axis=1)
     reached = y_adv == found.y_target
 
     config = {
         "script": "method1_noise_optimization/attack_mnist.py",
-        "model": args.model,
+        **network.settings(),
         **{
             name: value
             for name, value in how.items()
             if OF_METHOD.get(name, args.method) == args.method
         },
-        "target": args.target,
+        "target": target,
         "limit": args.limit,
         "seed": args.seed,
         "left_out": found.count - len(found.x),
@@ -122,24 +127,20 @@ def main(argv=None):
     if args.method == "sgd":
         title += f", regularisation {args.regularization}"
     print(f"{title}, noise in pixel units")
-    print(f"digits                       {found.count:10d}")
+    print(f"images                       {found.count:10d}")
     print(f"left out: misclassified      {found.misclassified:10d}")
-    if args.target != "random":
-        print(f"left out: are a {args.target} already   {found.are_target:10d}")
+    if target != "random":
+        already = f"left out: are a {network.label(target)} already"
+        print(f"{already:28} {found.are_target:10d}")
     print(attack.summary(noises, reached))
     print(f"steps, mean                  {steps.mean():10.1f}")
     print(f"steps, most                  {steps.max():10d}")
     print(f"seconds                      {found.seconds:10.2f}")
     print(f"images a second              {len(found.x) / found.seconds:10,.0f}")
     if not reached.all():
-        missed = f"{(~reached).sum()} of {len(reached)} digits did not reach their target"
+        missed = f"{(~reached).sum()} of {len(reached)} images did not reach their target"
         print(f"{missed}; they are saved as they are")
     return [output]
-
-
-def target(text):
-    """An argument that is a digit, or random."""
-    return text if text == "random" else command.digit(text)
 
 
 if __name__ == "__main__":

@@ -15,17 +15,19 @@ FACTORS = tuple(digit * 10**power for power in range(5) for digit in (1, 2, 5))
 
 def name(config):
     """The name of the figure's file."""
-    model, levels, target = (config.get(key) for key in ("model", "levels", "target"))
+    model, levels = config.get("model"), config.get("levels")
     if levels is not None:
         first = "one_grey_level" if levels == 1 else f"{levels}_grey_levels"
-        goal = "" if target == labels.names().index("ostrich") else f"_{_plain(target)}"
+        goal = _plain(config)
+        goal = "" if goal == "ostrich" else f"_{goal}"
         return f"{first}{goal}_{model}.png"
     other = "" if config["method"] == "minimal" else f"_{config['method']}"
-    return f"{_plain(target)}_{model}{other}.png"
+    return f"{_plain(config)}_{model}{other}.png"
 
 
-def _plain(target):
-    label = "random targets" if target == "random" else labels.names()[target]
+def _plain(config):
+    target = config["target"]
+    label = "random targets" if target == "random" else labels.of_settings(config)[target]
     return re.sub(r"\W+", "_", label.lower())
 
 
@@ -35,7 +37,7 @@ def draw(found, rows, columns):
     columns, rows = plots.grid(len(found["xs"]), columns, rows)
     n = min(rows * columns, len(found["xs"]))
     x, noises = found["xs"][:n], found["noises"][:n]
-    levels = found["config"].get("levels")
+    names, levels = labels.of_settings(found["config"]), found["config"].get("levels")
     if levels is None:
         factor = amplification(noises)
         amount = [f"|r|₂ = {size:.2f}" for size in sizes(noises)]
@@ -55,7 +57,7 @@ def draw(found, rows, columns):
         noise.set_xlabel(amount[i], fontsize=11, labelpad=3)
         reached = found["y_preds_adversarial"][i] == found["y_targets"][i]
         before, after = (
-            f"{labels.names()[found[y][i]]} {found[confidence][i]:.0%}"
+            f"{names[found[y][i]]} {found[confidence][i]:.0%}"
             for y, confidence in zip(("y_preds", "y_preds_adversarial"), MEASURED, strict=True)
         )
         cell.suptitle(f"{before} → {after}", fontsize=12.5, color="black" if reached else "#888888")
@@ -70,14 +72,14 @@ def amplification(noises):
 
 def _heading(config):
     target = config["target"]
-    goal = "another class" if target == "random" else f"“{labels.names()[target]}”"
-    title = f"What {networks.TITLES[config['model']]} takes for {goal}"
+    goal = "another class" if target == "random" else f"“{labels.of_settings(config)[target]}”"
+    title = f"What {networks.title(config['model'])} takes for {goal}"
     return f"{title} ({config['method']})" if config.get("method") else title
 
 
 def table(found):
     """Lines for each photograph: what it is seen as before and after, and how large the noise."""
-    names = labels.names()
+    names = labels.of_settings(found["config"])
     head = f"{'photograph, confidence':32} {'adversarial, confidence':32} "
     lines = [f"{head}|r|_2   |r|_inf  changed"]
     changed = (np.abs(found["noises"]) > results.ROUNDING).mean(axis=(1, 2, 3))

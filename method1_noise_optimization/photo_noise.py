@@ -12,11 +12,11 @@ MAX_STEPS = {**attack.MAX_STEPS, "minimal": 100, "grey levels": 100}
 BATCH_SIZE = 3  # photographs for a core, to which lbfgs and minimal add 25 MB each
 
 
-def random_target(path, seed):
-    """One of the 1,000 classes for a photograph, by its name: another folder changes nothing."""
+def random_target(path, seed, classes=1000):
+    """One of the classes for a photograph, by its name: another folder changes nothing."""
     name = os.fsencode(os.path.basename(path))
     digest = hashlib.sha256(b"%d %s" % (seed, name)).digest()
-    return int.from_bytes(digest[:8], "big") % 1000
+    return int.from_bytes(digest[:8], "big") % classes
 
 
 def few_levels(model, x, y_target, *, levels=1, confidence=None, max_steps=None):

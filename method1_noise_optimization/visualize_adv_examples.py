@@ -38,13 +38,17 @@ def draw(found, chosen, rows, columns, title):
     fig = plots.figure(4.2 * columns, 1.75 * rows + 1.5, title)
     groups = plots.groups(fig, len(chosen), columns, rows, 3)
     keys = ("xs", "noises", "y_trues", "y_preds_adversarial")
-    x, noises, y, y_adv = (found[key][chosen] for key in keys)
+    x, noises, *labels = (found[key][chosen] for key in keys)
+    y, y_adv = ([results.label(found["config"], place) for place in part] for part in labels)
     limit = np.abs(noises).max()
     for i, (original, adversarial, noise) in enumerate(groups):
         plots.digit(original, x[i], f"Orig: {y[i]}")
         plots.digit(adversarial, x[i] + noises[i], f"New: {y_adv[i]}")
         size = sizes(noises[i : i + 1])[0]
         drawn = plots.noise(noise, noises[i], limit, f"|r|₂ = {size:.2f}")
+    if x.shape[3:] == (3,):
+        fig.supxlabel(f"noise in colour: grey is 0, white and black are ±{limit:.3g}", fontsize=11)
+        return fig
     bar = fig.colorbar(drawn, ax=fig.axes, location="bottom", shrink=0.4, aspect=35, pad=0.02)
     bar.set_label("noise r (pixel units)")
     return fig
@@ -59,7 +63,7 @@ def main(argv=None):
     args = parser.parse_args(argv)
 
     found = results.load_from(args.results, *SCRIPTS)
-    if found["xs"].ndim == 4:
+    if str(found["config"]["script"]).endswith("attack_imnet"):
         output = plots.check_output(
             args.output or files.IMG / photo_figures.name(found["config"]), args
         )
@@ -77,13 +81,14 @@ def main(argv=None):
     reached = found["y_preds_adversarial"] == found["y_targets"]
     if not reached.any():
         raise command.Failure(
-            f"{files.show(args.results)}: no digit reached its target: try more --max-steps"
+            f"{files.show(args.results)}: no image reached its target: try more --max-steps"
         )
     chosen = np.random.default_rng(args.seed).permutation(np.flatnonzero(reached))
+    kind = "images" if "pixels" in found["config"] else "digits"
     title = f"{models.title(model)}, {method}"
     if method == "sgd":
         title += f", regularisation {regularization}"
-    title += f": mean |r|₂ = {sizes(found['noises']).mean():.2f} over {len(reached):,} digits"
+    title += f": mean |r|₂ = {sizes(found['noises']).mean():.2f} over {len(reached):,} {kind}"
     chosen = chosen[: args.rows * args.columns]
     plots.save(draw(found, chosen, args.rows, args.columns, title), output)
 

@@ -21,6 +21,7 @@ from method2_fgsm.square import square
 
 STEPS = 40  # projected ones
 STARTS = 2
+TARGETS = 9  # the likeliest
 SMALLEST_STEPS = 100
 QUERIES = 1000
 DRAWS = 20  # of random noise
@@ -33,20 +34,23 @@ MANY_LOOKS = "projected steps, transferred", "random squares"
 def attacks(source):
     """The attacks by name, in two dicts: (with the gradient, without it).
 
-    source: the network from which examples are transferred.
+    source: the network from which examples are transferred; None where there is no such relative.
     """
     with_gradient = {
         SIGN_STEP: lambda model, x, y, eps, seed: fgsm(model, x, y, eps),
         "projected steps, cross entropy": functools.partial(projected, loss="cross entropy"),
         "projected steps, margin": functools.partial(projected, loss="margin"),
-        "projected steps, each other digit": each_target,
+        "projected steps, each other class": each_target,
         "smallest epsilon, many steps": smallest,
     }
-    without = {
+    transferred = {
         "sign step, transferred": lambda model, x, y, eps, seed: fgsm(source, x, y, eps),
         "projected steps, transferred": lambda model, x, y, eps, seed: pgd(
             source, x, y, eps, steps=STEPS, seed=seed
         ),
+    }
+    without = {
+        **(transferred if source is not None else {}),
         "random squares": lambda model, x, y, eps, seed: square(
             model, x, y, eps, queries=QUERIES, seed=seed
         ),
@@ -65,17 +69,17 @@ def projected(model, x, y, eps, seed, *, loss):
 
 
 def each_target(model, x, y, eps, seed):
-    """Projected steps towards each other digit, the likeliest first."""
+    """Projected steps towards each of the likeliest other classes, the likeliest first."""
     settings = {"steps": STEPS, "loss": "margin", "seed": seed}
 
     def towards(target):
         return lambda rows: pgd(model, x[rows], y[rows], eps, y_target=target[rows], **settings)
 
-    return first_hit(model, x, y, map(towards, ranked(model, x, y).T))
+    return first_hit(model, x, y, map(towards, ranked(model, x, y)[:, :TARGETS].T))
 
 
 def smallest(model, x, y, eps, seed):
-    """The smallest epsilon towards the likeliest other digit, if it is no larger than eps."""
+    """The smallest epsilon towards the likeliest other class, if it is no larger than eps."""
     if not eps:
         return x.copy()
     target = ranked(model, x, y)[:, 0]
@@ -121,7 +125,11 @@ def ranked(model, x, y):
 
 def withstood(model, x, y, eps, attack, *, seed=0):
     """Which images the model still classifies as y under one attack: bool (n,)."""
-    return models.classify(model, attack(model, x, y, eps, seed)) == y
+    stands, size = np.empty(len(x), bool), models.at_a_time(x)
+    for start in range(0, len(x), size):
+        rows = slice(start, start + size)
+        stands[rows] = models.classify(model, attack(model, x[rows], y[rows], eps, seed)) == y[rows]
+    return stands
 
 
 def withstood_all(model, x, y, eps, attacks, *, seed=0):

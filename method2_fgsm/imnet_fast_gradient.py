@@ -3,6 +3,7 @@
     python method2_fgsm/imnet_fast_gradient.py
     python method2_fgsm/imnet_fast_gradient.py --images PHOTO FOLDER --save-images OTHER_FOLDER
     python method2_fgsm/imnet_fast_gradient.py --model vgg16 --eps 0.004 --target "giant panda"
+    python method2_fgsm/imnet_fast_gradient.py --model mine.keras --classes names.txt --images PHOTO
 
 One step of size eps along the sign of the gradient, x_adv = clip(x + eps * sign(grad J(x, y))),
 with pixels in [0, 1] whatever the network.  y is the label that the network itself gives the
@@ -23,6 +24,8 @@ named after it with ".png" added.  Rounding goes towards the original, so that t
 eps of it too: 0.007 is 1.785 / 255, so each value changes by 1.  Below 1 / 255 = 0.0039 no 8-bit
 image but the original itself is within eps.  Each PNG is read back and classified again.
 
+A network of your own is a .keras file, and --classes the names of its classes (common/README.md).
+
 reads   the photographs; the network's weights (installed by pip, downloaded, or --weights)
 writes  OUTPUT.csv, a row for each photograph (columns: common/imagenet/rows.py), and OUTPUT.npz
         beside it with the first nine for method2_fgsm/visualize_imnet.py
@@ -31,7 +34,7 @@ writes  OUTPUT.csv, a row for each photograph (columns: common/imagenet/rows.py)
 
 import functools
 
-from common import command, files
+from common import command, files, own_model
 from common.imagenet import labels, photo_folder
 
 EPS = 0.007  # the epsilon of Goodfellow et al.'s figure 1
@@ -39,16 +42,18 @@ EPS = 0.007  # the epsilon of Goodfellow et al.'s figure 1
 
 def main(argv=None):
     args = parse(argv)
-    target = None if args.target is None else labels.index_of(args.target)
+    network = photo_folder.network_of(args)
+    target = None if args.target is None else labels.index_of(args.target, network.names)
 
     from method2_fgsm import fgsm, sign_pictures
 
     attack = functools.partial(
         fgsm.fgsm, eps=args.eps, targeted=target is not None, batch_size=args.batch_size
     )
-    goal = "" if target is None else f", target {labels.names()[target]}"
+    goal = "" if target is None else f", target {(network.names or labels.names())[target]}"
     return photo_folder.attack(
         args,
+        network,
         attack,
         target_of=None if target is None else lambda path: target,
         settings={"script": "imnet_fast_gradient", "eps": args.eps, "target": target},
@@ -69,7 +74,7 @@ def parse(argv):
         output="CSV file (default: method2_fgsm/results_imnet_{model}.csv)",
     )
     args = parser.parse_args(argv)
-    default = files.ROOT / "method2_fgsm" / f"results_imnet_{args.model}.csv"
+    default = files.ROOT / "method2_fgsm" / f"results_imnet_{own_model.stem(args.model)}.csv"
     photo_folder.check_output(parser, args, default)
     return args
 

@@ -2,6 +2,7 @@
 
     python method2_fgsm/mnist_fast_gradient.py --model mlp --eps 0.1
     python method2_fgsm/mnist_fast_gradient.py --model cnn --target 6 --full-test-set
+    python method2_fgsm/mnist_fast_gradient.py --model mine.keras --samples mine.npz --eps 8/255
 
 Untargeted, away from the true label (Goodfellow et al. 2015, section 4); with --target, towards
 that digit.  Digits that the model gets wrong before the attack are left out and counted; so
@@ -10,7 +11,9 @@ are, with --target, those that show the target already.
 --steps takes as many steps within epsilon instead of one: projected ones (pgd.py), or with
 --target those that look for the smallest epsilon (smallest_eps.py).
 
-reads   common/mnist.npz, common/weights/{model}.weights.h5, common/5k_samples.npz
+A network of your own is a .keras file, and --samples its images and labels (common/README.md).
+
+reads   common/mnist.npz, common/weights/{model}.weights.h5 or a .keras file, common/5k_samples.npz
 writes  method2_fgsm/results_mnist_{model}.npz (its format: common/results.py)
 """
 
@@ -18,21 +21,19 @@ import functools
 
 import numpy as np
 
-from common import command, data, digit_attack, engine, files, models, results
+from common import command, data, digit_attack, engine, files, models, own_model, results
 
 BATCH = 250  # digits for a core at a time
 
 
 def main(argv=None):
     parser = command.Parser(__doc__)
-    models.add_model(parser, "mlp")
+    own_model.add_model(parser, "mlp")
     parser.add_argument(
         "--eps", type=command.pixel_size, default=0.1, help="size of the step in pixel units"
     )
     parser.add_argument("--steps", type=command.positive_int, default=1, help="1: the sign step")
-    parser.add_argument(
-        "--target", type=command.digit, help="the digit to be seen (default: any wrong one)"
-    )
+    parser.add_argument("--target", help="the class to be seen (default: any wrong one)")
     which = parser.add_mutually_exclusive_group()
     data.add_samples(which)
     which.add_argument(
@@ -43,15 +44,13 @@ def main(argv=None):
     )
     engine.add_arguments(parser)
     args = parser.parse_args(argv)
-    output = args.output or files.ROOT / "method2_fgsm" / f"results_mnist_{args.model}.npz"
+    name = f"results_mnist_{own_model.stem(args.model)}.npz"
+    output = args.output or files.ROOT / "method2_fgsm" / name
     files.check_output(output, args, [models.weights_path(args.model), data.PATH])
 
-    if args.full_test_set:
-        x, y = data.load("test")
-        indices = np.arange(len(x))
-    else:
-        x, y, indices = data.load_samples(args.samples)
+    network, x, y, indices = digit_attack.read(args, full_test_set=args.full_test_set)
     targeted = args.target is not None
+    target = network.target(args.target) if targeted else None
 
     from method2_fgsm import fgsm, smallest_eps
 
@@ -60,18 +59,20 @@ def main(argv=None):
         attack = functools.partial(fgsm.fgsm, **how)
     else:
         attack = functools.partial(smallest_eps.within_eps, steps=args.steps, **how)
-    y_target = np.full_like(y, args.target) if targeted else None
-    found = digit_attack.attack_digits(args, attack, x, y, indices, y_target, batch_size=BATCH)
+    y_target = np.full_like(y, target) if targeted else None
+    found = digit_attack.attack_digits(
+        args, network, attack, x, y, indices, y_target, batch_size=BATCH
+    )
     noises = found.x_adv - found.x
     y_adv = found.logits.argmax(axis=1)
 
     config = {
         "script": "method2_fgsm/mnist_fast_gradient.py",
         "method": "fgsm" if args.steps == 1 else "many steps",
-        "model": args.model,
+        **network.settings(),
         "eps": args.eps,
         **({"steps": args.steps} if args.steps > 1 else {}),
-        "target": args.target,
+        "target": target,
         "full_test_set": args.full_test_set,
         "left_out": found.count - len(found.x),
     }
@@ -89,14 +90,15 @@ def main(argv=None):
     error, confidence = models.wrong_label_confidence(found.logits, found.y)
     steps = "" if args.steps == 1 else f", {args.steps} steps"
     print(f"{models.title(args.model)}, eps {args.eps:g} in pixel units{steps}")
-    print(f"digits                       {found.count:10d}")
+    print(f"images                       {found.count:10d}")
     print(f"left out: misclassified      {found.misclassified:10d}")
     if targeted:
-        print(f"left out: are a {args.target} already   {found.are_target:10d}")
+        label = network.label(target)
+        print(f"{f'left out: are a {label} already':28} {found.are_target:10d}")
     print(f"attacked                     {len(found.x):10d}")
     print(f"error rate                   {error:10.2%}")
     if targeted:
-        print(f"seen as the target {args.target}         {(y_adv == args.target).mean():10.2%}")
+        print(f"{f'seen as the target {label}':28} {(y_adv == target).mean():10.2%}")
     print(
         f"mean confidence when wrong   {'-' if np.isnan(confidence) else f'{confidence:.2%}':>10}"
     )

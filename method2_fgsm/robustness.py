@@ -1,88 +1,202 @@
-"""How many digits withstand each of nine attacks, and all of them together, image by image.
+"""How much one network withstands, ours or your own, and what it falls for: its report card.
 
     python method2_fgsm/robustness.py
     python method2_fgsm/robustness.py --model cnn_adversarial --eps 0.25
+    python method2_fgsm/robustness.py --model mine.keras --samples mine.npz --eps 8/255
 
-The first test digits are attacked within epsilon (away from their labels, L∞) by each of
+The first test digits, or samples, are attacked within epsilon (away from their labels, L∞) by each
+of
 
     sign step               one step along the sign of the gradient (Goodfellow et al. 2015)
     projected steps         40 of them from 2 random starts (Madry et al. 2018), on the cross
-                            entropy, on the margin of the logits, and on the margin to each of
-                            the nine other digits (Gowal et al. 2019)
-    smallest epsilon        100 steps towards the likeliest other digit, which look for the smallest
+                            entropy, on the margin of the logits, and on the margin to each of the
+                            nine likeliest other classes (Gowal et al. 2019)
+    smallest epsilon        100 steps towards the likeliest other class, which look for the smallest
                             noise and need not stay within epsilon on the way
-    ..., transferred        the sign step and the projected steps against the plain network
+    ..., transferred        the sign step and the projected steps against the plain network; not for
+                            a network of your own, of which no relative is known
     random squares          1,000 queries without any gradient (Andriushchenko et al. 2020)
     random noise            20 random corners of the box
 
-and what counts is what is left under all of them.  "only this" are the digits that no other attack
-fools.  The last row is the other side: the digits of which interval bounds (bounds.py) prove that
+and what counts is what is left under all of them.  "only this" are the images that no other attack
+fools.  The last row is the other side: the images of which interval bounds (bounds.py) prove that
 no attack can fool them.  Where an attack that never looks at the gradient does more than one that
 follows it, by more than chance explains, a line warns that the gradient is masked, and on how many
-digits.  A thousand questions to the network are not set beside the single sign step.
+images.  A thousand questions to the network are not set beside the single sign step.
+
+Intervals are those of 95 % confidence for a share of so many images (Clopper & Pearson 1934).  The
+figure shows accuracy against epsilon for the first of them, the images whose smallest epsilon is
+smallest, and those that hold longest.
+
+A network of your own is a .keras file, and --samples its images and labels (common/README.md).
 
 reads   common/mnist.npz, common/weights/{model}.weights.h5, and those of the network that examples
-        are transferred from
-writes  nothing
+        are transferred from; or a .keras file and its samples
+writes  img/robustness_{model}.png, and all of its numbers beside it as .json
 """
+
+import json
+from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
-from common import command, data, models
+from common import command, digit_attack, files, models, own_model, plots, results
+from common.command import Failure
+
+# Of a file's network, in grey and in colour.
+OWN_EPS = {False: 0.1, True: 8 / 255}
+CURVE = 100  # images
+EPSILONS = np.linspace(0, 2, 9)  # of the curves, times eps
 
 
-def print_table(clean, standing):
-    """What each attack leaves, and what only it finds.
+def share(hits):
+    """How many of bool (n,) are true, their share, and its 95 % interval: a dict for JSON."""
+    from scipy.stats import binomtest
+
+    count = int(hits.sum())
+    interval = binomtest(count, len(hits)).proportion_ci()
+    return {
+        "count": count,
+        "share": count / len(hits),
+        "interval": [float(interval.low), float(interval.high)],
+    }
+
+
+def summary(clean, standing):
+    """What each attack leaves, what only it finds, and what all leave together: a dict for JSON.
 
     clean: bool (n,).  standing: bool (n,) for each attack by name.
     """
     fooled = {name: clean & ~left for name, left in standing.items()}
     times = np.sum(list(fooled.values()), axis=0)
-    print(f"{'':36}{'accuracy':>10}{'fooled':>9}{'only this':>12}")
-    print(f"{'no attack':36}{clean.mean():10.2%}")
+    found = {"no attack": share(clean)}
     for name, left in standing.items():
-        alone = (fooled[name] & (times == 1)).sum()
-        print(f"{name:36}{left.mean():10.2%}{fooled[name].sum():9d}{alone:12d}")
+        alone = int((fooled[name] & (times == 1)).sum())
+        found[name] = share(left) | {"fooled": int(fooled[name].sum()), "only this": alone}
     together = np.all(list(standing.values()), axis=0)
-    print(f"{'all together':36}{together.mean():10.2%}{(clean & ~together).sum():9d}")
-    most = max(fooled, key=lambda name: fooled[name].sum())
-    print(f"most are found by: {most}")
+    found["all together"] = share(together) | {"fooled": int((clean & ~together).sum())}
+    return found
+
+
+def print_table(rows):
+    """Print a dict of `share` by name."""
+    print(f"{'':36}{'accuracy':>10}{'95 % interval':>20}{'fooled':>9}{'only this':>12}")
+    for name, row in rows.items():
+        low, high = (f"{100 * end:.1f}" for end in row["interval"])
+        counts = f"{row.get('fooled', ''):9}{row.get('only this', ''):12}"
+        print(f"{name:36}{row['share']:10.2%}{f'{low} to {high}':>20}{counts}".rstrip())
+
+
+def nearest(model, x, y):
+    """The smallest noise towards the likeliest other class of images that are classified as y.
+
+    Returns (eps, x_adv, l2): the smallest epsilon (n,), infinite where none was found, the image at
+    it, and the |r|₂ of the smallest noise by that measure (n,).
+    """
+    from method1_noise_optimization import attack
+    from method2_fgsm import battery, smallest_eps
+
+    target = battery.ranked(model, x, y)[:, 0]
+    eps, x_adv = smallest_eps.smallest_eps(model, x, target, steps=battery.SMALLEST_STEPS)
+    size = min(attack.BATCH_SIZE["minimal"], models.at_a_time(x))
+    noise = attack.find_noise(model, x, target, method="minimal", starts=1, batch_size=size)
+    reached = attack.reached(model, x, noise, target)
+    return np.nan_to_num(eps, nan=np.inf), x_adv, np.where(reached, attack.sizes(noise), np.inf)
 
 
 def main(argv=None):
     parser = command.Parser(__doc__)
-    models.add_model(parser, "cnn_robust")
+    own_model.add_model(parser, "cnn_robust")
     parser.add_argument(
-        "--eps", type=command.pixel_size, default=0.3, help="largest change of a pixel"
+        "--samples", type=command.path, help="the images (default: the test digits)"
     )
-    command.add_count(parser, "--count", "how many test digits", 1000)
+    parser.add_argument(
+        "--eps",
+        type=command.pixel_size,
+        help="largest change of a pixel (default: 0.3; for a file 0.1, or 8/255 in colour)",
+    )
+    command.add_count(parser, "--count", "how many images", 1000)
     command.add_seed(parser, "random starts, squares, noise")
+    command.add_output(parser, "the figure to write (default: img/robustness_{model}.png)")
     args = parser.parse_args(argv)
-    model = models.load(args.model)
-    source = models.load(models.source_of(args.model))
-    x, y = (part[: args.count] for part in data.load("test"))
+    figure = args.output or files.IMG / f"robustness_{own_model.stem(args.model)}.png"
+    plots.check_output(figure, args)
+    written = [figure, files.check_output(figure.with_suffix(".json"), args)]
+    own = isinstance(args.model, Path)
+    model, source = None, None
+    if not own:
+        model, source = models.load(args.model), models.load(models.source_of(args.model))
+    network, x, y, _ = digit_attack.read(args, args.count, full_test_set=args.samples is None)
+    if own:
+        model = digit_attack.load(network)
+    eps = args.eps
+    if eps is None:
+        eps = OWN_EPS[x.shape[3:] == (3,)] if own else 0.3
 
-    from method2_fgsm import battery, bounds
+    from method2_fgsm import battery, bounds, error_rates, report_figure
 
     with_gradient, without = battery.attacks(source)
     clean = models.classify(model, x) == y
+    if not clean.any():
+        raise Failure(
+            f"{models.title(args.model)} misclassifies all {len(x)} images: nothing is "
+            "left to attack; look at its labels, and at --pixels"
+        )
     standing = {
-        name: battery.withstood(model, x, y, args.eps, attack, seed=args.seed)
+        name: battery.withstood(model, x, y, eps, attack, seed=args.seed)
         for name, attack in tqdm({**with_gradient, **without}.items(), disable=None, unit="attack")
     }
-
-    print(f"{models.title(args.model)}, eps {args.eps:g}: {len(x)} test digits")
-    print_table(clean, standing)
+    rows = summary(clean, standing)
     try:
-        print(f"{'proven':36}{bounds.proven(model, x, y, args.eps).mean():10.2%}")
+        rows["proven"] = share(bounds.proven(model, x, y, eps))
+        unproven = ""
     except ValueError as error:
-        print(f"nothing can be proven: {error}")
-    for line in battery.masked(
-        *({k: standing[k] for k in kind} for kind in (with_gradient, without))
-    ):
-        print(f"warning: {line}")
-    return []
+        unproven = f"nothing can be proven: {error}"
+    smallest, x_adv, l2 = nearest(model, x[clean], y[clean])
+    masked = battery.masked(*({k: standing[k] for k in kind} for kind in (with_gradient, without)))
+
+    title = f"{models.title(args.model)}, ε = {eps:.4g}"
+    print(f"{models.title(args.model)}, eps {eps:.4g}: {len(x)} images")
+    print_table(rows)
+    medians = {
+        "smallest epsilon, median": float(np.median(smallest)),
+        "smallest |r|_2, median": float(np.median(l2)),
+    }
+    for name, value in medians.items():
+        print(f"{name:36}{value:10.4f}")
+    for line in [*([unproven] if unproven else []), *(f"warning: {line}" for line in masked)]:
+        print(line)
+
+    few = slice(CURVE)
+    epsilons = np.minimum(EPSILONS * eps, 1)
+    places = battery.largest_withstood(model, source, x[few], y[few], epsilons, seed=args.seed)
+    near = np.zeros(len(x))
+    near[clean] = smallest
+    curves = {
+        "one sign step": 1 - error_rates.error_rates(model, x[few], y[few], epsilons)[0],
+        "many steps": np.array([(clean & (near > e))[few].mean() for e in epsilons]),
+        "all attacks": np.array([(places >= place).mean() for place in range(len(epsilons))]),
+    }
+    report = {
+        **network.settings(),
+        "eps": eps,
+        "count": len(x),
+        "seed": args.seed,
+        "rows": rows,
+        "masked gradients": masked,
+        **{name: value if np.isfinite(value) else None for name, value in medians.items()},
+        "curves": {"eps": epsilons.tolist()}
+        | {name: curve.tolist() for name, curve in curves.items()},
+        "versions": results.versions(),
+    }
+    found = np.isfinite(smallest)
+    images = x[clean][found], x_adv[found], smallest[found]
+    drawn = report_figure.draw(model, *images, network.label, epsilons, curves, len(places), title)
+    plots.save(drawn, figure)
+    with files.replacing(written[1]) as temporary:
+        temporary.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    return written
 
 
 if __name__ == "__main__":

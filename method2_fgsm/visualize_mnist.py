@@ -22,7 +22,10 @@ def draw(saved, chosen, rows, columns, title):
     pairs = plots.groups(fig, len(chosen), columns, rows, 2)
     for image, (original, adversarial) in zip(chosen, pairs, strict=True):
         plots.digit(original, saved["xs"][image], "original")
-        label, seen = saved["y_trues"][image], saved["y_preds_adversarial"][image]
+        label, seen = (
+            results.label(saved["config"], saved[key][image])
+            for key in ("y_trues", "y_preds_adversarial")
+        )
         plots.digit(adversarial, saved["xs"][image] + saved["noises"][image], f"{label} → {seen}")
     return fig
 
@@ -51,7 +54,7 @@ def main(argv=None):
     method = f"{steps} steps" if steps else "fast gradient sign"
     title = f"{models.title(model)}, {method}, ε = {eps:g}"
     if target is not None:
-        title += f", target {target}"
+        title += f", target {results.label(saved['config'], target)}"
     plots.save(draw(saved, chosen, args.rows, args.columns, title), output)
 
     noises = saved["noises"]

@@ -113,6 +113,7 @@ def test_methods_import_from_common_and_themselves_only():
             "transfer_photographs.py",
             "exact.py",
             "robust_gradients.py",
+            "robustness.py",
             "transferability.py",
         ):
             continue

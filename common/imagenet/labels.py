@@ -1,5 +1,6 @@
 """The 1,000 ImageNet classes: index, name and WordNet synset; and which class a photograph shows.
 
+The classes of a network of one's own have names alone: they go in as `own`, a tuple of strings.
 The lists lie in common/labels.json and common/synsets.json; where they come from is said in
 common/images/README.md.
 """
@@ -45,39 +46,62 @@ def synsets():
     return tuple(json.loads(SYNSETS.read_text(encoding="utf-8")))
 
 
-def _of_number(text):
+def read_names(path):
+    """The names of one's own classes, from a text file with one a line: a tuple of strings."""
+    remedy = "give a text file in UTF-8 with the name of a class in each line"
+    files.check_input(path, remedy=remedy)
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise Failure(f"cannot read {files.show(path)}: {files.reason(error)}; {remedy}") from error
+    return tuple(line.strip() for line in lines if line.strip())
+
+
+def of_settings(config):
+    """The names of the classes that results speak of: their own, or ImageNet's."""
+    return config.get("names") or names()
+
+
+def _of_number(text, own=None):
     """The index that "388" or "n02510455" stands for, or None."""
-    if text.isascii() and text.isdigit() and int(text[:9]) < CLASSES and len(text) < 9:
+    classes = len(own) if own else CLASSES
+    if text.isascii() and text.isdigit() and int(text[:9]) < classes and len(text) < 9:
         return int(text)
-    return synsets().index(text) if text in synsets() else None
+    return synsets().index(text) if not own and text in synsets() else None
 
 
 @cache
-def of_folder(name):
+def of_folder(name, own=None):
     """The index of the class that a folder is called by, or None; `Failure` where it is two."""
-    known = _of_number(name) is not None or _plain(name) in map(_plain, names())
-    return index_of(name) if known else None
+    known = _of_number(name, own) is not None or _plain(name) in map(_plain, own or names())
+    return index_of(name, own) if known else None
 
 
-def index_of(text):
+def index_of(text, own=None):
     """The index of a class given by index, synset or name, upper or lower case.
 
     Raises `Failure` when there is no such class, or two have the name.
     """
-    index = _of_number(text)
+    index = _of_number(text, own)
     if index is not None:
         return index
     wanted = _plain(text)
-    plain = [_plain(name) for name in names()]
+    kind, called = "" if own else "ImageNet ", own or names()
+    plain = [_plain(name) for name in called]
     found = [index for index, name in enumerate(plain) if name == wanted]
     if len(found) == 1:
         return found[0]
     if found:
         numbers = " and ".join(str(index) for index in found)
-        raise Failure(f"{text!r} is the name of the ImageNet classes {numbers}: give the index")
+        raise Failure(f"{text!r} is the name of the {kind}classes {numbers}: give the index")
     close = [name for name in plain if wanted and wanted in name]
     close = close or difflib.get_close_matches(wanted, plain)
-    hint = f"; close names: {', '.join(names()[plain.index(name)] for name in close[:5])}"
+    hint = f"; close names: {', '.join(called[plain.index(name)] for name in close[:5])}"
+    if own:
+        raise Failure(
+            f"{text!r} is not a class: give an index from 0 to {len(own) - 1}, or a name from "
+            f"--classes{hint if close else ''}"
+        )
     raise Failure(
         f"{text!r} is not an ImageNet class: give an index from 0 to 999, a synset or a name "
         f"from {files.show(NAMES)}{hint if close else ''}"
@@ -94,7 +118,7 @@ def setting(source):
     return source if source in (None, FOLDERS) else files.sha256(source)
 
 
-def of_photographs(source, folder, names):
+def of_photographs(source, folder, names, own=None):
     """The classes of photographs: a list of indices, None for each that is not known.
 
     names: paths from `folder`, with "/" between their parts.  source: None, nothing is known;
@@ -108,9 +132,10 @@ def of_photographs(source, folder, names):
     if source == FOLDERS:
         root = os.path.realpath(folder)
         parents = [os.path.basename(os.path.dirname(os.path.join(root, name))) for name in names]
-        classes, known = [of_folder(parent) for parent in parents], "lie in a folder of a class"
+        classes = [of_folder(parent, own) for parent in parents]
+        known = "lie in a folder of a class"
     else:
-        classes, known = _of_list(_read_list(source), folder, names), "are named there"
+        classes, known = _of_list(_read_list(source, own), folder, names), "are named there"
     unknown = [name for name, index in zip(names, classes, strict=True) if index is None]
     if unknown:
         line = f"--labels {files.show(source)}: {len(names) - len(unknown)} of {len(names)} "
@@ -146,7 +171,7 @@ def _key(path):
     return re.sub(r"\.[a-z][a-z0-9]{2,3}$", "", path.removeprefix("./").lstrip("/"), flags=re.I)
 
 
-def _read_list(path):
+def _read_list(path, own):
     """The classes in a list of labels, by `_key` of the file's name.
 
     UTF-8, or UTF-16 as PowerShell writes it.  The first line decides what is between the columns:
@@ -179,7 +204,7 @@ def _read_list(path):
             if number == 1 and titles and titles[0] in NAME_TITLES:
                 column = next((i for i, title in enumerate(titles) if title in CLASS_TITLES), None)
             elif any(cells):
-                index = _class_of_row(cells, column)
+                index = _class_of_row(cells, column, own)
                 if listed.setdefault(_key(cells[0]), index) != index:
                     raise Failure(f"{cells[0]} has another class further up")
     except csv.Error as error:
@@ -189,14 +214,14 @@ def _read_list(path):
     return listed
 
 
-def _class_of_row(cells, column):
+def _class_of_row(cells, column, own):
     """The index of the class in a row; column: where the titles say it is, or None."""
     label, *more = cells[column or 1 :] or [""]
     numbers = all(cell.replace(".", "").isdigit() for cell in more if cell)
     if any(more) and column is None and (label.isdigit() or not numbers):
         raise Failure("which column is the class? Leave two, or call one `class` in the first line")
     first = label.partition(" ")[0]
-    return index_of(label[:100] if _of_number(first) is None else first)
+    return index_of(label[:100] if _of_number(first, own) is None else first, own)
 
 
 def _plain(name):

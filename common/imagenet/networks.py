@@ -14,6 +14,7 @@ The other three are those of keras.applications.  Keras downloads their weights 
 file with the weights in Keras's own format does as well.
 """
 
+import argparse
 import socket
 
 import numpy as np
@@ -39,6 +40,20 @@ BGR_MEAN = (103.939, 116.779, 123.68)
 REMEDY = "give Keras's own file of them with --weights, or leave it out to download them"
 # Seconds without an answer after which a download is given up.
 PATIENCE = 30
+
+
+def argument(text):
+    """A command line argument that names a network."""
+    if text not in NAMES:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a network: choose {', '.join(NAMES)}, or a .keras file"
+        )
+    return text
+
+
+def title(name):
+    """What tables and figures call a network; a file, by its name."""
+    return TITLES.get(name, name)
 
 
 def side(name):

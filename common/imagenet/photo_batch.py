@@ -5,14 +5,13 @@ A photograph's row is made here, once, and goes to the CSV file as it is (rows.p
 
 import errno
 import os
-import platform
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from common import engine, files, models
+from common import engine, files, models, own_model
 from common.command import Failure
 from common.imagenet import networks, photos, rows
 
@@ -21,9 +20,7 @@ class Job(NamedTuple):
     """What is done to each batch.  Workers get it too: paths are absolute, functions importable."""
 
     attack: Callable  # attack(model, x, y) -> x_adv, or (x_adv, steps); y: to leave, or to reach
-    network: str
-    weights: str | None  # a file of the network's weights
-    weights_sha256: str | None  # what it has to be, on every machine
+    network: own_model.Network  # its path that of --weights, or of a .keras file
     folder: str  # of the photographs
     save_images: str | None  # folder of the PNGs
     to_8_bits: Callable | None  # to_8_bits(model, pixels, x_adv, y) -> uint8, or rounded
@@ -52,11 +49,14 @@ class Look(NamedTuple):
 
 
 @engine.once
-def load_network(name, weights, sha256):
-    """The network, loaded once a process; `weights` has to have that SHA-256 on every machine."""
-    if weights and files.sha256(weights) != sha256:
-        raise Failure(f"{weights} is another file on {platform.node()}: copy it there from here")
-    return networks.load(name, weights and Path(weights))
+def load_network(network):
+    """The Keras model of a network, loaded once a process."""
+    path = network.path and files.ROOT / network.path
+    if path:
+        own_model.same_file(network, path)
+    if network.pixels:
+        return own_model.load(path, network.shape, network.pixels)
+    return networks.load(network.model, path)
 
 
 def read(job, batch):
@@ -67,7 +67,7 @@ def read(job, batch):
     """
     long = [path for path in batch.paths if job.save_images and _too_long(job.save_images, path)]
     paths = [path for path in batch.paths if path not in long]
-    paths, pixels, skipped = photos.read_batch(job.folder, paths, networks.side(job.network))
+    paths, pixels, skipped = photos.read_batch(job.folder, paths, job.network.shape[:2])
     skipped += [(path, "with .png added its name is too long to be saved") for path in long]
     which = [i for i, path in enumerate(batch.paths) if path in paths]
     return batch.rows(which), pixels, skipped
@@ -95,7 +95,7 @@ def attack(job, prepared):
 
 def _attack(job, batch, pixels):
     """(rows, arrays for the figure) of a batch whose pixels are uint8 (n, side, side, 3)."""
-    model = load_network(job.network, job.weights, job.weights_sha256)
+    model = load_network(job.network)
     x = _floats(pixels)
     before = look(model, x)
     y = np.where(batch.y_true < 0, before.labels, batch.y_true)
@@ -232,5 +232,5 @@ def save(folder, paths, images):
             png.parent.mkdir(parents=True, exist_ok=True)
         with files.replacing(png) as temporary:
             photos.save(temporary, image)
-        saved.append(photos.read(png, image.shape[0]))
+        saved.append(photos.read(png, image.shape[:2]))
     return np.stack(saved)

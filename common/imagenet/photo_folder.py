@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from common import command, engine, files, models
+from common import command, engine, files, models, own_model, startup
 from common.command import Failure
 from common.imagenet import labels, networks, photo_batch, rows
 from common.imagenet.photo_batch import Batch, Job
@@ -34,8 +34,12 @@ def add_images(parser):
 
 def add_arguments(parser, *, batch_size, output):
     """The arguments of every such script.  batch_size: the default.  output: what to say of it."""
+    own_model.add_model(parser, "efficientnet_lite0", networks.argument)
     parser.add_argument(
-        "--model", choices=networks.NAMES, default="efficientnet_lite0", help="the network"
+        "--classes",
+        type=command.path,
+        metavar="FILE",
+        help="of a .keras file: the names of its classes, one a line (default: numbers)",
     )
     add_images(parser)
     parser.add_argument(
@@ -56,8 +60,26 @@ def add_arguments(parser, *, batch_size, output):
     engine.add_arguments(parser)
 
 
+def network_of(args):
+    """The `own_model.Network` that `args` names; of a file it says in one line what it found."""
+    if isinstance(args.model, Path):
+        names = args.classes and labels.read_names(args.classes)
+        startup.one_thread()
+        x = np.zeros((1, *own_model.photograph_shape(args.model)), np.float32)
+        network = own_model.examine(args.model, x, None, names, args.pixels)
+        return network._replace(names=names or tuple(map(str, range(network.classes))))
+    if args.weights:
+        models.check_weights(args.weights, remedy=networks.REMEDY)
+    path = args.weights and os.path.abspath(args.weights)
+    sha256 = args.weights and files.sha256(args.weights)
+    shape = (networks.side(args.model), networks.side(args.model), 3)
+    return own_model.Network(args.model, path, sha256, networks.CLASSES, shape)
+
+
 def check_output(parser, args, default):
     """--output, or the path `default`, ends in .csv; the parser ends the script otherwise."""
+    if isinstance(args.model, Path) and args.weights:
+        parser.error("--weights goes with our networks: a .keras file holds its own")
     args.output = args.output or default
     if args.output.suffix != ".csv":
         parser.error(f"--output {files.show(args.output)} does not end in .csv")
@@ -77,10 +99,11 @@ def find(images):
     return folder, paths, skipped
 
 
-def attack(args, attack, target_of, settings, title, *, to_8_bits=None, for_figure=None):
+def attack(args, network, attack, target_of, settings, title, *, to_8_bits=None, for_figure=None):
     """Attack all photographs, write their rows, print the table; returns the paths written.
 
-    args: of `add_arguments`.  attack, to_8_bits, for_figure: see `photo_batch.Job`.
+    args: of `add_arguments`.  network: of `network_of`.  attack, to_8_bits, for_figure: see
+    `photo_batch.Job`.
     target_of(path): the label that a photograph is to reach; None where the attack is to leave
     the label.  settings: the script's own, on which the rows depend, for JSON.  title: of the
     table.
@@ -89,14 +112,12 @@ def attack(args, attack, target_of, settings, title, *, to_8_bits=None, for_figu
     """
     folder, paths, skipped = find(args.images)
     _check(args, folder)
-    known = labels.of_photographs(args.labels, folder, paths)
+    known = labels.of_photographs(args.labels, folder, paths, network.names)
     y_true = np.array([-1 if label is None else label for label in known], np.int64)
     y_target = target_of and np.array([target_of(path) for path in paths], np.int64)
     job = Job(
         attack=attack,
-        network=args.model,
-        weights=args.weights and os.path.abspath(args.weights),
-        weights_sha256=args.weights and files.sha256(args.weights),
+        network=network,
         folder=folder,
         save_images=args.save_images and os.path.abspath(args.save_images),
         to_8_bits=to_8_bits,
@@ -104,8 +125,8 @@ def attack(args, attack, target_of, settings, title, *, to_8_bits=None, for_figu
     )
     named = [files.from_root(path) for path in args.images]
     settings = settings | {
-        "model": args.model,
-        "weights": job.weights_sha256,
+        "weights": network.sha256,
+        **network.settings(),
         "images": named[0] if len(named) == 1 else named,
         "labels": labels.setting(args.labels),
         "batch_size": args.batch_size,
@@ -119,7 +140,7 @@ def attack(args, attack, target_of, settings, title, *, to_8_bits=None, for_figu
     seconds = time.perf_counter() - began
 
     saved = bool(args.save_images)
-    print(f"{networks.TITLES[args.model]}, {title}")
+    print(f"{networks.title(network.model)}, {title}")
     print("\n".join(rows.summary(rows.read(args.output), saved=saved)))
     if passed_over:
         print(f"skipped files        {passed_over:7d}")
@@ -137,8 +158,6 @@ def _check(args, photographs):
     """
     for path in (args.output, args.output.with_suffix(".npz")):
         files.check_output(path, args)
-    if args.weights:
-        models.check_weights(args.weights, remedy=networks.REMEDY)
     if not args.save_images:
         return
     shown, place = files.show(args.save_images), args.save_images.resolve()
@@ -215,8 +234,7 @@ def _attack(run, job, photographs, skipped, args, settings):
         (path, reason), *others = skipped + [problem for part in early for problem in part[2]]
         more = f", and {len(others)} more" if others else ""
         raise Failure(f"no readable image in {job.folder}: skipped {path}: {reason}{more}")
-    side = networks.side(job.network)
-    return attacked, len(skipped) + rows.finish(args.output, known, count, (side, side, 3))
+    return attacked, len(skipped) + rows.finish(args.output, known, count, job.network.shape)
 
 
 def _report(skipped):

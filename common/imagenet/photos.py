@@ -3,7 +3,8 @@
 A photograph becomes a square of the network's side (224 pixels) in this way: it is turned
 upright as its EXIF orientation says, transparency is laid over white, grey becomes RGB, the
 shorter side is scaled to the square's side (bicubic, with antialiasing), and the middle is cut
-out.  A large JPEG is decoded at a half, quarter or eighth of its size when that leaves at least
+out; of a network that takes no squares, a rectangle of its shape in the same way.  A large JPEG is
+decoded at a half, quarter or eighth of its size when that leaves at least
 twice the side.  Of an animation or a file of several pages the first picture counts.  Colour
 profiles are not applied.
 
@@ -137,17 +138,18 @@ def _is_dropping(name):
 def read(path, side):
     """One photograph as uint8 (side, side, 3), cut as described above.
 
-    Raises `Unreadable` as `decode` does.
+    side: in pixels, or (height, width).  Raises `Unreadable` as `decode` does.
     """
-    image = decode(path, 2 * side)
-    width, height = image.size
-    short = min(width, height)
-    left, top = (width - short) / 2, (height - short) / 2
-    # Only the middle square is scaled, so that a long strip does not become a longer one.
-    square = image.resize(
-        (side, side), Image.Resampling.BICUBIC, box=(left, top, left + short, top + short)
-    )
-    return np.asarray(square)
+    height, width = np.broadcast_to(side, 2).tolist()
+    image = decode(path, 2 * max(height, width))
+    across, down = image.size
+    part_across, part_down = across, across * height / width
+    if part_down > down:
+        part_across, part_down = down * width / height, down
+    left, top = (across - part_across) / 2, (down - part_down) / 2
+    # Only the middle is scaled, so that a long strip does not become a longer one.
+    box = left, top, left + part_across, top + part_down
+    return np.asarray(image.resize((width, height), Image.Resampling.BICUBIC, box=box))
 
 
 def decode(path, least):
@@ -228,8 +230,8 @@ def save(path, image):
 def read_batch(folder, paths, side):
     """The readable ones of `paths`, and what is wrong with the others.
 
-    `paths` lead from `folder`.  Returns (paths, images, skipped): images are uint8
-    (n, side, side, 3), skipped is a list of (path, reason).
+    `paths` lead from `folder`.  side: as in `read`.  Returns (paths, images, skipped): images are
+    uint8 (n, side, side, 3), skipped is a list of (path, reason).
     """
     images, skipped = {}, []
     for path in paths:
@@ -237,5 +239,5 @@ def read_batch(folder, paths, side):
             images[path] = read(os.path.join(folder, path), side)
         except Unreadable as error:
             skipped.append((path, str(error)))
-    squares = np.array(list(images.values()), np.uint8).reshape(-1, side, side, 3)
-    return list(images), squares, skipped
+    shape = (-1, *np.broadcast_to(side, 2), 3)
+    return list(images), np.array(list(images.values()), np.uint8).reshape(shape), skipped

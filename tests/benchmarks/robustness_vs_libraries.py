@@ -52,7 +52,6 @@ def main(argv=None):
     import torch
 
     from method2_fgsm import battery
-    from method2_fgsm.robustness import source_of
 
     network = in_torch(model, x)
     standing = models.classify(model, x) == y
@@ -69,7 +68,7 @@ def main(argv=None):
         print(f"{'and after ' + name:36}{standing.mean():10.2%}{seconds:8.0f} s", flush=True)
 
     start = time.perf_counter()
-    source = models.load(source_of(args.model))
+    source = models.load(models.source_of(args.model))
     with_gradient, without = battery.attacks(source)
     attacks = [*with_gradient.values(), *without.values()]
     ours = battery.withstood_all(model, x, y, args.eps, attacks)

@@ -1,0 +1,271 @@
+"""A network of one's own: the model of a `.keras` file, made fit for attack.
+
+What its network (keras_file.py) needs in order to take images in [0, 1] and to give logits becomes
+a part of the model: another range of its pixels, an image without channels or as one long row, the
+softmax at its end left out.
+"""
+
+import argparse
+import os
+import platform
+import re
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from common import command, contract, files, keras_file, models
+from common.command import Failure
+
+# What a network may be fed for pixels p in [0, 1]: scale * p + offset.
+PIXELS = {"0..1": (1, 0), "0..255": (255, 0), "-1..1": (2, -1)}
+# The two other ways of Keras's own networks: blue, green and red less their mean; mean and spread.
+KINDS = (*PIXELS, "caffe", "torch")
+TORCH = {"mean": (0.485, 0.456, 0.406), "variance": (0.229**2, 0.224**2, 0.225**2)}
+TRIED = 1000  # images, to find out which of them it is
+SIDE = 224  # of photographs, where a network takes any
+NEAR = 0.05  # in accuracy: too close to tell
+
+
+class Network(NamedTuple):
+    """The network that is attacked, ours or that of a file: all that a worker needs to load it."""
+
+    model: str  # its name, or that of the file
+    path: str | None  # of the file with its weights, from the root: a checkout may lie elsewhere
+    sha256: str | None  # of that file, where it has to be the same on every machine
+    classes: int
+    shape: tuple | None = None  # of an image
+    names: tuple | None = None  # of the classes
+    pixels: str | None = None  # one of `KINDS`; None for one of ours
+
+    def settings(self):
+        """What results record of it."""
+        names = self.names and list(self.names)
+        own = {"weights": self.sha256, "pixels": self.pixels, "names": names}
+        return {"model": self.model} | (own if self.pixels else {})
+
+    def label(self, place):
+        """What a class is called."""
+        return self.names[place] if self.names else str(place)
+
+    def target(self, text):
+        """The class that `text` names, by number or name; raises `Failure` where it names none."""
+        if self.names and text in self.names:
+            return self.names.index(text)
+        if text.isascii() and text.isdigit() and int(text[:9]) < self.classes:
+            return int(text)
+        raise Failure(f"--target {text!r} is not a class from 0 to {self.classes - 1}")
+
+
+def same_file(network, path):
+    """Raise `Failure` unless the file of a `Network` is, as `path` on this machine, what it was."""
+    if network.sha256 and path.is_file() and files.sha256(path) != network.sha256:
+        raise Failure(f"{path} is another file on {platform.node()}: copy it there from here")
+
+
+def add_model(parser, default, ours=models.argument):
+    """--model: one of our classifiers, or a file, and --pixels: what a file's network is fed.
+
+    ours(text): the argument that names one of ours.
+    """
+    parser.add_argument(
+        "--model",
+        type=lambda text: argument(text, ours),
+        default=default,
+        help="which classifier, or a .keras file",
+    )
+    # Otherwise -1..1 would be taken for an option.
+    parser._negative_number_matcher = re.compile(r"-\d")
+    parser.add_argument(
+        "--pixels",
+        choices=KINDS,
+        help="of a .keras file: the pixels that its network expects (default: what fits best)",
+    )
+
+
+def argument(text, ours=models.argument):
+    """A command line argument that names a model, or the file of one: a string or a `Path`."""
+    try:
+        return ours(text)
+    except argparse.ArgumentTypeError:
+        if Path(text).suffix or os.path.exists(text):
+            return command.path(text)
+        raise
+
+
+def stem(model):
+    """What the names of results and figures call a model: a file keeps its ending, and so
+    overwrites nothing of ours."""
+    return model.name if isinstance(model, Path) else model
+
+
+def load(path, shape, pixels):
+    """The model of a file for images of `shape` in [0, 1], with logits for output.
+
+    pixels: one of `KINDS`.  Raises `Failure` for whatever cannot be loaded, or attacked.
+    """
+    return fit(keras_file.read(path), path, shape, pixels)
+
+
+def fit(network, path, shape, pixels):
+    """The model that takes images of `shape` in [0, 1] and gives the logits of `network`.
+
+    path: what messages call it.  Raises `Failure` where there is no such model.
+    """
+    import keras
+
+    form = fed(network, path, shape)
+    image = keras.Input(shape)
+    x = image if form == shape else keras.layers.Reshape(form)(image)
+    try:
+        model = keras.Model(image, logits(network)(scaled(x, pixels)), name=network.name)
+        contract.count_classes(model, np.zeros((2, *shape), np.float32))
+    except ValueError as error:
+        raise Failure(f"{files.show(path)}: {error}") from error
+    return model
+
+
+def fed(network, path, shape):
+    """The shape in which images of `shape` go into the network: with channels, without, or flat.
+
+    path: what messages call it.  Raises `Failure` where they do not fit it.
+    """
+    takes = tuple(network.inputs[0].shape[1:])
+    without = shape[:-1] if shape[-1] == 1 else shape
+    for form in (shape, (*shape, 1), without, (int(np.prod(shape)),)):
+        if len(takes) == len(form) and all(
+            size in (None, given) for size, given in zip(takes, form, strict=True)
+        ):
+            return form
+    raise Failure(
+        f"{files.show(path)} takes images {takes}, and these are {shape}: give samples of its size "
+        "and channels with --samples"
+    )
+
+
+def scaled(x, pixels):
+    """The Keras tensor that the network is fed, for the tensor x of pixels in [0, 1]."""
+    from keras import layers, ops
+
+    if pixels == "torch":
+        return layers.Normalization(**TORCH)(x)
+    if pixels == "caffe":
+        from common.imagenet import networks
+
+        return ops.subtract(255 * ops.flip(x, axis=-1), np.array(networks.BGR_MEAN, np.float32))
+    scale, offset = PIXELS[pixels]
+    return x if pixels == "0..1" else layers.Rescaling(scale, offset)(x)
+
+
+def logits(network):
+    """`network` without its softmax or sigmoids; of one output z, the two logits 0 and z."""
+    import keras
+
+    # What ends in neither is tried, and refused where it gives probabilities (contract.py).
+    found = network
+    if not models.ends_in_logits(network):
+        try:
+            found = models.logits_of(network)
+        except ValueError:
+            if is_binary(network):
+                raise
+    if not is_binary(network):
+        return found
+    z = found.outputs[0]
+    both = keras.layers.Dense(2, use_bias=False)
+    model = keras.Model(found.inputs, both(z), name=network.name)
+    both.set_weights([np.array([[0, 1]], np.float32)])
+    return model
+
+
+def is_binary(network):
+    return tuple(network.outputs[0].shape[1:]) == (1,)
+
+
+def begins_with(network):
+    """The pixels that a network expects, where its first layer says so; None otherwise."""
+    from keras import Model, layers
+
+    for layer in network._flatten_layers(include_self=False):
+        if isinstance(layer, layers.Rescaling):
+            return "0..255" if np.max(layer.scale) < 0.1 else "0..1"
+        if isinstance(layer, layers.Normalization):
+            return "0..255" if np.max(np.abs(layer.mean)) > 2 else "0..1"
+        augments = type(layer).__name__.startswith("Random")
+        if not augments and not isinstance(layer, Model | layers.InputLayer):
+            return None
+    return None
+
+
+def find_pixels(network, path, x, y):
+    """The accuracy on images x (n, ...) in [0, 1] with labels y (n,) for each of `PIXELS`: a dict.
+
+    The first are those for which it is highest.
+    """
+    found = {}
+    for pixels in PIXELS:
+        model = fit(network, path, x.shape[1:], pixels)
+        found[pixels] = float((models.classify(model, x) == y).mean())
+    return dict(sorted(found.items(), key=lambda item: -item[1]))
+
+
+def examine(path, x, y, names=None, pixels=None):
+    """Find out how a file's network is to be used, and say so in one line; warnings on stderr.
+
+    x: float32 (n, ...) in [0, 1].  y: int64 (n,), or None where no labels are known, as of
+    photographs.  names: of the classes, if they are known.  pixels: what it expects, if that is.
+    Returns a `Network`.  Raises `Failure` for labels and names that are not its own, and where
+    nothing says which pixels it expects.
+    """
+    network, name = keras_file.read(path), files.show(path)
+    few, found = slice(TRIED), {}
+    if y is None:
+        pixels = pixels or begins_with(network)
+    elif pixels is None:
+        found = find_pixels(network, path, x[few], y[few])
+        pixels = next(iter(found))
+    if pixels is None:
+        kinds = " or ".join(KINDS)
+        raise Failure(f"{name} does not say which pixels it expects: give --pixels {kinds}")
+    model = fit(network, path, x.shape[1:], pixels)
+    classes = contract.count_classes(model, x)
+    if names is not None and len(names) != classes:
+        raise Failure(f"{name} tells {classes} classes apart, but there are {len(names)} names")
+    if y is not None and y.max() >= classes:
+        raise Failure(f"{name} tells {classes} classes apart, but there is a label {y.max()}")
+    said = f"{name}: {' x '.join(map(str, x.shape[1:]))}, {classes} classes, pixels {pixels}"
+    if y is not None:
+        accuracy = found.get(pixels, (models.classify(model, x[few]) == y[few]).mean())
+        said += f" ({accuracy:.1%} right"
+        said += "".join(f", as {other} {share:.1%}" for other, share in list(found.items())[1:])
+        said += ")"
+    if is_binary(network):
+        said += ", one output z: class 1 where z > 0"
+    elif not models.ends_in_logits(network):
+        said += ", without the softmax or sigmoids at its end"
+    print(said, flush=True)
+    if y is not None and accuracy < 1 / classes + 2 / (classes * len(y[few])) ** 0.5:
+        warn(name, "no better than chance: mend --pixels, or the order of the classes")
+    elif len(close := [other for other, share in found.items() if accuracy - share < NEAR]) > 1:
+        warn(name, f"as good with pixels {' and '.join(close)}: say which with --pixels")
+    place = files.from_root(os.path.abspath(path))
+    shape = tuple(x.shape[1:])
+    return Network(stem(path), place, files.sha256(path), classes, shape, names, pixels)
+
+
+def photograph_shape(path):
+    """The shape (height, width, 3) of the photographs that a file's network takes.
+
+    Raises `Failure` for a network that takes none.
+    """
+    takes = tuple(keras_file.read(path).inputs[0].shape[1:])
+    if len(takes) != 3 or takes[2] not in (None, 3):
+        raise Failure(
+            f"{files.show(path)} takes images {takes}, and a photograph is (height, width, 3)"
+        )
+    return takes[0] or SIDE, takes[1] or SIDE, 3
+
+
+def warn(name, what):
+    print(f"warning: {name} is {what}", file=sys.stderr)

@@ -1,0 +1,414 @@
+"""A network of one's own, from its file: what it becomes, and what is refused."""
+
+import json
+import re
+import zipfile
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from common import check_results, data, files, keras_file, models, own_model, results
+from common.command import Failure
+from method1_noise_optimization import attack_mnist, visualize_adv_examples
+from method2_fgsm import battery, mnist_fast_gradient, robustness, visualize_mnist
+
+
+def saved(path, shape, *stack):
+    """A network of these layers, saved; returns it."""
+    keras.utils.set_random_seed(0)
+    network = keras.Sequential([keras.Input(shape), *stack])
+    network.save(path)
+    return network
+
+
+def squares(count, seed=0):
+    """Images (count, 8, 6, 3) with a bright left, middle or right third, and which it is."""
+    rng = np.random.default_rng(seed)
+    y = rng.integers(0, 3, count)
+    x = rng.uniform(0, 0.4, (count, 8, 6, 3))
+    for image, label in zip(x, y, strict=True):
+        image[:, 2 * label : 2 * label + 2] += 0.5
+    return x.astype(np.float32), y
+
+
+@pytest.fixture(scope="module")
+def mine(tmp_path_factory):
+    """(file, samples): a small colour network for pixels up to 255, with a softmax at its end."""
+    folder = tmp_path_factory.mktemp("mine")
+    x, y = squares(400)
+    keras.utils.set_random_seed(0)
+    network = keras.Sequential(
+        [
+            keras.Input((8, 6, 3)),
+            layers.Rescaling(1 / 255),
+            layers.Conv2D(4, 3, activation="relu"),
+            layers.Flatten(),
+            layers.Dense(3, activation="softmax"),
+        ]
+    )
+    network.compile("adam", "sparse_categorical_crossentropy")
+    network.optimizer.learning_rate = 0.02
+    network.fit(255 * x, y, epochs=8, verbose=0)
+    network.save(folder / "mine.keras")
+    x, y = squares(60, 1)
+    names = ["left", "middle", "right"]
+    np.savez(folder / "mine.npz", images=np.round(255 * x).astype(np.uint8), labels=y, names=names)
+    return folder / "mine.keras", folder / "mine.npz"
+
+
+def arguments(mine):
+    return ["--model", str(mine[0]), "--samples", str(mine[1])]
+
+
+@pytest.mark.parametrize(
+    ("takes", "given"),
+    [
+        ((6, 5), (6, 5)),
+        ((6, 5, 1), (6, 5)),
+        ((6, 5), (6, 5, 1)),
+        ((30,), (6, 5)),
+        ((90,), (6, 5, 3)),
+        ((None, None, 3), (6, 5, 3)),
+    ],
+)
+def test_images_go_in_as_the_network_declares_them(tmp_path, takes, given):
+    pool = layers.GlobalAveragePooling2D() if None in takes else layers.Flatten()
+    network = saved(tmp_path / "n.keras", takes, pool, layers.Dense(4, activation="softmax"))
+    x = np.random.default_rng(0).random((5, *given), np.float32)
+    model = own_model.load(tmp_path / "n.keras", given, "0..1")
+    shape = given if None in takes else takes
+    expected = network(x.reshape(5, *shape)).numpy()
+    np.testing.assert_allclose(models.softmax(model(x).numpy()), expected, rtol=1e-5)
+
+
+def test_pixels_are_what_keras_itself_makes_of_them(tmp_path):
+    network = saved(tmp_path / "n.keras", (4, 4, 3), layers.Flatten(), layers.Dense(5))
+    x = np.random.default_rng(0).random((3, 4, 4, 3), np.float32)
+    fed = {kind: scale * x + offset for kind, (scale, offset) in own_model.PIXELS.items()}
+    for mode in ("caffe", "torch"):
+        fed[mode] = keras.applications.imagenet_utils.preprocess_input(255 * x, mode=mode)
+    for kind in own_model.KINDS:
+        model = own_model.load(tmp_path / "n.keras", (4, 4, 3), kind)
+        np.testing.assert_allclose(model(x), network(fed[kind]), rtol=1e-4, atol=1e-4)
+
+
+def test_one_sigmoid_becomes_two_logits_and_ten_lose_theirs(tmp_path):
+    x = np.random.default_rng(0).random((7, 4, 4), np.float32)
+    for ending in (
+        [layers.Dense(1, activation="sigmoid")],
+        [layers.Dense(1), layers.Activation("sigmoid")],
+    ):
+        network = saved(tmp_path / "yes.keras", (4, 4), layers.Flatten(), *ending)
+        z = own_model.load(tmp_path / "yes.keras", (4, 4), "0..1")(x).numpy()
+        assert not z[:, 0].any()
+        np.testing.assert_allclose(models.softmax(z)[:, 1:], network(x), rtol=1e-5)
+    network = saved(tmp_path / "ten.keras", (16,), layers.Dense(10, activation="sigmoid"))
+    z = own_model.load(tmp_path / "ten.keras", (4, 4), "0..1")(x).numpy()
+    np.testing.assert_allclose(1 / (1 + np.exp(-z)), network(x.reshape(7, 16)), rtol=1e-5)
+
+
+def test_the_pixels_are_found_on_the_samples(mine, capsys):
+    x, y, names = data.load_own_samples(mine[1])
+    found = own_model.examine(mine[0], x, y, names)
+    assert (found.pixels, found.classes, found.shape) == ("0..255", 3, (8, 6, 3))
+    said, warned = capsys.readouterr()
+    assert "pixels 0..255" in said
+    assert "without the softmax or sigmoids at its end" in said
+    assert not warned
+    own_model.examine(mine[0], x, (y + 1) % 3, names)  # another order of the classes
+    assert "chance" in capsys.readouterr().err
+    with pytest.raises(Failure, match="a label 3"):
+        own_model.examine(mine[0], x, y + 1, names)
+    with pytest.raises(Failure, match="2 names"):
+        own_model.examine(mine[0], x, y, names[:2])
+
+
+def test_where_two_kinds_of_pixels_do_as_well_it_is_said(tmp_path, capsys):
+    x, y = squares(50)
+    saved(tmp_path / "n.keras", (8, 6, 3), layers.Flatten(), layers.Dense(3, use_bias=False))
+    y = models.classify(own_model.load(tmp_path / "n.keras", (8, 6, 3), "0..1"), x)
+    own_model.examine(tmp_path / "n.keras", x, y)
+    assert "as good with pixels 0..1 and 0..255: say which with --pixels" in capsys.readouterr().err
+
+
+def test_what_a_first_layer_says_of_pixels(tmp_path):
+    firsts = {
+        "0..255": [layers.Rescaling(1 / 127.5, -1), layers.Normalization(mean=120.0, variance=4e3)],
+        "0..1": [layers.Rescaling(2, -1), layers.Normalization(mean=0.5, variance=0.1)],
+        None: [layers.Flatten()],
+    }
+    for expected, stack in firsts.items():
+        for first in stack:
+            saved(tmp_path / "n.keras", (4, 4), first, layers.Flatten(), layers.Dense(2))
+            assert own_model.begins_with(keras_file.read(tmp_path / "n.keras")) == expected
+
+
+def test_a_keras_with_known_holes_loads_nothing():
+    for version in ("3.10.0", "3.12.3", "3.13.2"):
+        with pytest.raises(Failure, match=f"mine is not loaded by Keras {version}"):
+            keras_file.check_version(version, "mine")
+    for version in ("3.12.4", "3.14.0", "3.15.1", "4.0.0.dev1"):
+        keras_file.check_version(version, "mine")
+
+
+@keras.saving.register_keras_serializable()
+class Unknown(layers.Layer):
+    """A layer that no other process knows."""
+
+    def call(self, x):
+        return x
+
+
+def broken(kind, folder):
+    """Write what is no network to attack; returns its path."""
+    path = folder / "n.keras"
+    flat = layers.Flatten()
+    if kind == "Lambda":
+        saved(path, (4, 4), flat, layers.Lambda(lambda x: 2 * x), layers.Dense(2))
+    elif kind == "class":
+        saved(path, (4, 4), flat, Unknown(), layers.Dense(2))
+        keras.saving.get_custom_objects().clear()
+    elif kind == "NaN":
+        saved(
+            path,
+            (4, 4),
+            flat,
+            layers.Dense(2, kernel_initializer=keras.initializers.Constant(np.nan)),
+        )
+    elif kind == "truncated":
+        saved(path, (4, 4), flat, layers.Dense(2))
+        path.write_bytes(path.read_bytes()[:-200])
+    elif kind == "garbled":
+        saved(path, (4, 4), flat, layers.Dense(2))
+        with zipfile.ZipFile(path, "a") as archive:
+            archive.writestr("config.json", json.dumps({"class_name": "Functional", "config": 3}))
+    elif kind == "two inputs":
+        inputs = keras.Input((4,)), keras.Input((4,))
+        keras.Model(inputs, layers.Add()(inputs)).save(path)
+    elif kind == "text":
+        path = folder / "notes.txt"
+        path.write_text("no network")
+    elif kind == "folder":
+        path.mkdir()
+    elif kind == "SavedModel":
+        path = folder / "model"
+        path.mkdir()
+        (path / "saved_model.pb").touch()
+    elif kind in ("whole .h5", "weights"):
+        path = folder / ("n.h5" if kind == "whole .h5" else "n.weights.h5")
+        path.touch()
+    return path
+
+
+BROKEN = {
+    "missing": "not found",
+    "folder": "it is not a file",
+    "text": "not a .keras file",
+    "truncated": "truncated",
+    "garbled": "truncated",
+    "Lambda": "Lambda",
+    "class": "class of one's own",
+    "NaN": "finite",
+    "two inputs": "2 inputs",
+    "SavedModel": "convert it",
+    "whole .h5": "convert it",
+    "weights": "load_weights",
+}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", BROKEN)
+def test_files_that_are_no_network_to_attack(refuses, place, kind):
+    path = broken(kind, place)
+    x, y = np.zeros((3, 4, 4), np.uint8), [0, 1, 0]
+    np.savez(place / "s.npz", images=x, labels=y)
+    for script in ("method2_fgsm/mnist_fast_gradient", "method1_noise_optimization/attack_mnist"):
+        refuses(script, "--model", path, "--samples", place / "s.npz", culprit=BROKEN[kind])
+
+
+def test_samples_of_every_kind_are_the_same(tmp_path):
+    x, y = squares(10)
+    y = np.r_[0, 1, 2, y[3:]]
+    forms = [
+        {"images": x, "labels": y},
+        {"x_test": x.astype(np.float64), "y_test": y[:, np.newaxis].astype(np.uint8)},
+        {"images": x, "labels": np.eye(3, dtype=np.float32)[y]},
+    ]
+    for form in forms:
+        np.savez(tmp_path / "s.npz", **form)
+        images, labels, names = data.load_own_samples(tmp_path / "s.npz", 8)
+        np.testing.assert_array_equal(images, x[:8])
+        np.testing.assert_array_equal(labels, y[:8])
+        assert (images.dtype, labels.dtype, names) == (np.float32, np.int64, None)
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"images": None}, "no images"),
+        ({"images": np.full((4, 2, 2), 255.0)}, "divide them by 255"),
+        ({"images": np.zeros((4, 2, 2), np.int64)}, "int64"),
+        ({"images": np.full((4, 2, 2), np.nan)}, "outside"),
+        ({"labels": np.arange(3)}, "not classes"),
+        ({"labels": np.arange(4) - 1}, "not classes"),
+        ({"labels": np.zeros((4, 3))}, "one-hot"),
+        ({"labels": np.arange(4.0)}, "not classes"),
+        ({"names": np.arange(4)}, "not text"),
+    ],
+)
+def test_samples_that_are_none(tmp_path, change, problem):
+    arrays = {"images": np.zeros((4, 2, 2)), "labels": np.arange(4)} | change
+    np.savez(tmp_path / "s.npz", **{k: v for k, v in arrays.items() if v is not None})
+    with pytest.raises(Failure, match=problem):
+        data.load_own_samples(tmp_path / "s.npz")
+
+
+def test_both_scripts_attack_it_and_keep_shape_names_and_settings(mine, tmp_path, capsys):
+    output = tmp_path / "results.npz"
+    runs = {
+        mnist_fast_gradient: ["--eps", "0.3", "--target", "left"],
+        attack_mnist: ["--method", "minimal", "--starts", "1", "--limit", "20"],
+    }
+    for script, more in runs.items():
+        assert script.main([*arguments(mine), *more, "--output", str(output)]) == [output]
+        assert "mine.keras" in capsys.readouterr().out
+        found = results.load(output)
+        assert found["xs"].shape[1:] == (8, 6, 3)
+        config = found["config"]
+        assert (config["model"], config["pixels"]) == ("mine.keras", "0..255")
+        assert config["names"] == ["left", "middle", "right"]
+        assert config["weights"] == files.sha256(mine[0])
+        model = own_model.load(mine[0], (8, 6, 3), "0..255")
+        x_adv = found["xs"] + found["noises"]
+        np.testing.assert_array_equal(models.classify(model, x_adv), found["y_preds_adversarial"])
+        targets = found["y_targets"]
+        assert (found["y_preds_adversarial"] == targets).mean() > 0.5
+        assert (targets != found["y_trues"]).all()
+    assert set(targets) == {0, 1, 2}
+
+
+def test_its_results_are_drawn_and_checked(mine, tmp_path, capsys):
+    output, figure = tmp_path / "results.npz", tmp_path / "f.png"
+    runs = (
+        (mnist_fast_gradient, visualize_mnist, "--eps 0.3"),
+        (attack_mnist, visualize_adv_examples, "--method minimal --starts 1"),
+    )
+    for script, visualize, how in runs:
+        script.main([*arguments(mine), *how.split(), "--output", str(output)])
+        assert visualize.main([str(output), "--output", str(figure)]) == [figure]
+        assert check_results.main([str(output), "--model", str(mine[0])]) == []
+        assert "predictions   ok" in capsys.readouterr().out
+        assert check_results.main([str(output)]) == []
+        assert "predictions   not checked" in capsys.readouterr().out
+    found = results.load(output)
+    changed = np.roll(found["y_preds_adversarial"], 1)
+    results.save(output, **(found | {"y_preds_adversarial": changed}))
+    with pytest.raises(Failure, match="violation"):
+        check_results.main([str(output), "--model", str(mine[0])])
+
+
+@pytest.fixture
+def short(monkeypatch):
+    for name, value in {"STEPS": 5, "SMALLEST_STEPS": 10, "QUERIES": 30, "DRAWS": 3}.items():
+        monkeypatch.setattr(battery, name, value)
+    monkeypatch.setattr(robustness, "CURVE", 20)
+
+
+@pytest.fixture(scope="module")
+def mlp(trained, tmp_path_factory):
+    """(file, samples): our MLP as a stranger's, for pixels up to 255, with a softmax."""
+    folder = tmp_path_factory.mktemp("mlp")
+    image = keras.Input((28, 28, 1))
+    z = trained["mlp"](layers.Rescaling(1 / 255)(layers.Reshape((28, 28))(image)))
+    keras.Model(image, layers.Softmax()(z)).save(folder / "mlp.keras")
+    x, y = (part[:50] for part in data.load("test"))
+    np.savez(folder / "mlp.npz", images=x, labels=y)
+    return folder / "mlp.keras", folder / "mlp.npz"
+
+
+def test_the_same_network_as_a_file_gives_the_same_results(mlp, tmp_path):
+    found = []
+    for model in ("mlp", str(mlp[0])):
+        output = tmp_path / "r.npz"
+        options = ["--samples", str(mlp[1]), "--output", str(output)]
+        mnist_fast_gradient.main(["--model", model, *options])
+        found.append(results.load(output))
+    for name in ("xs", "y_trues", "y_preds_adversarial"):
+        np.testing.assert_array_equal(found[0][name], found[1][name])
+    differs = np.abs(found[0]["noises"] - found[1]["noises"]) > 1e-6
+    assert differs.mean() < 1e-3  # where a gradient nearly vanishes, rounding decides its sign
+
+
+def test_the_report_card_of_a_file_is_that_of_the_same_network(
+    mlp, place, short, monkeypatch, trained
+):
+    monkeypatch.setattr(models, "load", lambda name: trained[name])
+    found = {}
+    for model in ("mlp", str(mlp[0])):
+        options = ["--model", model, "--eps", "0.05", "--count", "50"]
+        figure, report = robustness.main(options)
+        assert figure.read_bytes()[1:4] == b"PNG"
+        found[figure.name] = json.loads(report.read_text())
+    ours, theirs = found["robustness_mlp.png"], found["robustness_mlp.keras.png"]
+    assert set(ours["rows"]) - set(theirs["rows"]) == {
+        "sign step, transferred",
+        "projected steps, transferred",
+    }
+    for name, row in theirs["rows"].items():
+        assert abs(row["count"] - ours["rows"][name]["count"]) <= 1, name
+        low, high = row["interval"]
+        assert low <= row["share"] <= high
+    assert 0 < theirs["rows"]["all together"]["count"] < theirs["rows"]["no attack"]["count"]
+    for median in ("smallest epsilon, median", "smallest |r|_2, median"):
+        assert theirs[median] == pytest.approx(ours[median], rel=0.02)
+    for name, curve in theirs["curves"].items():
+        np.testing.assert_allclose(curve, ours["curves"][name], atol=0.051)
+
+
+def test_the_interval_holds_what_a_binomial_count_makes_likely():
+    """Clopper & Pearson: at either end a count as far away has a chance of 2.5 %."""
+    hits = np.arange(40) < 7
+    low, high = robustness.share(hits)["interval"]
+    draws = np.random.default_rng(0)
+    assert (draws.binomial(40, low, 200000) >= 7).mean() == pytest.approx(0.025, abs=0.002)
+    assert (draws.binomial(40, high, 200000) <= 7).mean() == pytest.approx(0.025, abs=0.002)
+
+
+def test_a_report_card_in_colour_with_names(mine, short, place, capsys):
+    written = robustness.main([*arguments(mine), "--count", "20"])
+    assert written == [files.IMG / f"robustness_mine.keras.{kind}" for kind in ("png", "json")]
+    assert json.loads(written[1].read_text())["eps"] == 8 / 255
+    assert "transferred" not in capsys.readouterr().out
+
+
+def test_a_network_that_is_always_wrong_has_no_report_card(mine, refuses, place):
+    x, y, _ = data.load_own_samples(mine[1])
+    np.savez(place / "s.npz", images=x, labels=(y + 1) % 3)
+    # (a second line is the warning that this is no better than chance)
+    with pytest.raises(Failure, match="misclassifies all"):
+        robustness.main(["--model", str(mine[0]), "--samples", str(place / "s.npz")])
+
+
+def test_targets_and_samples_that_do_not_fit(mine, refuses, place):
+    script = "method2_fgsm/mnist_fast_gradient"
+    for target in ("3", "up", "-1"):
+        refuses(script, *arguments(mine), f"--target={target}", culprit="a class from 0 to 2")
+    np.savez(place / "grey.npz", images=np.zeros((3, 8, 6), np.uint8), labels=[0, 1, 2])
+    refuses(script, "--model", mine[0], "--samples", place / "grey.npz", culprit="takes images")
+    refuses("method2_fgsm/epsilon", "--model", mine[0], culprit="robustness.py", code=(2,))
+
+
+def test_the_example_of_the_readme_runs(tmp_path, monkeypatch, short, place, capsys):
+    """From its code to the report card: as the README shows it."""
+    text = (files.COMMON / "README.md").read_text(encoding="utf-8")
+    section = text.split("\n## Your own network\n")[1].split("\n## ")[0]
+    (code,) = re.findall(r"```python\n(.*?)```", section, re.S)
+    monkeypatch.chdir(tmp_path)
+    exec(code, {})
+    line = re.search(r"    (python method2_fgsm/robustness\.py .*)", section)[1]
+    robustness.main([*line.split()[2:], "--count", "40"])
+    out = capsys.readouterr().out
+    assert "pixels 0..255 (" in out
+    assert "without the softmax or sigmoids at its end" in out

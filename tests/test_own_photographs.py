@@ -1,0 +1,105 @@
+"""Photographs with a classifier of one's own: its side, its channels, its classes."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+from PIL import Image
+
+from common import models, own_model, results
+from common.command import Failure
+from common.imagenet import labels, photos, rows
+from method1_noise_optimization import attack_imnet, visualize_adv_examples
+from method2_fgsm import imnet_fast_gradient, visualize_imnet
+
+NAMES = "boat", "house", "tree", "cat"
+
+
+def saved(path, *stack, shape=(12, 16, 3)):
+    keras.utils.set_random_seed(1)
+    keras.Sequential([keras.Input(shape), *stack]).save(path)
+    return path
+
+
+def layers_to_four(*first):
+    return *first, layers.Conv2D(4, 3), layers.Flatten(), layers.Dense(4, activation="softmax")
+
+
+@pytest.fixture
+def album(tmp_path):
+    """(a folder of photographs by class, a file of names, a network that takes 12 x 16)."""
+    folder = tmp_path / "album"
+    rng = np.random.default_rng(0)
+    for i, (height, width) in enumerate([(12, 16), (40, 30), (24, 90), (31, 31)]):
+        place = folder / NAMES[i]
+        place.mkdir(parents=True)
+        pixels = rng.integers(0, 256, (height, width, 3), np.uint8)
+        Image.fromarray(pixels).save(place / f"{i}.png")
+    names = tmp_path / "names.txt"
+    names.write_text("\n".join(NAMES) + "\n")
+    return folder, names, saved(tmp_path / "n.keras", *layers_to_four(layers.Rescaling(1 / 255)))
+
+
+def options(album, output):
+    folder, names, network = album
+    own = ["--model", str(network), "--classes", str(names)]
+    return [*own, "--images", str(folder), "--output", str(output)]
+
+
+def test_a_rectangle_is_the_middle_of_the_photograph(tmp_path):
+    image = np.random.default_rng(0).integers(0, 256, (20, 50, 3), np.uint8)
+    Image.fromarray(image).save(tmp_path / "a.png")
+    np.testing.assert_array_equal(photos.read(tmp_path / "a.png", (20, 30)), image[:, 10:40])
+    np.testing.assert_array_equal(photos.read(tmp_path / "a.png", (10, 50)), image[5:15])
+    assert photos.read(tmp_path / "a.png", (7, 9)).shape == (7, 9, 3)
+
+
+def test_both_scripts_attack_photographs_and_their_results_are_drawn(album, tmp_path, capsys):
+    csv = tmp_path / "r.csv"
+    imnet_fast_gradient.main([*options(album, csv), "--eps", "0.2", "--labels", "folders"])
+    assert [row["y_true"] for row in rows.read(csv)] == ["0", "3", "1", "2"]  # sorted by folder
+    attack_imnet.main(
+        [*options(album, csv), "--target", "Boat", "--save-images", str(tmp_path / "s")]
+    )
+    assert "target boat" in capsys.readouterr().out
+    counted = [row for row in rows.read(csv) if row["fools"]]
+    assert counted
+    assert {row["y_pred_adversarial"] for row in counted if row["fools"] == "1"} == {"0"}
+    found = results.load(csv.with_suffix(".npz"))
+    assert found["xs"].shape[1:] == (12, 16, 3)
+    assert found["config"]["names"] == list(NAMES)
+    model = own_model.load(album[2], (12, 16, 3), "0..255")
+    np.testing.assert_array_equal(models.classify(model, found["xs"]), found["y_preds"])
+    png = next((tmp_path / "s").rglob("*.png"))
+    assert Image.open(png).size == (16, 12)
+    drawn = tmp_path / "f.png"
+    npz = str(csv.with_suffix(".npz"))
+    assert visualize_adv_examples.main([npz, "--output", str(drawn)]) == [drawn]
+    imnet_fast_gradient.main([*options(album, csv), "--eps", "0.2", "--target", "boat"])
+    assert len(visualize_imnet.main([npz, "--output", str(tmp_path)])) == 2
+
+
+def test_classes_are_called_by_their_own_names():
+    assert labels.index_of("TREE", NAMES) == labels.index_of("2", NAMES) == 2
+    assert labels.of_folder("n02510455", NAMES) is None
+    with pytest.raises(Failure, match="close names: boat"):
+        labels.index_of("boot", NAMES)
+    with pytest.raises(Failure, match="from 0 to 3"):
+        labels.index_of("4", NAMES)
+
+
+def test_what_photographs_cannot_be_shown_to(album, place, refuses):
+    folder, names, network = album
+    script = "method2_fgsm/imnet_fast_gradient"
+    own = "--model", network, "--images", folder
+    few = place / "few.txt"
+    few.write_text("boat\nhouse\n")
+    refuses(script, *own, "--classes", few, culprit="4 classes apart, but there are 2 names")
+    refuses(script, *own, "--classes", place / "none.txt", culprit="none.txt not found")
+    refuses(script, *own, "--classes", names, "--target", "ostrich", culprit="'ostrich'")
+    refuses(script, *own, "--weights", names, culprit="--weights", code=(2,))
+    silent = saved(place / "silent.keras", *layers_to_four())
+    refuses(script, "--model", silent, "--images", folder, culprit="give --pixels 0..1")
+    grey = saved(place / "grey.keras", *layers_to_four(), shape=(12, 16, 1))
+    refuses(script, "--model", grey, "--images", folder, culprit="takes images")
+    refuses(script, "--model", "vgg", "--images", folder, culprit="'vgg'", code=(2,))
