@@ -7,7 +7,7 @@ An `.npz` without pickle, with one row an image:
     y_trues                int64 (n,)           labels
     y_preds                int64 (n,)           what the model said of xs (the label: see below)
     y_preds_adversarial    int64 (n,)           what it says of xs + noises
-    y_targets              int64 (n,)           what it should say (method 1 alone)
+    y_targets              int64 (n,)           what it should say, where it had to be one class
     indices                int64 (n,)           rows of the images in the file they were drawn from
     config                 str                  JSON: every setting, and the package versions
 
@@ -110,6 +110,12 @@ def load_from(path, *scripts):
     if not len(found["xs"]):
         raise Failure(f"{files.show(path)} holds no image: {remedy} on others")
     return found
+
+
+def succeeded(found):
+    """Which attacks of a file reached their target, or left the label where there is none: (n,)."""
+    seen = found["y_preds_adversarial"]
+    return seen == found["y_targets"] if "y_targets" in found else seen != found["y_trues"]
 
 
 def problems(arrays):

@@ -149,13 +149,13 @@ def distortions(noises):
     return sizes(noises) / np.sqrt(np.prod(noises.shape[1:]))
 
 
-def summary(noises, reached):
-    """Lines of a table: how many reached their target (bool (n,)), and the noise of all of them."""
+def summary(noises, reached, goal="the target"):
+    """Lines of a table: how many reached their goal (bool (n,)), and the noise of all of them."""
     l2 = sizes(noises)
     return "\n".join(
         (
             f"attacked                     {len(noises):10d}",
-            f"reached the target           {reached.mean():10.2%}",
+            f"reached {goal:20} {reached.mean():10.2%}",
             f"|r|_2, mean                  {l2.mean():10.4f}",
             f"|r|_2, median                {np.median(l2):10.4f}",
             f"distortion sqrt(mean r²)     {distortions(noises).mean():10.4f}",

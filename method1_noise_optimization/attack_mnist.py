@@ -5,7 +5,8 @@
 
 The methods (attack.py): sgd, gradient descent on the noise with a regulariser; lbfgs, the
 formulation of Szegedy et al. (2014); minimal, the smallest L2 noise.  Each digit gets a random
-target other than its label, or all get the one of --target.  Digits that the model gets wrong
+target other than its label, or all get the one of --target, or with `--target any` each is to
+become the nearest other digit, whichever that is (minimal alone).  Digits that the model gets wrong
 before the attack are left out and counted; so are, with --target, those that show it already.
 
 reads   common/mnist.npz, common/weights/{model}.weights.h5, common/5k_samples.npz
@@ -64,7 +65,10 @@ def main(argv=None):
         help="of minimal, at most: 1 is several times as fast and finds a little more noise",
     )
     parser.add_argument(
-        "--target", type=target, default="random", help="the digit to be seen, or random"
+        "--target",
+        type=target,
+        default="random",
+        help="the digit to be seen, random, or any but the label",
     )
     data.add_samples(parser)
     parser.add_argument("--limit", type=command.positive_int, help="attack the first LIMIT digits")
@@ -72,11 +76,16 @@ def main(argv=None):
     command.add_output(parser, "the .npz file to write (default: see above)")
     engine.add_arguments(parser)
     args = parser.parse_args(argv)
+    if args.target == "any" and args.method != "minimal":
+        parser.error("--target any goes with --method minimal")
     output = args.output or results_path(args.model, args.method, args.regularization)
     files.check_output(output, args, [models.weights_path(args.model), data.PATH])
     x, y, indices = data.load_samples(args.samples, args.limit)
-    y_target = attack.random_targets(y, args.seed)
-    if args.target != "random":
+    if args.target == "any":
+        y_target = None
+    elif args.target == "random":
+        y_target = attack.random_targets(y, args.seed)
+    else:
         y_target = np.full_like(y, args.target)
 
     how = {
@@ -86,12 +95,12 @@ def main(argv=None):
         "max_steps": args.max_steps or attack.MAX_STEPS[args.method],
         "starts": args.starts,
     }
-    search = functools.partial(attack.adversarial, **how)
+    search = functools.partial(attack.adversarial, targeted=y_target is not None, **how)
     batch_size = DIGITS[args.method]
     found = digit_attack.attack_digits(args, search, x, y, indices, y_target, batch_size=batch_size)
     noises, steps = found.x_adv - found.x, found.steps
     y_adv = found.logits.argmax(axis=1)
-    reached = y_adv == found.y_target
+    reached = y_adv != found.y if y_target is None else y_adv == found.y_target
 
     config = {
         "script": "method1_noise_optimization/attack_mnist.py",
@@ -124,9 +133,9 @@ def main(argv=None):
     print(f"{title}, noise in pixel units")
     print(f"digits                       {found.count:10d}")
     print(f"left out: misclassified      {found.misclassified:10d}")
-    if args.target != "random":
+    if isinstance(args.target, int):
         print(f"left out: are a {args.target} already   {found.are_target:10d}")
-    print(attack.summary(noises, reached))
+    print(attack.summary(noises, reached, *["another digit"] * (y_target is None)))
     print(f"steps, mean                  {steps.mean():10.1f}")
     print(f"steps, most                  {steps.max():10d}")
     print(f"seconds                      {found.seconds:10.2f}")
@@ -138,8 +147,8 @@ def main(argv=None):
 
 
 def target(text):
-    """An argument that is a digit, or random."""
-    return text if text == "random" else command.digit(text)
+    """An argument that is a digit, random, or any."""
+    return text if text in ("random", "any") else command.digit(text)
 
 
 if __name__ == "__main__":
