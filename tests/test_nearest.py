@@ -9,6 +9,7 @@ from scipy.optimize import brentq
 from common import models
 from logreg_softmax import exact
 from logreg_softmax.linear_programme import smallest_linf
+from method1_noise_optimization import distances
 from method1_noise_optimization.attack import find_noise, reached, search, sizes
 from method2_fgsm.fgsm import fgsm
 from method2_fgsm.smallest_eps import smallest_eps
@@ -126,6 +127,27 @@ def test_where_there_is_no_other_answer_there_is_no_noise():
         eps, x_adv = smallest_eps(model, x, y, targeted=False, steps=steps)
         assert np.isnan(eps).all()
         np.testing.assert_array_equal(x_adv, x)
+
+
+def test_distances_are_those_of_the_attacks_and_zero_where_it_is_wrong_already(
+    trained, digits, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(models, "NAMES", ("softmax", "mlp"))
+    monkeypatch.setattr(distances, "STEPS", 60)
+    distances.main(["--count", "30", "--output", str(tmp_path / "d.png")])
+    table = capsys.readouterr().out
+    assert (tmp_path / "d.png").read_bytes().startswith(b"\x89PNG")
+    found = np.load(tmp_path / "d.npz")
+    assert found["names"].tolist() == ["softmax", "mlp"]
+    x, y = (part[:30] for part in digits)
+    for model, l2, linf in zip(trained.values(), found["l2"], found["linf"], strict=False):
+        right = models.classify(model, x) == y
+        for distance in (l2, linf):
+            np.testing.assert_array_equal(distance > 0, right)
+        eps, _ = smallest_eps(model, x, y, targeted=False, steps=60)
+        np.testing.assert_allclose(linf, eps)
+        assert (l2 <= 28 * linf).all()  # of whatever lies within linf in each pixel
+        assert f"{l2[right].mean():.4f}" in table
 
 
 class Passes(keras.layers.Layer):
