@@ -98,6 +98,7 @@ FULL_STEPS = (
     ),
     ("szegedy_table", f"{METHOD1}.szegedy_table", ()),
     ("transfer", f"{METHOD1}.transfer", ()),
+    ("distances", f"{METHOD1}.distances", ()),
 )
 # Last of all, the results that the steps before it wrote; alone, all there are.
 CHECK = ("check_results", "common.check_results", ())

@@ -7,7 +7,7 @@ An `.npz` without pickle, with one row an image:
     y_trues                int64 (n,)           labels
     y_preds                int64 (n,)           what the model said of xs (the label: see below)
     y_preds_adversarial    int64 (n,)           what it says of xs + noises
-    y_targets              int64 (n,)           what it should say (method 1 alone)
+    y_targets              int64 (n,)           what it should say, where it had to be one class
     indices                int64 (n,)           rows of the images in the file they were drawn from
     config                 str                  JSON: every setting, and the package versions
 
@@ -116,6 +116,12 @@ def label(config, place):
     """What figures call a class: its name, where the settings have the names of the classes."""
     names = config.get("names")
     return names[place] if isinstance(names, list) and place < len(names) else str(place)
+
+
+def succeeded(found):
+    """Which attacks of a file reached their target, or left the label where there is none: (n,)."""
+    seen = found["y_preds_adversarial"]
+    return seen == found["y_targets"] if "y_targets" in found else seen != found["y_trues"]
 
 
 def problems(arrays):

@@ -5,7 +5,8 @@
     minimal   project exactly onto an averaged linearisation: the smallest noise      minimal.py
 
 Each works on a whole batch at once, with a target for each image, and for any Keras model from
-images in [0, 1] to logits (common/contract.py).  Importing this module does not import TensorFlow.
+images in [0, 1] to logits (common/contract.py); minimal also without, for the nearest of the other
+classes.  Importing this module does not import TensorFlow.
 """
 
 import functools
@@ -23,19 +24,20 @@ STARTS = 8  # of minimal, where only the smallest noise will do
 BATCH_SIZE = {"sgd": 1000, "lbfgs": 500, "minimal": 500}
 
 
-def find_noise(model, x, y_target, **settings):
+def find_noise(model, x, y, **settings):
     """Noise r with which clip(x + r, 0, 1) is classified as its target, where it can be found.
 
     The arguments are those of `search`.  Returns the noise alone: float32, the shape of x.
     """
-    return search(model, x, y_target, **settings)[0]
+    return search(model, x, y, **settings)[0]
 
 
 def search(
     model,
     x,
-    y_target,
+    y,
     *,
+    targeted=True,
     method="sgd",
     regularization="l2",
     learning_rate=LEARNING_RATE,
@@ -46,27 +48,31 @@ def search(
 ):
     """Find the noise, and say how many steps it took.
 
-    x: float32 (n, ...) in [0, 1].  y_target: integers (n,).
-    method: "sgd", "lbfgs" or "minimal".
+    x: float32 (n, ...) in [0, 1].  y: integers (n,), the targets; untargeted, the labels to leave,
+    for whichever class is nearest.
+    method: "sgd", "lbfgs" or "minimal"; untargeted, minimal alone.
     regularization ("none", "l1": mean |r|, "l2": mean r²) and learning_rate: for sgd alone.
     max_steps: gradients for each image at most; for lbfgs, steps for one value of c, of which it
-    tries 13, and for minimal, at each start.  None is the method's own default.
+    tries 13, and for minimal, at each start; choosing among the classes, where there is no target,
+    takes 3.5 times as many.  None is the method's own default.
     starts: of minimal, at most; more find smaller noise, and never larger.
     batch_size: images at a time; memory grows with it, and with n only by the result itself.
     progress: show a progress bar (on a terminal).
     Returns (noise, steps): float32 like x, with x + noise in [0, 1], and int64 (n,).  Where the
-    target was not reached the noise is what the method ended with; `reached` tells which.  An
-    image that is classified as its target already gets no noise; logits that are `leads.LEAD` or
-    less apart are a tie, and no class.
-    Raises ValueError for an unknown method or regularization, for numbers out of range, for what
-    `common/contract.py` refuses of models, images and targets, and where logits or gradients are
-    not finite.
+    target was not reached the noise is what the method ended with, and without targets none;
+    `reached` tells which.  An image that is classified as its target already, or not as its label,
+    gets no noise; logits that are `leads.LEAD` or less apart are a tie, and no class.
+    Raises ValueError for an unknown method or regularization, for one that needs targets without
+    them, for numbers out of range, for what `common/contract.py` refuses of models, images and
+    labels, and where logits or gradients are not finite.
     """
-    x, y_target = contract.checked(model, x, y_target, name="targets")
+    x, y = contract.checked(model, x, y, name="targets" if targeted else "labels")
     known = {"method": (method, METHODS), "regularization": (regularization, REGULARIZATIONS)}
     for name, (value, choices) in known.items():
         if value not in choices:
             raise ValueError(f"unknown {name} {value!r}: choose one of {', '.join(choices)}")
+    if method != "minimal" and not targeted:
+        raise ValueError(f"{method} needs targets: without them choose method='minimal'")
     contract.positive("starts", starts, whole=True)
     max_steps = MAX_STEPS[method] if max_steps is None else max_steps
     batch_size = BATCH_SIZE[method] if batch_size is None else batch_size
@@ -80,13 +86,15 @@ def search(
     find = {
         "sgd": functools.partial(sgd.find, batch_size=batch_size, **settings),
         "lbfgs": lbfgs.find,
-        "minimal": functools.partial(minimal.find, starts=starts),
+        "minimal": functools.partial(
+            minimal.find if targeted else minimal.find_nearest, starts=starts
+        ),
     }[method]
     # sgd refills its batch as images finish; the others take one batch after the other.
     stride = max(len(x), 1) if method == "sgd" else batch_size
     model = leads.sized(model, x)
     flat = x.reshape(len(x), int(np.prod(x.shape[1:])))
-    leads.check_slopes(model, flat, y_target, batch_size)
+    leads.check_slopes(model, flat, y, batch_size)
     noise, steps = np.empty_like(flat), np.empty(len(x), np.int64)
     with tqdm(
         total=len(x),
@@ -96,22 +104,23 @@ def search(
         for start in range(0, len(x), stride):
             batch = slice(start, start + stride)
             x_adv, steps[batch] = find(
-                model, flat[batch], y_target[batch], max_steps=max_steps, progress=bar.update
+                model, flat[batch], y[batch], max_steps=max_steps, progress=bar.update
             )
             noise[batch] = x_adv - flat[batch]
     contract.finite(noise, "logits or gradients")
     return noise.reshape(x.shape), steps
 
 
-def adversarial(model, x, y_target, **settings):
+def adversarial(model, x, y, **settings):
     """The images clip(x + r, 0, 1) with the noise that `search` finds, and its steps."""
-    noise, steps = search(model, x, y_target, **settings)
+    noise, steps = search(model, x, y, **settings)
     return np.clip(x + noise, 0, 1), steps
 
 
-def reached(model, x, noise, y_target, batch_size=10000):
-    """Which of the images clip(x + noise, 0, 1) are classified as their targets: bool (n,)."""
-    return classify(model, x, noise, batch_size) == y_target
+def reached(model, x, noise, y, *, targeted=True, batch_size=10000):
+    """Which of the images clip(x + noise, 0, 1) are classified as their targets, or untargeted,
+    not as their labels: bool (n,)."""
+    return (classify(model, x, noise, batch_size) == y) == targeted
 
 
 def classify(model, x, noise, batch_size=10000):
@@ -140,13 +149,13 @@ def distortions(noises):
     return sizes(noises) / np.sqrt(np.prod(noises.shape[1:]))
 
 
-def summary(noises, reached):
-    """Lines of a table: how many reached their target (bool (n,)), and the noise of all of them."""
+def summary(noises, reached, goal="the target"):
+    """Lines of a table: how many reached their goal (bool (n,)), and the noise of all of them."""
     l2 = sizes(noises)
     return "\n".join(
         (
             f"attacked                     {len(noises):10d}",
-            f"reached the target           {reached.mean():10.2%}",
+            f"reached {goal:20} {reached.mean():10.2%}",
             f"|r|_2, mean                  {l2.mean():10.4f}",
             f"|r|_2, median                {np.median(l2):10.4f}",
             f"distortion sqrt(mean r²)     {distortions(noises).mean():10.4f}",

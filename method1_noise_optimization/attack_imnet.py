@@ -10,8 +10,9 @@ r"""Everything is an ostrich: the smallest noise that turns photographs into ano
 After figure 5 of Szegedy et al. (2014), whose photographs are all seen as "ostrich, Struthio
 camelus".  The methods are those for digits (attack.py): minimal, the smallest L2 noise; lbfgs,
 the paper's own formulation; sgd, gradient descent on the noise.  --target is a class for all
-photographs, or random: then each gets one of its own, which its file's name and --seed decide.
-A photograph that shows its target already is counted, and gets no noise.
+photographs, or random: then each gets one of its own, which its file's name and --seed decide; or
+any: then each becomes the nearest other class, by minimal.  A photograph that shows its target
+already is counted, and gets no noise.
 
 The noise is a fraction of one grey level, so that rounded to a file it is gone.  --save-images
 therefore searches among 8-bit images for the nearest one that is the target, and writes it as
@@ -40,7 +41,7 @@ from method1_noise_optimization import attack, photo_noise
 def main(argv=None):
     args = parse(argv)
     network, target = photo_folder.network_of(args), args.target
-    if target != "random":
+    if target not in photo_noise.GOALS:
         target = labels.index_of(target, network.names)
     if args.grey_levels:
         how = {"levels": args.grey_levels, "confidence": args.confidence}
@@ -51,19 +52,23 @@ def main(argv=None):
         search, to_8_bits = attack.adversarial, photo_noise.smallest_file
         title = args.method
     how["max_steps"] = args.max_steps
-    at_random = target == "random"
-    goal = "random targets" if at_random else f"target {(network.names or labels.names())[target]}"
+    at_random, nearest = target == "random", target == "any"
+    if nearest:
+        how["targeted"], to_8_bits = False, photo_noise.smallest_file_of_any
+    goal = photo_noise.GOALS.get(target) or f"target {(network.names or labels.names())[target]}"
     seed = args.seed if at_random else None
     settings = {"script": "attack_imnet", "target": target, "seed": seed, **how}
     if args.grey_levels:
         settings["eps"] = args.grey_levels / 255
+
+    def target_of(path):
+        return photo_noise.random_target(path, seed, network.classes) if at_random else target
+
     return photo_folder.attack(
         args,
         network,
         functools.partial(search, **how),
-        target_of=lambda path: (
-            photo_noise.random_target(path, seed, network.classes) if at_random else target
-        ),
+        target_of=None if nearest else target_of,
         settings=settings,
         title=f"{title}, {goal}",
         to_8_bits=to_8_bits,
@@ -75,7 +80,7 @@ def parse(argv):
     parser.add_argument(
         "--target",
         default="ostrich",
-        help="class to reach: index from 0 to 999, synset, name, or random",
+        help="class to reach: index from 0 to 999, synset, name, random, or any but the label",
     )
     command.add_seed(parser, "of random targets")
     how = parser.add_mutually_exclusive_group()
@@ -106,6 +111,8 @@ def parse(argv):
     args = parser.parse_args(argv)
     if args.confidence is not None and not args.grey_levels:
         parser.error("--confidence goes with --grey-levels")
+    if args.target == "any" and (args.grey_levels or args.method != "minimal"):
+        parser.error("--target any goes with --method minimal")
     method = f"grey_levels_{args.grey_levels}" if args.grey_levels else args.method
     if args.max_steps is None:
         args.max_steps = photo_noise.MAX_STEPS["grey levels" if args.grey_levels else method]

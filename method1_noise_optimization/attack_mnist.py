@@ -6,7 +6,8 @@
 
 The methods (attack.py): sgd, gradient descent on the noise with a regulariser; lbfgs, the
 formulation of Szegedy et al. (2014); minimal, the smallest L2 noise.  Each digit gets a random
-target other than its label, or all get the one of --target.  Digits that the model gets wrong
+target other than its label, or all get the one of --target, or with `--target any` each is to
+become the nearest other digit, whichever that is (minimal alone).  Digits that the model gets wrong
 before the attack are left out and counted; so are, with --target, those that show it already.
 
 A network of your own is a .keras file, and --samples its images and labels (common/README.md).
@@ -66,19 +67,27 @@ def main(argv=None):
         default=attack.STARTS,
         help="of minimal, at most: 1 is several times as fast and finds a little more noise",
     )
-    parser.add_argument("--target", default="random", help="the class to be seen, or random")
+    parser.add_argument(
+        "--target", default="random", help="the class to be seen, random, or any but the label"
+    )
     data.add_samples(parser)
     parser.add_argument("--limit", type=command.positive_int, help="attack the first LIMIT digits")
     command.add_seed(parser, "of the random targets")
     command.add_output(parser, "the .npz file to write (default: see above)")
     engine.add_arguments(parser)
     args = parser.parse_args(argv)
+    target = args.target
+    if target == "any" and args.method != "minimal":
+        parser.error("--target any goes with --method minimal")
     name = own_model.stem(args.model)
     output = args.output or results_path(name, args.method, args.regularization)
     files.check_output(output, args, [models.weights_path(args.model), data.PATH])
     network, x, y, indices = digit_attack.read(args, args.limit)
-    target, y_target = args.target, attack.random_targets(y, args.seed, network.classes)
-    if target != "random":
+    if target == "any":
+        y_target = None
+    elif target == "random":
+        y_target = attack.random_targets(y, args.seed, network.classes)
+    else:
         target = network.target(target)
         y_target = np.full_like(y, target)
 
@@ -89,14 +98,14 @@ def main(argv=None):
         "max_steps": args.max_steps or attack.MAX_STEPS[args.method],
         "starts": args.starts,
     }
-    search = functools.partial(attack.adversarial, **how)
+    search = functools.partial(attack.adversarial, targeted=y_target is not None, **how)
     batch_size = DIGITS[args.method]
     found = digit_attack.attack_digits(
         args, network, search, x, y, indices, y_target, batch_size=batch_size
     )
     noises, steps = found.x_adv - found.x, found.steps
     y_adv = found.logits.argmax(axis=1)
-    reached = y_adv == found.y_target
+    reached = y_adv != found.y if y_target is None else y_adv == found.y_target
 
     config = {
         "script": "method1_noise_optimization/attack_mnist.py",
@@ -129,10 +138,10 @@ def main(argv=None):
     print(f"{title}, noise in pixel units")
     print(f"images                       {found.count:10d}")
     print(f"left out: misclassified      {found.misclassified:10d}")
-    if target != "random":
+    if isinstance(target, int):
         already = f"left out: are a {network.label(target)} already"
         print(f"{already:28} {found.are_target:10d}")
-    print(attack.summary(noises, reached))
+    print(attack.summary(noises, reached, *["another class"] * (y_target is None)))
     print(f"steps, mean                  {steps.mean():10.1f}")
     print(f"steps, most                  {steps.max():10d}")
     print(f"seconds                      {found.seconds:10.2f}")

@@ -8,10 +8,12 @@ the fast gradient sign with its smallest epsilon (not every digit has one), and 
 epsilon that many steps find.  Under each image stand |r|_2 and |r|_inf.  The first table has the
 means of these over the first LIMIT digits; the second has mean |r|, mean r, max and min for the
 three regularisers over all digits of the sample, beside the mean, max and min published with the
-collection whose method this is, for its network.
+collection whose method this is, for its network.  With `--target any` each digit is to become the
+nearest other one, by the three ways that need no target, and there is no second table.
 
 reads   common/mnist.npz, common/weights/{model}.weights.h5, common/5k_samples.npz
-writes  img/noise_methods.png, for other models than the MLP img/noise_methods_{model}.png
+writes  img/noise_methods.png, for other models than the MLP img/noise_methods_{model}.png, and
+        with --target any img/noise_methods_any.png or img/noise_methods_{model}_any.png
 """
 
 import numpy as np
@@ -21,7 +23,8 @@ from common import command, data, files, models, plots
 from method1_noise_optimization import attack
 from method1_noise_optimization.attack import sizes
 
-# The seven ways: their names, and the settings of `attack.search`, or those of `smallest_eps`.
+# The seven ways, of which the last three need no target: their names, and the settings of
+# `attack.search`, or those of `smallest_eps`.
 WAYS = {
     "sgd, no regularisation": {"method": "sgd", "regularization": "none"},
     "sgd, L1": {"method": "sgd", "regularization": "l1"},
@@ -39,25 +42,25 @@ PUBLISHED = {
 }
 
 
-def noise_of(model, x, y_target, way):
-    """The noise of one way, and which images reached their target."""
+def noise_of(model, x, y, way, targeted):
+    """The noise of one way, and which images reached their target y, or left their label y."""
     if "method" not in WAYS[way]:
         # The one place where method 1 looks at method 2: to be compared with it.
         from method2_fgsm.smallest_eps import smallest_eps
 
-        eps, x_adv = smallest_eps(model, x, y_target, **WAYS[way])
+        eps, x_adv = smallest_eps(model, x, y, targeted=targeted, **WAYS[way])
         return x_adv - x, np.isfinite(eps)
-    noise = attack.find_noise(model, x, y_target, **WAYS[way])
-    return noise, attack.reached(model, x, noise, y_target)
+    noise = attack.find_noise(model, x, y, targeted=targeted, **WAYS[way])
+    return noise, attack.reached(model, x, noise, y, targeted=targeted)
 
 
 @plots.our_style()
-def draw(x, y, y_target, rows, title):
-    """The figure: x (10, 28, 28), and a (name, noise, reached) for each row under the originals."""
+def draw(x, names, rows, title):
+    """The figure: x (10, 28, 28) with names, and a (way, noise, reached) for each row below."""
     fig = plots.figure(1.45 * len(x) + 1.6, 1.72 * (len(rows) + 1) + 0.7, title)
     axes = fig.subplots(len(rows) + 1, len(x), squeeze=False)
     for column in range(len(x)):
-        plots.digit(axes[0, column], x[column], f"{y[column]} → {y_target[column]}")
+        plots.digit(axes[0, column], x[column], names[column])
     for row, (name, noise, reached) in enumerate(rows, 1):
         largest = np.abs(noise).max(axis=(1, 2))
         for column, (ax, l2) in enumerate(zip(axes[row], sizes(noise), strict=True)):
@@ -97,37 +100,50 @@ def table_of_regularizers(noises):
 def main(argv=None):
     parser = command.Parser(__doc__)
     models.add_model(parser, "mlp")
+    parser.add_argument(
+        "--target", choices=("random", "any"), default="random", help="any but the label, or random"
+    )
     data.add_samples(parser)
     command.add_count(parser, "--limit", "digits of the first table", 500)
     command.add_seed(parser, "of the random targets")
     command.add_output(parser, "the figure to write (default: see above)")
     args = parser.parse_args(argv)
     name = "noise_methods" + ("" if args.model == "mlp" else f"_{args.model}")
+    targeted = args.target == "random"
+    name += "" if targeted else "_any"
     output = plots.check_output(args.output or files.IMG / f"{name}.png", args)
     x, y, _ = data.load_samples(args.samples)
     model = models.load(args.model)
 
     right = models.correctly_classified([model], x, y, files.show(args.samples))
     x, y = x[right], y[right]
-    y_target = attack.random_targets(y, args.seed)
+    y_target = attack.random_targets(y, args.seed) if targeted else y
+    ways = list(WAYS) if targeted else list(WAYS)[-3:]
     # One digit of each kind for the figure, in front of those of the table.
     first = np.array([np.flatnonzero(y == digit)[0] for digit in range(10) if digit in y])
     others = np.setdiff1d(np.arange(len(x)), first)
     chosen = np.concatenate([first, others[: max(args.limit - len(first), 0)]])
     rows = [
-        (way, *noise_of(model, x[chosen], y_target[chosen], way))
-        for way in tqdm(WAYS, disable=None, unit="way")
+        (way, *noise_of(model, x[chosen], y_target[chosen], way, targeted))
+        for way in tqdm(ways, disable=None, unit="way")
     ]
     regularized = {
         name: attack.find_noise(model, x, y_target, method="sgd", regularization=name)
-        for name in tqdm(PUBLISHED, disable=None, unit="regulariser")
+        for name in tqdm(PUBLISHED if targeted else (), disable=None, unit="regulariser")
     }
 
-    title = f"{models.title(args.model)}: ten digits, the same target by seven ways"
+    goal = "the same target by seven ways" if targeted else "the nearest wrong answer by three ways"
+    title = f"{models.title(args.model)}: ten digits, {goal}"
     shown = [(way, noise[: len(first)], reached[: len(first)]) for way, noise, reached in rows]
-    plots.save(draw(x[first], y[first], y_target[first], shown, title), output)
-    print(f"{models.title(args.model)}: {len(chosen)} digits above, {len(x)} below")
-    print(*table_of_ways(rows), "", *table_of_regularizers(regularized), sep="\n")
+    names = [f"{y[i]} → {y_target[i]}" if targeted else f"{y[i]}" for i in first]
+    plots.save(draw(x[first], names, shown, title), output)
+    print(
+        f"{models.title(args.model)}: {len(chosen)} digits"
+        + (f" above, {len(x)} below" if targeted else "")
+    )
+    print(*table_of_ways(rows), sep="\n")
+    if regularized:
+        print("", *table_of_regularizers(regularized), sep="\n")
     return [output]
 
 

@@ -13,7 +13,13 @@ LEAD = 1e-4
 
 
 def leads(logits, y_target):
-    """z_t - z_k for every class k, (n, classes); for k = t itself the dtype's largest number."""
+    """z_t - z_k for every class k, (n, classes); for k = t itself the dtype's largest number.
+
+    With a rival t and a label y for each image, y_target (n, 2): z_t - z_y alone, (n, 1).
+    """
+    if y_target.shape.rank == 2:
+        pair = tf.gather(logits, y_target, axis=1, batch_dims=1)
+        return pair[:, :1] - pair[:, 1:]
     chosen = tf.one_hot(y_target, logits.shape[-1], on_value=True, off_value=False)
     target = tf.reduce_sum(tf.where(chosen, logits, 0), axis=1, keepdims=True)
     return tf.where(chosen, logits.dtype.max, target - logits)

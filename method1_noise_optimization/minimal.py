@@ -21,6 +21,7 @@ projection, a few for each of the strongest competitors, whatever the number of 
 import numpy as np
 import tensorflow as tf
 
+from common import rivals
 from common.box_projection import project, project_onto_one
 from common.compiled import compiled
 from method1_noise_optimization.leads import LEAD, lead, leads, logits
@@ -41,6 +42,8 @@ AIM_MISSED, AIM_HIT = 1.3, 0.8
 # Starts whose distances differ by less than this part agree, and when this many found no nearer
 # hit than an earlier start did, but agree with it, the image is done.
 ALIKE, AGREED = 1e-4, 3
+# Without a target: the share of the steps for all rivals, and how many of them get all steps.
+FIRST_SHARE, CHOSEN = 1 / 6, 3
 # Newton steps of a projection that starts from the multiplier of the one before.
 NEWTON_STEPS = 2
 # Competitors of the last projection, and its Newton steps.
@@ -76,6 +79,33 @@ def find(model, x, y_target, *, max_steps, progress, starts=1):
         rows = rows[agreed[rows] < AGREED]
         progress(len(x) / starts)
     return x_adv, steps
+
+
+def find_nearest(model, x, y, *, max_steps, progress, starts=1):
+    """The nearest points of any class but the labels y (n,), or x where none was found, and how
+    many gradients each took: the same number for every image.
+
+    In turn all candidates (common/rivals.py) get FIRST_SHARE of max_steps, the best CHOSEN of
+    them max_steps, and the best one max_steps more at each start after the first.
+    """
+    candidates = min(rivals.MOST, model.output_shape[-1] - 1)
+    first = max(1, int(FIRST_SHARE * max_steps))
+    again = [(1, max_steps)] * (starts - 1)
+    rounds = [(candidates, first), (min(CHOSEN, candidates), max_steps), *again]
+    gradients = candidates + sum(count * steps for count, steps in rounds)
+    starts = list(plan(starts))
+
+    def search(goal, best, number, steps):
+        start, from_x, *settings = starts[max(number - 1, 0)]
+        settings = (tf.constant(value) for value in (start, steps, *settings))
+        origin = x if from_x else best.reshape(x.shape)
+        _, near, distance = _descend(model, x, origin, goal, *settings)
+        progress(len(x) * steps / gradients)
+        return near.numpy().reshape(best.shape), distance.numpy()
+
+    images = x.reshape(-1, *model.input_shape[1:])
+    best, _ = rivals.nearest(model, images, y, search, rounds, norm=2)
+    return best.reshape(x.shape), np.full(len(x), gradients)
 
 
 def plan(starts):
@@ -133,10 +163,11 @@ def _lead_and_gradient(model, p, target, temperature):
 def _improve(model, x, target, x_adv):
     """The hits x_adv (n, d), or nearer ones: pulled, and projected onto each strong competitor."""
     x_adv = _pull(model, x, target, x_adv)
-    count = min(COMPETITORS, model.output_shape[-1] - 1)
     with tf.GradientTape(watch_accessed_variables=False, persistent=True) as tape:
         tape.watch(x_adv)
-        g = -tf.math.top_k(-leads(logits(model, x_adv), target), count)[0]
+        g = leads(logits(model, x_adv), target)
+        count = min(COMPETITORS, max(g.shape[1] - 1, 1))
+        g = -tf.math.top_k(-g, count)[0]
         each = [g[:, k] for k in range(count)]
     G = tf.stack([tape.gradient(g_k, x_adv) for g_k in each], axis=1)
     b = 2 * LEAD - g + tf.linalg.matvec(G, x_adv)

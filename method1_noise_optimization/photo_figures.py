@@ -7,6 +7,7 @@ import numpy as np
 from common import plots, results
 from common.imagenet import labels, networks
 from method1_noise_optimization.attack import sizes
+from method1_noise_optimization.photo_noise import GOALS
 
 MEASURED = ("confidences", "confidences_adversarial")
 # How much the noise may be amplified: round numbers.
@@ -27,7 +28,7 @@ def name(config):
 
 def _plain(config):
     target = config["target"]
-    label = "random targets" if target == "random" else labels.of_settings(config)[target]
+    label = GOALS.get(target) or labels.of_settings(config)[target]
     return re.sub(r"\W+", "_", label.lower())
 
 
@@ -55,7 +56,7 @@ def draw(found, rows, columns):
         plots.photo(noise, 0.5 + factor * noises[i])
         plots.photo(adversarial, x[i] + noises[i])
         noise.set_xlabel(amount[i], fontsize=11, labelpad=3)
-        reached = found["y_preds_adversarial"][i] == found["y_targets"][i]
+        reached = results.succeeded(found)[i]
         before, after = (
             f"{names[found[y][i]]} {found[confidence][i]:.0%}"
             for y, confidence in zip(("y_preds", "y_preds_adversarial"), MEASURED, strict=True)
@@ -72,7 +73,7 @@ def amplification(noises):
 
 def _heading(config):
     target = config["target"]
-    goal = "another class" if target == "random" else f"“{labels.of_settings(config)[target]}”"
+    goal = "another class" if target in GOALS else f"“{labels.of_settings(config)[target]}”"
     title = f"What {networks.title(config['model'])} takes for {goal}"
     return f"{title} ({config['method']})" if config.get("method") else title
 

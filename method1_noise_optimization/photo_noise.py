@@ -5,10 +5,13 @@ import os
 
 import numpy as np
 
+from common import models
 from method1_noise_optimization import attack
 
 # Photographs need more steps of minimal than digits.
 MAX_STEPS = {**attack.MAX_STEPS, "minimal": 100, "grey levels": 100}
+# What the targets that are no class are called.
+GOALS = {"random": "random targets", "any": "the nearest class"}
 BATCH_SIZE = 3  # photographs for a core, to which lbfgs and minimal add 25 MB each
 
 
@@ -36,6 +39,11 @@ def smallest_file(model, pixels, x_adv, y_target):
 
     noise = x_adv - pixels / np.float32(255)
     return grey_levels.search(model, pixels, y_target, noise=noise)[0]
+
+
+def smallest_file_of_any(model, pixels, x_adv, y):
+    """The same for whichever classes x_adv is seen as; y, the labels, are left by that."""
+    return smallest_file(model, pixels, x_adv, models.classify(model, x_adv))
 
 
 def _pixels(x):

@@ -78,7 +78,7 @@ def main(argv=None):
         args.output or files.IMG / f"noise_{model}_{method}{other}.png", args
     )
 
-    reached = found["y_preds_adversarial"] == found["y_targets"]
+    reached = results.succeeded(found)
     if not reached.any():
         raise command.Failure(
             f"{files.show(args.results)}: no image reached its target: try more --max-steps"

@@ -26,7 +26,7 @@ little falls geometrically too.
 import numpy as np
 import tensorflow as tf
 
-from common import contract
+from common import contract, rivals
 from common.compiled import compiled
 from method2_fgsm.fgsm import label_and_others
 
@@ -38,6 +38,8 @@ MOMENTUM = 0.95  # ρ
 FIRST_RUN = (1.0, 0.01), (0.1, 1e-3)
 SECOND_RUN = (0.3, 3e-3), (0.03, 2e-4)
 STEPS_A_CALL = 10
+# Without a target: how many of the rivals get which share of the steps, and the best one the rest.
+SHARES = ((rivals.MOST, 0.02), (3, 0.1))
 
 
 def search(model, x, y_target, *, steps, max_eps=1.0, lead=0.0, confidence=0.0):
@@ -68,6 +70,22 @@ def search(model, x, y_target, *, steps, max_eps=1.0, lead=0.0, confidence=0.0):
         size, best = shrink(model, x, y_target, best, eps, size, best, rest, SECOND_RUN, goal)
     eps, x_adv = pull(model, x, y_target, size, best, goal)
     return eps.numpy(), x_adv.numpy()
+
+
+def search_nearest(model, x, y, *, steps, **limits):
+    """The smallest L∞ noise found that leaves the labels y (n,), as `search` returns it.
+
+    steps: gradients for each image, shared out over the candidates of common/rivals.py.
+    """
+
+    def one_rival(goal, best, number, steps):
+        eps, x_adv = search(model, x, goal, steps=steps, **limits)
+        return x_adv, eps
+
+    rounds = [(count, int(share * steps)) for count, share in SHARES if int(share * steps)]
+    rounds += [(1, steps - sum(count * each for count, each in rounds))]
+    x_adv, eps = rivals.nearest(model, x, y, one_rival, rounds, norm=np.inf)
+    return eps, x_adv
 
 
 @compiled
@@ -138,7 +156,13 @@ def lead_and_slope(model, p, y_target, goal):
 
 
 def lead_of(logits, y_target, goal):
-    """g (n,): how far the target is ahead of the strongest other class, and of the goal."""
+    """g (n,): how far the target is ahead of the strongest other class, and of the goal.
+
+    With a rival and a label for each image, y_target (n, 2): how far that one is ahead of this.
+    """
+    if y_target.shape.rank == 2:
+        pair = tf.gather(logits, y_target, axis=1, batch_dims=1)
+        return pair[:, 0] - pair[:, 1] - goal[0]
     is_target, others = label_and_others(logits, y_target)
     own = tf.reduce_sum(tf.where(is_target, logits, 0), axis=1)
     lead = own - tf.reduce_max(others, axis=1) - goal[0]

@@ -1,8 +1,8 @@
-"""The smallest epsilon that reaches a target: by one step of the fast gradient sign method, or by
-many steps; and what many steps do within a given epsilon.
+"""The smallest epsilon that reaches a target, or any class but the label: by one step of the fast
+gradient sign method, or by many steps; and what many steps do within a given epsilon.
 
 One sign step is a straight line through the image.  The search walks along it from epsilon 0
-upwards, and where the target is reached first, bisection finds the place.  Many steps
+upwards, and where it succeeds first, bisection finds the place.  Many steps
 (frank_wolfe.py) leave the line and find far less.
 """
 
@@ -15,7 +15,7 @@ from method2_fgsm import frank_wolfe
 from method2_fgsm.fgsm import gradient_sign, label_and_others
 from method2_fgsm.pgd import pgd
 
-# A target counts as reached when its logit leads by more than this.  A smaller lead may be
+# A class counts as reached when its logit leads by more than this.  A smaller lead may be
 # rounding, which another batch size could undo.  Method 1, which looks for the border itself,
 # asks for ten times as much.
 LEAD = 1e-5
@@ -26,8 +26,9 @@ BATCH_BYTES, MOST_IMAGES = 20_000_000, 1000
 def smallest_eps(
     model,
     x,
-    y_target,
+    y,
     *,
+    targeted=True,
     steps=1,
     max_eps=1.0,
     tol=1e-4,
@@ -39,7 +40,7 @@ def smallest_eps(
 
     With one step, the noise is that of the targeted, clipped sign step (Goodfellow et al. 2015,
     section 4).  The sign is taken once, at x.  Along
-    x(eps) = clip(x - eps * sign(∇ₓ J(x, y_target))) the target may be reached, lost and reached
+    x(eps) = clip(x - eps * sign(∇ₓ J(x, y))) the target may be reached, lost and reached
     again; the result is the first crossing.  Every eps on a grid from 0 to max_eps in steps of
     `resolution` is tried in ascending order, and the first grid step that ends at the target is
     bisected.  So a stretch of success that is narrower than `resolution` and lies between two
@@ -48,18 +49,22 @@ def smallest_eps(
     With more, it is any noise in the box: what the Frank-Wolfe steps of frank_wolfe.py find with
     that many gradients for each image, and never more than one step needs.
 
-    x: float32 (n, ...) in [0, 1].  y_target: integers (n,).  steps: gradients for each image.
+    Untargeted, y are the labels to leave, for whichever class is nearest; the one step then goes
+    the other way, and many are shared out over the classes (common/rivals.py).
+
+    x: float32 (n, ...) in [0, 1].  y: integers (n,).  steps: gradients for each image.
     tol: how far above the crossing the answer of one step may lie.  max_eps, tol and resolution
     are in pixel units.  confidence: the probability of the target has to be above this; with 0
     it only has to be the predicted class.
     batch_size: images at a time; None takes 1,000 digits, or 33 photographs of 224 x 224.
     Logits that are `LEAD` or less apart are a tie, and predict no class.
-    Returns (eps, x_adv).  eps: float32 (n,), 0 where x is classified as its target already, NaN
-    where no eps up to max_eps is enough.  x_adv: float32 like x, the adversarial images at
-    exactly that eps, and x itself where there is none.
+    Returns (eps, x_adv).  eps: float32 (n,), 0 where x is classified as its target already, or
+    not as its label, NaN where no eps up to max_eps is enough.  x_adv: float32 like x, the
+    adversarial images at exactly that eps, and x itself where there is none.
     Raises ValueError when steps is below 1, max_eps is not above 0 and at most 1, tol or
-    resolution not above 0, confidence not in [0, 1), for a batch_size below 1, pixels outside
-    [0, 1] or not numbers, and labels that do not match the images or the model.
+    resolution not above 0, confidence not in [0, 1) or not 0 without targets, for a batch_size
+    below 1, pixels outside [0, 1] or not numbers, and labels that do not match the images or the
+    model.
     """
     contract.positive("max_eps", max_eps)
     contract.pixel_size("max_eps", max_eps)
@@ -69,16 +74,18 @@ def smallest_eps(
         contract.positive("batch_size", batch_size, whole=True)
     if not 0 <= contract.number("confidence", confidence) < 1:
         raise ValueError(f"confidence must be at least 0 and below 1, not {confidence!r}")
-    x, y_target = contract.checked(model, x, y_target)
+    if confidence and not targeted:
+        raise ValueError("confidence is that of a target: leave it out where there is none")
+    x, y = contract.checked(model, x, y)
     if batch_size is None:
         batch_size = min(MOST_IMAGES, max(1, BATCH_BYTES // max(1, x[:1].nbytes)))
     contract.positive("steps", steps, whole=True)
-    line_search = max_eps, tol, resolution, confidence, batch_size
+    line_search = targeted, max_eps, tol, resolution, confidence, batch_size
     eps = np.empty(len(x), np.float32)
     x_adv = np.empty_like(x)
     for start in range(0, len(x), batch_size):
         batch = slice(start, start + batch_size)
-        images = x[batch], y_target[batch]
+        images = x[batch], y[batch]
         if steps == 1:
             found = _one_step(model, *images, *line_search)
         else:
@@ -102,30 +109,34 @@ def within_eps(model, x, y, *, eps, steps, targeted=False, batch_size=1000):
     return smallest_eps(model, x, y, steps=steps, max_eps=eps, batch_size=batch_size)[1]
 
 
-def _one_step(model, x, y_target, max_eps, tol, resolution, confidence, batch_size):
+def _one_step(model, x, y, targeted, max_eps, tol, resolution, confidence, batch_size):
     """The first crossing on the line of the sign step, for one batch: (eps, x_adv)."""
-    confidence = tf.constant(confidence, tf.float32)
     points = int(np.ceil(max_eps / resolution - 1e-9))
     grid = np.minimum(np.arange(points + 1) * resolution, max_eps).astype(np.float32)
-    sign = gradient_sign(model, x, y_target).numpy()
+    sign = gradient_sign(model, x, y).numpy()
     contract.finite(sign, "logits or gradients")
-    line = x, sign, y_target
-    first = _first_on_grid(model, line, grid, confidence, batch_size)
+    # Away from a label the step goes the other way, and success is that the label falls behind.
+    way = np.float32(1 if targeted else -1)
+    goal = tf.constant([way, confidence], tf.float32)
+    sign *= way
+    line = x, sign, y
+    first = _first_on_grid(model, line, grid, goal, batch_size)
     low = grid[np.maximum(first - 1, 0)]
     high = np.where(first >= 0, grid[first], np.float32(np.nan))
-    eps = _bisect(model, line, low, high, tol, confidence)
+    eps = _bisect(model, line, low, high, tol, goal)
     distance = np.nan_to_num(eps).reshape(-1, *[1] * (x.ndim - 1))
     return eps, np.clip(x - distance * sign, 0, 1)
 
 
-def _many_steps(model, x, y_target, steps, max_eps, tol, resolution, confidence, batch_size):
+def _many_steps(model, x, y, steps, targeted, max_eps, tol, resolution, confidence, batch_size):
     """The smaller of what Frank-Wolfe steps and one sign step find, for one batch."""
-    size, x_adv = frank_wolfe.search(
-        model, x, y_target, steps=steps, max_eps=max_eps, lead=LEAD, confidence=confidence
-    )
+    search = frank_wolfe.search if targeted else frank_wolfe.search_nearest
+    limits = {"max_eps": max_eps, "lead": LEAD, "confidence": confidence}
+    size, x_adv = search(model, x, y, steps=steps, **limits)
     # One step can only matter where it needs less than that.
     reach = min(max_eps, float(size.max()))
-    eps, x_step = _one_step(model, x, y_target, reach, tol, resolution, confidence, batch_size)
+    line_search = targeted, reach, tol, resolution, confidence, batch_size
+    eps, x_step = _one_step(model, x, y, *line_search)
     better = eps < size
     x_adv[better], size[better] = x_step[better], eps[better]
     missed = ~np.isfinite(size)
@@ -133,17 +144,17 @@ def _many_steps(model, x, y_target, steps, max_eps, tol, resolution, confidence,
     return size, x_adv
 
 
-def _first_on_grid(model, line, grid, confidence, batch_size):
-    """For each image the first place on the grid where its target is reached, or -1: int (n,)."""
+def _first_on_grid(model, line, grid, goal, batch_size):
+    """For each image the first place on the grid that succeeds, or -1: int (n,)."""
     first = np.full(len(line[0]), -1)
     active = np.arange(len(first))
     tried = 0
     while len(active) and tried < len(grid):
         # The fewer images are left, the more epsilons of each fit into a batch.
         ahead = grid[tried : tried + max(1, batch_size // len(active))]
-        x, sign, y_target = (part[active] for part in line)
+        x, sign, y = (part[active] for part in line)
         eps = np.tile(ahead, (len(active), 1))
-        reached = _reached(model, x, sign, y_target, confidence, eps).numpy()
+        reached = _reached(model, x, sign, y, goal, eps).numpy()
         done = reached.any(axis=1)
         first[active[done]] = tried + reached[done].argmax(axis=1)
         active = active[~done]
@@ -151,15 +162,15 @@ def _first_on_grid(model, line, grid, confidence, batch_size):
     return first
 
 
-def _bisect(model, line, low, high, tol, confidence):
-    """Move `high`, where the target is reached, down to within tol of the crossing above `low`."""
+def _bisect(model, line, low, high, tol, goal):
+    """Move `high`, a place that succeeds, down to within tol of the crossing above `low`."""
     active = np.flatnonzero(high - low > tol)  # not where high is NaN
     while len(active):
         middle = (low[active] + high[active]) / 2
         # Below the spacing of float32 the middle is one of the ends, and the search is over.
         between = (low[active] < middle) & (middle < high[active])
-        x, sign, y_target = (part[active] for part in line)
-        reached = _reached(model, x, sign, y_target, confidence, middle[:, np.newaxis])
+        x, sign, y = (part[active] for part in line)
+        reached = _reached(model, x, sign, y, goal, middle[:, np.newaxis])
         reached = reached.numpy()[:, 0]
         high[active[reached]] = middle[reached]
         low[active[~reached]] = middle[~reached]
@@ -168,16 +179,20 @@ def _bisect(model, line, low, high, tol, confidence):
 
 
 @compiled
-def _reached(model, x, sign, y_target, confidence, eps):
-    """Whether clip(x - eps * sign) is classified as its target: bool (n, k) for eps (n, k)."""
+def _reached(model, x, sign, y, goal, eps):
+    """Whether clip(x - eps * sign) is classified as y: bool (n, k) for eps (n, k).
+
+    goal: 1, or -1 for whether it is classified as anything but y; and the least confidence.
+    """
     n, k = tf.shape(eps)[0], tf.shape(eps)[1]
     pixels = x.shape[1:]
     eps = tf.reshape(eps, [n, k] + [1] * len(pixels))
     moved = tf.clip_by_value(x[:, tf.newaxis] - eps * sign[:, tf.newaxis], 0, 1)
     logits = model(tf.reshape(moved, [n * k, *pixels]), training=False)
     logits = tf.cast(logits, x.dtype)
-    is_target, others = label_and_others(logits, tf.repeat(y_target, k))
-    own = tf.reduce_sum(tf.where(is_target, logits, 0), axis=1)
-    lead = own - tf.reduce_max(others, axis=1)
-    p = tf.reduce_sum(tf.where(is_target, tf.nn.softmax(logits), 0), axis=1)
-    return tf.reshape((lead > LEAD) & (p > confidence), [n, k])
+    is_y, others = label_and_others(logits, tf.repeat(y, k))
+    own = tf.reduce_sum(tf.where(is_y, logits, 0), axis=1)
+    lead = goal[0] * (own - tf.reduce_max(others, axis=1))
+    p = tf.reduce_sum(tf.where(is_y, tf.nn.softmax(logits), 0), axis=1)
+    p = tf.where(goal[0] > 0, p, 1 - p)
+    return tf.reshape((lead > LEAD) & (p > goal[1]), [n, k])

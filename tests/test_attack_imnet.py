@@ -68,6 +68,26 @@ def says(network, image):
     return int(network.predict_on_batch(image[np.newaxis] / np.float32(255)).argmax())
 
 
+def test_any_other_class_is_nearer_than_an_ostrich(attacked, simple, three, tmp_path):
+    steps = "--max-steps", 20
+    ostriches, _, _ = attacked("--images", three, *steps)
+    found, kept, path = attacked(
+        "--images", three, *steps, "--target", "any", "--save-images", tmp_path / "png"
+    )
+    for row, ostrich in zip(found, ostriches, strict=True):
+        assert row["fools"] == row["fools_8bit"] == "1"
+        assert row["y_target"] == ""
+        assert row["y_pred_adversarial"] == row["y_pred_8bit"] != row["y_pred"]
+        assert float(row["l2"]) < float(ostrich["l2"])
+    assert "y_targets" not in kept
+    assert results.succeeded(kept).all()
+    assert check_results.main([str(path.with_suffix(".npz"))]) == []
+    written = visualize_adv_examples.main([str(path.with_suffix(".npz"))])
+    assert written == [files.IMG / "the_nearest_class_efficientnet_lite0.png"]
+    with pytest.raises(SystemExit):
+        attacked("--images", three, "--target", "any", "--grey-levels", 1)
+
+
 def test_every_photograph_and_every_file_is_an_ostrich(attacked, simple, three, tmp_path, capsys):
     found, kept, _ = attacked(
         "--images", three, "--max-steps", 30, "--save-images", tmp_path / "png"

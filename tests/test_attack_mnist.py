@@ -1,9 +1,11 @@
 """The scripts of method 1: what they save, print, draw and refuse."""
 
+import re
+
 import numpy as np
 import pytest
 
-from common import data, files, generate_5k, models, results
+from common import check_results, data, files, generate_5k, models, results
 from common.command import Failure
 from method1_noise_optimization import (
     attack,
@@ -79,6 +81,31 @@ def test_the_measures_are_those_of_the_papers():
     table = summary(noises, np.array([True, False]))
     assert "50.00%" in table
     assert f"{1 / 28 / 2:.4f}" in table  # sqrt(mean r²) is |r|_2 / 28
+
+
+def test_any_other_digit_will_do(trained, tmp_path, capsys):
+    path = tmp_path / "any.npz"
+    attack_mnist.main(
+        f"--target any --method minimal --starts 1 --limit 12 --output {path}".split()
+    )
+    found = results.load(path)
+    assert re.search(r"reached another digit +100\.00%", capsys.readouterr().out)
+    assert "y_targets" not in found
+    assert results.succeeded(found).all()
+    assert (found["y_preds_adversarial"] != found["y_trues"]).all()
+    assert not any(
+        check_results.check(found, trained["mlp"])[name] for name in check_results.CHECKS
+    )
+    assert visualize_adv_examples.main([str(path)]) == [files.IMG / "noise_mlp_minimal.png"]
+    with pytest.raises(SystemExit):
+        attack_mnist.main(["--target", "any"])
+
+
+def test_the_nearest_wrong_answer_is_compared_by_the_ways_that_need_no_target(trained, capsys):
+    (written,) = compare_methods.main(["--limit", "10", "--model", "softmax", "--target", "any"])
+    assert written == files.IMG / "noise_methods_softmax_any.png"
+    out = capsys.readouterr().out
+    assert [way for way in compare_methods.WAYS if way in out] == list(compare_methods.WAYS)[-3:]
 
 
 def test_saved_results_are_drawn(trained, tmp_path, capsys):

@@ -109,6 +109,7 @@ def test_methods_import_from_common_and_themselves_only():
             "reproduce.py",
             "compare_methods.py",
             "compare_photographs.py",
+            "distances.py",
             "every_pair.py",
             "transfer_photographs.py",
             "exact.py",

@@ -139,8 +139,10 @@ def _attack(job, batch, pixels):
         "confidences": before.confidences[first],
         "confidences_adversarial": after.confidences[first],
     }
+    if batch.y_target is not None:
+        figure["y_targets"] = aim[first]
     if steps is not None:
-        figure |= {"y_targets": aim[first], "steps": steps[first]}
+        figure["steps"] = steps[first]
     if job.for_figure:
         figure |= job.for_figure(model, x[first], aim[first])
     return found, figure

@@ -1,0 +1,118 @@
+"""What a network is worth: how far the nearest wrong answer is, for each digit, in both norms.
+
+    python method1_noise_optimization/distances.py
+    python method1_noise_optimization/distances.py --count 1000
+
+On top the share of digits that still stand, against the distance of the nearest image with another
+answer, whichever it is: |r|_2 at the left (minimal), |r|_inf at the right (many steps).  A digit
+that the network gets wrong as it is falls at zero.  Below, of the network that --model names, the
+ten digits with the smallest distance and the ten with the largest, each above what it became.
+
+reads   common/mnist.npz, common/weights/{softmax,mlp,cnn}.weights.h5, and of the networks after
+        adversarial training those whose weights are there
+writes  img/distances.png, and method1_noise_optimization/distances.npz with a row for each network:
+        names (k,), labels (n,), and the distances l2 and linf, float32 (k, n), infinite where
+        nothing was found
+"""
+
+import numpy as np
+from tqdm import tqdm
+
+from common import command, data, files, models, plots
+from method1_noise_optimization import attack
+
+TRAINED = ("cnn_adversarial", "mlp_robust", "cnn_robust")
+NORMS = {"l2": "|r|₂", "linf": "|r|∞"}
+STEPS = 500  # of the search in the largest change of a pixel
+SHOWN = 10
+
+
+def nearest(model, x, y, norm):
+    """The nearest images with another answer than y, and their distances, or infinity."""
+    if norm == "l2":
+        noise = attack.find_noise(model, x, y, targeted=False, method="minimal")
+        left = attack.reached(model, x, noise, y, targeted=False)
+        return x + noise, np.where(left, attack.sizes(noise), np.inf)
+    # Here method 1 looks at method 2, whose norm this is.
+    from method2_fgsm.smallest_eps import smallest_eps
+
+    eps, x_adv = smallest_eps(model, x, y, targeted=False, steps=STEPS)
+    return x_adv, np.nan_to_num(eps, nan=np.inf)
+
+
+@plots.our_style()
+def draw(distances, images, shown, title):
+    """distances: {norm: {name: (n,)}}; images: {norm: what `draw_digits` takes of one network}."""
+    fig = plots.figure(15, 9.5, title)
+    for side, norm in zip(fig.subfigures(1, 2, wspace=0.03), NORMS, strict=True):
+        curves, digits = side.subfigures(2, 1, height_ratios=(1, 1.15))
+        ax = curves.subplots()
+        for place, (name, distance) in enumerate(distances[norm].items()):
+            stands = 100 * (1 - np.arange(len(distance) + 1) / len(distance))
+            steps = np.append(0, np.sort(distance))
+            ax.step(steps, stands, where="post", color=plots.COLOURS[place], label=name)
+        ax.set(xlabel=f"distance {NORMS[norm]} (pixel units)", ylim=(-2, 102), xlim=(0, None))
+        ax.set_ylabel("digits that still stand (%)")
+        ax.legend()
+        draw_digits(digits, *images[norm], f"{shown}: the nearest and the farthest, {NORMS[norm]}")
+    return fig
+
+
+def draw_digits(fig, x, x_adv, seen, distance, title):
+    """Those of the smallest and of the largest distance, each above what it became."""
+    fig.suptitle(title, fontsize=12)
+    order = np.argsort(distance, kind="stable")
+    order = order[(distance[order] > 0) & np.isfinite(distance[order])]
+    axes = fig.subplots(4, SHOWN, squeeze=False)
+    for ax in axes.flat:
+        ax.set_visible(False)
+    for rows, chosen in ((axes[:2], order[:SHOWN]), (axes[2:], order[-SHOWN:])):
+        for i, before, after in zip(chosen, *rows, strict=False):
+            for ax in (before, after):
+                ax.set_visible(True)
+            plots.digit(before, x[i])
+            plots.digit(after, x_adv[i])
+            after.set_xlabel(f"→ {seen[i]} | {distance[i]:.2g}", labelpad=2, fontsize=9.5)
+
+
+def main(argv=None):
+    parser = command.Parser(__doc__)
+    models.add_model(parser, "mlp")
+    command.add_count(parser, "--count", "how many test digits", 100)
+    command.add_output(parser, "the figure to write, the distances beside it (default: see above)")
+    args = parser.parse_args(argv)
+    output = plots.check_output(args.output or files.IMG / "distances.png", args)
+    table = args.output or files.ROOT / "method1_noise_optimization" / "distances"
+    table = table.with_suffix(".npz")
+    there = [name for name in TRAINED if models.weights_path(name).is_file()]
+    names = list(dict.fromkeys([*models.NAMES, *there, args.model]))
+    networks = {name: models.load(name) for name in names}
+    x, y = (part[: args.count] for part in data.load("test"))
+
+    distances, images = {norm: {} for norm in NORMS}, {}
+    with tqdm(total=len(NORMS) * len(names), disable=None, unit="search") as bar:
+        for name, model in networks.items():
+            for norm in NORMS:
+                x_adv, distance = nearest(model, x, y, norm)
+                distances[norm][models.title(name)] = distance
+                if name == args.model:
+                    images[norm] = x, x_adv, models.classify(model, x_adv), distance
+                bar.update()
+    with files.replacing(table) as temporary, open(temporary, "wb") as file:
+        sizes = {norm: np.float32([*found.values()]) for norm, found in distances.items()}
+        np.savez_compressed(file, names=np.array(names), labels=y, **sizes)
+    title = f"How far the nearest wrong answer is: {len(x):,} test digits"
+    plots.save(draw(distances, images, models.title(args.model), title), output)
+
+    print(f"{title}\n{'':32}right   mean |r|_2   median   mean |r|_inf   median")
+    for name in distances["l2"]:
+        l2, linf = (distances[norm][name][distances[norm][name] > 0] for norm in NORMS)
+        print(
+            f"{name:30}{len(l2) / len(x):7.1%}{l2.mean():13.4f}{np.median(l2):9.4f}"
+            f"{linf.mean():15.4f}{np.median(linf):9.4f}"
+        )
+    return [output, table]
+
+
+if __name__ == "__main__":
+    command.run(main)

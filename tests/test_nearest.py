@@ -1,0 +1,214 @@
+"""The nearest wrong answer, without a target: as near as the nearest of all targets, or nearer."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from scipy.optimize import brentq
+
+from common import models
+from logreg_softmax import exact
+from logreg_softmax.linear_programme import smallest_linf
+from method1_noise_optimization import distances
+from method1_noise_optimization.attack import find_noise, reached, search, sizes
+from method2_fgsm.fgsm import fgsm
+from method2_fgsm.smallest_eps import smallest_eps
+
+
+def nearest_noise(model, x, y, **settings):
+    return find_noise(model, x, y, targeted=False, method="minimal", **settings)
+
+
+def linear(weights, bias):
+    """A Keras model with the logits x W + b."""
+    model = keras.Sequential([keras.Input(weights.shape[:1]), keras.layers.Dense(len(bias))])
+    model.layers[-1].set_weights([weights, bias])
+    return model
+
+
+@pytest.mark.parametrize("classes", [2, 5])
+def test_a_linear_model_is_left_through_the_nearest_half_space(classes):
+    """With a the slope of z_k - z_y the nearest point is clip(x + μ a), or clip(x + ε sign a)."""
+    rng = np.random.default_rng(classes)
+    weights, bias = rng.normal(size=(20, classes)), rng.normal(size=classes)
+    x = rng.uniform(size=(10, 20)).astype(np.float32)
+    y = (x @ weights + bias).argmax(axis=1)
+    l2, linf = np.full((2, 10, classes), np.inf)
+    for i, k in np.ndindex(10, classes):
+        a, c = weights[:, k] - weights[:, y[i]], bias[k] - bias[y[i]]
+
+        def lead(p, a=a, c=c):
+            return p @ a + c
+
+        def ball(mu, image=x[i], a=a):
+            return np.clip(image + mu * a, 0, 1)
+
+        def box(eps, image=x[i], a=a):
+            return np.clip(image + eps * np.sign(a), 0, 1)
+
+        if lead(box(1)) > 0:  # z_k can get ahead
+            mu = brentq(lambda mu, lead=lead, ball=ball: lead(ball(mu)), 0, 1e4)
+            l2[i, k] = np.linalg.norm(ball(mu) - x[i])
+            linf[i, k] = brentq(lambda eps, lead=lead, box=box: lead(box(eps)), 0, 1)
+    model = linear(weights, bias)
+    noise = nearest_noise(model, x, y)
+    assert reached(model, x, noise, y, targeted=False).all()
+    np.testing.assert_allclose(sizes(noise), l2.min(axis=1), rtol=1e-3)
+    eps, x_adv = smallest_eps(model, x, y, targeted=False, steps=600)
+    assert (models.classify(model, x_adv) != y).all()
+    np.testing.assert_allclose(eps, linf.min(axis=1), rtol=2e-3, atol=2e-5)
+
+
+def test_softmax_regression_needs_the_smallest_of_nine_programmes(trained, right):
+    model = trained["softmax"]
+    x, y = right(model, 12)
+    weights, bias = model.get_weights()
+    targets = [(y + k) % 10 for k in range(1, 10)]
+    l2 = np.min([sizes(exact.smallest_noise(weights, bias, x, t)[0]) for t in targets], axis=0)
+    linf = np.nanmin([smallest_linf(weights, bias, x, t)[0] for t in targets], axis=0)
+    found = sizes(nearest_noise(model, x, y))
+    eps, _ = smallest_eps(model, x, y, targeted=False, steps=500)
+    for size, optimum in ((found, l2), (eps, linf)):
+        assert (size >= optimum * (1 - 1e-5)).all()
+        assert size.mean() <= 1.0005 * optimum.mean()
+
+
+def test_no_target_is_nearer_than_the_nearest_wrong_answer(trained, right):
+    """At the same number of gradients or fewer, on a network."""
+    model = trained["mlp"]
+    x, y = right(model, 50)
+    l2, linf = np.full((2, 9, 50), np.inf)
+    for k in range(9):
+        target = (y + k + 1) % 10
+        noise = find_noise(model, x, target, method="minimal", max_steps=100)
+        hit = reached(model, x, noise, target)
+        l2[k, hit] = sizes(noise)[hit]
+        linf[k] = np.nan_to_num(smallest_eps(model, x, target, steps=60)[0], nan=np.inf)
+    noise, steps = search(model, x, y, targeted=False, method="minimal", starts=2)
+    assert reached(model, x, noise, y, targeted=False).all()
+    assert steps.max() <= 900
+    eps, x_adv = smallest_eps(model, x, y, targeted=False, steps=540)
+    assert (models.classify(model, x_adv) != y).all()
+    for size, best in ((sizes(noise), l2.min(axis=0)), (eps, linf.min(axis=0))):
+        assert (size <= 1.02 * best).all()
+        assert size.mean() <= best.mean()
+
+
+def test_one_step_goes_away_from_the_label_as_far_as_it_has_to(trained, right):
+    x, y = right(trained["mlp"], 30)
+    eps, x_adv = smallest_eps(trained["mlp"], x, y, targeted=False, tol=1e-5)
+    found = np.isfinite(eps)
+    assert found.sum() > 20
+    np.testing.assert_array_equal(
+        x_adv[found], fgsm(trained["mlp"], x[found], y[found], eps[found])
+    )
+    assert (models.classify(trained["mlp"], x_adv[found]) != y[found]).all()
+    less = fgsm(trained["mlp"], x[found], y[found], 0.99 * eps[found])
+    assert (models.classify(trained["mlp"], less) == y[found]).all()
+    many, _ = smallest_eps(trained["mlp"], x, y, targeted=False, steps=3)
+    assert (many[found] <= eps[found] + 1e-4).all()
+
+
+def test_what_is_wrong_already_needs_no_noise(trained, right):
+    x, y = right(trained["mlp"], 10)
+    y = (y + 1) % 10
+    assert not nearest_noise(trained["mlp"], x, y).any()
+    for steps in (1, 60):
+        eps, x_adv = smallest_eps(trained["mlp"], x, y, targeted=False, steps=steps)
+        assert not eps.any()
+        np.testing.assert_array_equal(x_adv, x)
+
+
+def test_where_there_is_no_other_answer_there_is_no_noise():
+    model = linear(np.zeros((6, 3)), np.eye(3)[0])
+    x, y = np.full((2, 6), 0.5, np.float32), np.zeros(2, int)
+    assert not nearest_noise(model, x, y).any()
+    for steps in (1, 60):
+        eps, x_adv = smallest_eps(model, x, y, targeted=False, steps=steps)
+        assert np.isnan(eps).all()
+        np.testing.assert_array_equal(x_adv, x)
+
+
+def test_distances_are_those_of_the_attacks_and_zero_where_it_is_wrong_already(
+    trained, digits, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(models, "NAMES", ("softmax", "mlp"))
+    monkeypatch.setattr(distances, "STEPS", 60)
+    distances.main(["--count", "30", "--output", str(tmp_path / "d.png")])
+    table = capsys.readouterr().out
+    assert (tmp_path / "d.png").read_bytes().startswith(b"\x89PNG")
+    found = np.load(tmp_path / "d.npz")
+    assert found["names"].tolist() == ["softmax", "mlp"]
+    x, y = (part[:30] for part in digits)
+    for model, l2, linf in zip(trained.values(), found["l2"], found["linf"], strict=False):
+        right = models.classify(model, x) == y
+        for distance in (l2, linf):
+            np.testing.assert_array_equal(distance > 0, right)
+        eps, _ = smallest_eps(model, x, y, targeted=False, steps=60)
+        np.testing.assert_allclose(linf, eps)
+        assert (l2 <= 28 * linf).all()  # of whatever lies within linf in each pixel
+        assert f"{l2[right].mean():.4f}" in table
+
+
+class Passes(keras.layers.Layer):
+    """Hands its images on, and counts how often, and how often a gradient comes back."""
+
+    def build(self, _):
+        self.count = tf.Variable([0, 0])
+
+    def call(self, x):
+        @tf.custom_gradient
+        def counted(x):
+            def gradient(upstream):
+                self.count.assign_add([0, 1])
+                return upstream
+
+            return tf.identity(x), gradient
+
+        self.count.assign_add([1, 0])
+        return counted(x)
+
+
+def passes_of(attack, classes):
+    """What an attack(model, x, y) takes on a linear model: passes forward and backward."""
+    rng = np.random.default_rng(0)
+    passes, dense = Passes(), keras.layers.Dense(classes)
+    model = keras.Sequential([keras.Input((8,)), passes, dense])
+    bias = np.where(np.arange(classes) < 10, 0, -9)
+    dense.set_weights([0.1 * rng.normal(size=(8, classes)), bias])
+    x = rng.uniform(size=(3, 8)).astype(np.float32)
+    y = models.classify(model, x)
+    attack(model, x, y)  # the model is tried, once
+    passes.count.assign([0, 0])
+    attack(model, x, y)
+    return passes.count.numpy()
+
+
+def test_a_thousand_classes_take_no_more_passes_than_ten():
+    steps = None
+
+    def l2(model, x, y):
+        nonlocal steps
+        _, (steps, *_) = search(model, x, y, targeted=False, method="minimal", max_steps=60)
+
+    def linf(model, x, y):
+        smallest_eps(model, x, y, targeted=False, steps=200)
+
+    forward, backward = passes_of(l2, 10)
+    np.testing.assert_array_equal(passes_of(l2, 1000), (forward, backward))
+    assert steps == 9 + 9 * 10 + 3 * 60
+    # One more looks for what is not finite, and one improves what each rival came to.
+    assert backward == steps + 1 + 12
+    _, backward = passes_of(linf, 10)
+    assert passes_of(linf, 1000)[1] == backward
+    # The linearised borders, and a first guess at each search.
+    assert backward == 200 + 9 + 13 + 1
+
+
+@pytest.mark.parametrize("method", ["sgd", "lbfgs"])
+def test_the_other_methods_need_targets(trained, right, method):
+    x, y = right(trained["mlp"], 2)
+    with pytest.raises(ValueError, match="needs targets"):
+        find_noise(trained["mlp"], x, y, targeted=False, method=method)
+    with pytest.raises(ValueError, match="confidence"):
+        smallest_eps(trained["mlp"], x, y, targeted=False, confidence=0.5)
