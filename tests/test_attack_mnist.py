@@ -70,7 +70,7 @@ def test_too_few_steps_are_reported_and_saved(trained, tmp_path, capsys):
     labels = dict.fromkeys(results.LABELS, found["y_trues"]) | {"y_targets": found["y_targets"]}
     images = {name: found[name] for name in results.IMAGES}
     results.save(tmp_path / "missed.npz", **images, **labels, config=found["config"])
-    with pytest.raises(Failure, match="no digit reached its target"):
+    with pytest.raises(Failure, match="no image reached its target"):
         visualize_adv_examples.main([str(tmp_path / "missed.npz")])
 
 
@@ -89,7 +89,7 @@ def test_any_other_digit_will_do(trained, tmp_path, capsys):
         f"--target any --method minimal --starts 1 --limit 12 --output {path}".split()
     )
     found = results.load(path)
-    assert re.search(r"reached another digit +100\.00%", capsys.readouterr().out)
+    assert re.search(r"reached another class +100\.00%", capsys.readouterr().out)
     assert "y_targets" not in found
     assert results.succeeded(found).all()
     assert (found["y_preds_adversarial"] != found["y_trues"]).all()
