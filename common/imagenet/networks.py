@@ -19,7 +19,7 @@ import socket
 
 import numpy as np
 
-from common import files, models
+from common import files, weights_file
 from common.command import Failure
 from common.imagenet import efficientnet_lite
 
@@ -83,7 +83,7 @@ def load(name, weights=None):
     file and no network.
     """
     if weights is not None:
-        models.check_weights(weights, remedy=REMEDY)
+        weights_file.check(weights, remedy=REMEDY)
 
     if name in efficientnet_lite.FAMILY:
         if weights is None:
@@ -132,4 +132,4 @@ def _download(name):
 def _read_weights(network, name, path):
     """Fill the network from a Keras .h5 or .weights.h5 file."""
     title = f"{TITLES[name]} with its {CLASSES} classes"
-    models.fill_weights(network, path, title=title, remedy=REMEDY)
+    weights_file.fill(network, path, title=title, remedy=REMEDY)

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from common import command, engine, files, models, own_model, startup
+from common import command, engine, files, own_model, startup, weights_file
 from common.command import Failure
 from common.imagenet import labels, networks, photo_batch, rows
 from common.imagenet.photo_batch import Batch, Job
@@ -69,7 +69,7 @@ def network_of(args):
         network = own_model.examine(args.model, x, None, names, args.pixels)
         return network._replace(names=names or tuple(map(str, range(network.classes))))
     if args.weights:
-        models.check_weights(args.weights, remedy=networks.REMEDY)
+        weights_file.check(args.weights, remedy=networks.REMEDY)
     path = args.weights and os.path.abspath(args.weights)
     sha256 = args.weights and files.sha256(args.weights)
     shape = (networks.side(args.model), networks.side(args.model), 3)
