@@ -45,7 +45,8 @@ SIGN_EPS = 0.25
 PROJECTED_EPS = {"softmax": 0.1, "mlp": 0.1, "cnn": 0.3, "strided": 0.3}
 ALPHA, STEPS = 0.5, 5
 # The largest learning rate.
-PEAK = {"sign": training.LEARNING_RATE, "random-start": 3e-3, "pgd": 2e-3, "bounds": 1.5e-3}
+PEAK = {"sign": training.LEARNING_RATE, "random-start": 3e-3, "pgd": 2e-3}
+BOUNDS_PEAK = {"mlp": 1e-3, "strided": 1.5e-3}
 # More, smaller batches take hardly longer when most of the time goes into the attack.
 BATCH_SIZE = {"pgd": 64, "bounds": 128}
 
@@ -117,7 +118,8 @@ def arguments(argv):
     args.epochs = args.epochs or epochs[args.model]
     usual = BATCH_SIZE.get(args.attack, training.BATCH_SIZE.get(args.model, 100))
     args.batch_size = args.batch_size or usual
-    args.learning_rate = args.learning_rate or PEAK[args.attack]
+    peak = BOUNDS_PEAK[args.model] if bounds else PEAK[args.attack]
+    args.learning_rate = args.learning_rate or peak
     if not bounds:
         args.output = args.output or output_of(args.attack, args.model)
     return args
