@@ -118,3 +118,12 @@ def test_both_edges_are_drawn_and_saved(certified_mlp, trained, monkeypatch, tmp
         assert abs((saved[name] >= EPS).mean() - share) < 0.01
     lines = capsys.readouterr().out.splitlines()
     assert sum("trained on bounds" in line for line in lines) >= 2
+
+
+@pytest.mark.parametrize(
+    "settings", ["bounds --model cnn", "pgd --model strided", "bounds --output x.png"]
+)
+def test_what_cannot_be_trained_on_bounds_is_refused(settings):
+    with pytest.raises(SystemExit) as end:
+        adversarial_training.main(["--attack", *settings.split()])
+    assert end.value.code == 2
