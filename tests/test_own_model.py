@@ -388,9 +388,11 @@ def test_a_report_card_in_colour_with_names(mine, short, place, capsys):
 def test_a_network_that_is_always_wrong_has_no_report_card(mine, refuses, place):
     x, y, _ = data.load_own_samples(mine[1])
     np.savez(place / "s.npz", images=x, labels=(y + 1) % 3)
-    # (a second line is the warning that this is no better than chance)
+    # (Not `refuses`: a second line is the warning that this is no better than chance.)
     with pytest.raises(Failure, match="misclassifies all"):
-        robustness.main(["--model", str(mine[0]), "--samples", str(place / "s.npz")])
+        robustness.main(
+            ["--model", str(mine[0]), "--samples", str(place / "s.npz"), "--pixels", "0..255"]
+        )
 
 
 def test_targets_and_samples_that_do_not_fit(mine, refuses, place):
