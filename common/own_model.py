@@ -111,7 +111,8 @@ def load(path, shape, pixels):
 def fit(network, path, shape, pixels):
     """The model that takes images of `shape` in [0, 1] and gives the logits of `network`.
 
-    path: what messages call it.  Raises `Failure` where there is no such model.
+    Of one output z they are 0 and z.  path: what messages call it.  Raises `Failure` where there is
+    no such model.
     """
     import keras
 
@@ -119,7 +120,13 @@ def fit(network, path, shape, pixels):
     image = keras.Input(shape)
     x = image if form == shape else keras.layers.Reshape(form)(image)
     try:
-        model = keras.Model(image, logits(network)(scaled(x, pixels)), name=network.name)
+        z = without_squashing(network)(scaled(x, pixels))
+        if is_binary(network):
+            # Here, not in the network, one of whose layers may have the name of this one.
+            both = keras.layers.Dense(2, use_bias=False)
+            z = both(z)
+            both.set_weights([np.array([[0, 1]], np.float32)])
+        model = keras.Model(image, z, name=network.name)
         contract.count_classes(model, np.zeros((2, *shape), np.float32))
     except ValueError as error:
         raise Failure(f"{files.show(path)}: {error}") from error
@@ -158,28 +165,21 @@ def scaled(x, pixels):
     return x if pixels == "0..1" else layers.Rescaling(scale, offset)(x)
 
 
-def logits(network):
-    """`network` without its softmax or sigmoids; of one output z, the two logits 0 and z."""
-    import keras
-
-    # What ends in neither is tried, and refused where it gives probabilities (contract.py).
-    found = network
-    if not models.ends_in_logits(network):
-        try:
-            found = models.logits_of(network)
-        except ValueError:
-            if is_binary(network):
-                raise
-    if not is_binary(network):
-        return found
-    z = found.outputs[0]
-    both = keras.layers.Dense(2, use_bias=False)
-    model = keras.Model(found.inputs, both(z), name=network.name)
-    both.set_weights([np.array([[0, 1]], np.float32)])
-    return model
+def without_squashing(network):
+    """`network` without its softmax or sigmoids."""
+    if models.ends_in_logits(network):
+        return network
+    try:
+        return models.logits_of(network)
+    except ValueError:
+        if is_binary(network):
+            raise
+        # What ends in neither is tried, and refused where it gives probabilities (contract.py).
+        return network
 
 
 def is_binary(network):
+    """Whether a network has one output for an image."""
     return tuple(network.outputs[0].shape[1:]) == (1,)
 
 

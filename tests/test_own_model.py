@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from keras import layers
 
-from common import check_results, data, files, keras_file, models, own_model, results
+from common import check_results, data, digit_attack, files, keras_file, models, own_model, results
 from common.command import Failure
 from method1_noise_optimization import attack_mnist, visualize_adv_examples
 from method2_fgsm import battery, mnist_fast_gradient, robustness, visualize_mnist
@@ -100,7 +100,9 @@ def test_one_sigmoid_becomes_two_logits_and_ten_lose_theirs(tmp_path):
         [layers.Dense(1, activation="sigmoid")],
         [layers.Dense(1), layers.Activation("sigmoid")],
     ):
+        keras.utils.clear_session()  # layers made from here on have the names of those in the file
         network = saved(tmp_path / "yes.keras", (4, 4), layers.Flatten(), *ending)
+        keras.utils.clear_session()
         z = own_model.load(tmp_path / "yes.keras", (4, 4), "0..1")(x).numpy()
         assert not z[:, 0].any()
         np.testing.assert_allclose(models.softmax(z)[:, 1:], network(x), rtol=1e-5)
@@ -386,9 +388,11 @@ def test_a_report_card_in_colour_with_names(mine, short, place, capsys):
 def test_a_network_that_is_always_wrong_has_no_report_card(mine, refuses, place):
     x, y, _ = data.load_own_samples(mine[1])
     np.savez(place / "s.npz", images=x, labels=(y + 1) % 3)
-    # (a second line is the warning that this is no better than chance)
+    # (Not `refuses`: a second line is the warning that this is no better than chance.)
     with pytest.raises(Failure, match="misclassifies all"):
-        robustness.main(["--model", str(mine[0]), "--samples", str(place / "s.npz")])
+        robustness.main(
+            ["--model", str(mine[0]), "--samples", str(place / "s.npz"), "--pixels", "0..255"]
+        )
 
 
 def test_targets_and_samples_that_do_not_fit(mine, refuses, place):
@@ -412,3 +416,18 @@ def test_the_example_of_the_readme_runs(tmp_path, monkeypatch, short, place, cap
     out = capsys.readouterr().out
     assert "pixels 0..255 (" in out
     assert "without the softmax or sigmoids at its end" in out
+
+
+def test_another_file_in_its_place_is_not_the_network(mine):
+    x, y, names = data.load_own_samples(mine[1])
+    network = own_model.examine(mine[0], x, y, names)._replace(sha256="0" * 64)
+    with pytest.raises(Failure, match="another file"):
+        digit_attack.load(network)
+
+
+@pytest.mark.slow
+def test_workers_leave_the_same_bytes(mine, tmp_path):
+    outputs = [tmp_path / f"{workers}.npz" for workers in (0, 2)]
+    for output, more in zip(outputs, ([], ["--workers", "2"]), strict=True):
+        mnist_fast_gradient.main([*arguments(mine), "--output", str(output), *more])
+    assert outputs[0].read_bytes() == outputs[1].read_bytes()
