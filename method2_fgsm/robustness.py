@@ -89,7 +89,7 @@ def print_table(rows):
 
 
 def nearest(model, x, y):
-    """The smallest noise towards the likeliest other class of images that are classified as y.
+    """The smallest noise with which images that are classified as y are anything else.
 
     Returns (eps, x_adv, l2): the smallest epsilon (n,), infinite where none was found, the image at
     it, and the |r|₂ of the smallest noise by that measure (n,).
@@ -97,12 +97,14 @@ def nearest(model, x, y):
     from method1_noise_optimization import attack
     from method2_fgsm import battery, smallest_eps
 
-    target = battery.ranked(model, x, y)[:, 0]
-    eps, x_adv = smallest_eps.smallest_eps(model, x, target, steps=battery.SMALLEST_STEPS)
+    eps, x_adv = smallest_eps.smallest_eps(
+        model, x, y, targeted=False, steps=battery.SMALLEST_STEPS
+    )
     size = min(attack.BATCH_SIZE["minimal"], models.at_a_time(x))
-    noise = attack.find_noise(model, x, target, method="minimal", starts=1, batch_size=size)
-    reached = attack.reached(model, x, noise, target)
-    return np.nan_to_num(eps, nan=np.inf), x_adv, np.where(reached, attack.sizes(noise), np.inf)
+    settings = {"targeted": False, "method": "minimal", "starts": 1, "batch_size": size}
+    noise = attack.find_noise(model, x, y, **settings)
+    left = attack.reached(model, x, noise, y, targeted=False)
+    return np.nan_to_num(eps, nan=np.inf), x_adv, np.where(left, attack.sizes(noise), np.inf)
 
 
 def main(argv=None):
