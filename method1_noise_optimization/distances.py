@@ -54,7 +54,8 @@ def draw(distances, images, shown, title):
         ax.set(xlabel=f"distance {NORMS[norm]} (pixel units)", ylim=(-2, 102), xlim=(0, None))
         ax.set_ylabel("digits that still stand (%)")
         ax.legend()
-        draw_digits(digits, *images[norm], f"{shown}: the nearest and the farthest, {NORMS[norm]}")
+        name = f"{shown}: the nearest and the farthest, seen as | {NORMS[norm]}"
+        draw_digits(digits, *images[norm], name)
     return fig
 
 
@@ -72,7 +73,7 @@ def draw_digits(fig, x, x_adv, seen, distance, title):
                 ax.set_visible(True)
             plots.digit(before, x[i])
             plots.digit(after, x_adv[i])
-            after.set_xlabel(f"→ {seen[i]} | {distance[i]:.2g}", labelpad=2, fontsize=9.5)
+            after.set_xlabel(f"{seen[i]} | {distance[i]:.3f}", labelpad=2, fontsize=9.5)
 
 
 def main(argv=None):

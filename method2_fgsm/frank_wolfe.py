@@ -82,7 +82,9 @@ def search_nearest(model, x, y, *, steps, **limits):
         eps, x_adv = search(model, x, goal, steps=steps, **limits)
         return x_adv, eps
 
-    rounds = [(count, int(share * steps)) for count, share in SHARES if int(share * steps)]
+    others = contract.count_classes(model, x) - 1
+    rounds = [(min(count, others), int(share * steps)) for count, share in SHARES]
+    rounds = [(count, each) for count, each in rounds if each]
     rounds += [(1, steps - sum(count * each for count, each in rounds))]
     x_adv, eps = rivals.nearest(model, x, y, one_rival, rounds, norm=np.inf)
     return eps, x_adv

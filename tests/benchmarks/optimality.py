@@ -199,10 +199,11 @@ def compare(name, norm, count):
     print(f"{'best of all':26}{success:7.1%}{np.median(best):9.4f}{best.mean():10.5f}")
     for who, (distance, forward, backward, seconds) in found.items():
         hit = np.isfinite(distance)
+        mean_hit = distance[hit].mean() if hit.any() else np.nan
         clipped = np.minimum(distance, farthest).sum() / count
         optimality = 1 - (clipped - mean) / (right.mean() * farthest - mean)
         print(
-            f"{who:26}{hit.mean():7.1%}{np.median(distance):9.4f}{distance[hit].mean():10.5f}"
+            f"{who:26}{hit.mean():7.1%}{np.median(distance):9.4f}{mean_hit:10.5f}"
             f"{optimality:12.4f}{(distance / best).max() - 1:7.1%}"
             f"{forward:10.0f}{backward:9.0f}{seconds:9.1f}",
             flush=True,
