@@ -138,7 +138,7 @@ def test_distances_are_those_of_the_attacks_and_zero_where_it_is_wrong_already(
     table = capsys.readouterr().out
     assert (tmp_path / "d.png").read_bytes().startswith(b"\x89PNG")
     found = np.load(tmp_path / "d.npz")
-    assert found["names"].tolist() == ["softmax", "mlp"]
+    assert found["names"].tolist()[:2] == ["softmax", "mlp"]  # and others that are trained
     x, y = (part[:30] for part in digits)
     for model, l2, linf in zip(trained.values(), found["l2"], found["linf"], strict=False):
         right = models.classify(model, x) == y
