@@ -60,8 +60,11 @@ def intervals(model, image):
 
 
 @plots.our_style()
-def draw(edges, intervals, label):
-    """Both edges of each network, and the bounds of one digit's scores: (fine, classes), twice."""
+def draw(edges, intervals, label, largest):
+    """Both edges of each network, and the bounds of one digit's scores: (fine, classes), twice.
+
+    label, largest: of that digit, and the largest epsilon that is proven for it.
+    """
     fig = plots.figure(13, 6.2, "Test digits that attacks leave, and that are proven")
     ax, beside = fig.subplots(1, 2, width_ratios=(3, 2))
     for (name, (proven, left)), colour in zip(edges.items(), COLOURS, strict=True):
@@ -69,7 +72,7 @@ def draw(edges, intervals, label):
         ax.plot(FINE, proven, color=colour, label=models.title(name))
         ax.fill_between(FINE, proven, np.interp(FINE, EPS, left), color=colour, alpha=0.2)
     for marker, (paper, points) in zip("*P", PUBLISHED.items(), strict=True):
-        ax.plot(*np.transpose(points), f"k{marker}", markersize=9, label=f"{paper}, proven")
+        ax.plot(PUBLISHED_EPS, points, f"k{marker}", markersize=9, label=f"{paper}, proven")
     ax.set(xlabel="ε (pixel units)", ylabel="digits (%)", ylim=(-2, 102))
     ax.set_title("dashed: left by all attacks; solid: proven; between: unknown")
     fig.legend(loc="outside lower center", ncols=3)
@@ -82,8 +85,9 @@ def draw(edges, intervals, label):
         beside.text(-0.01, low[0, digit], digit, ha="right", va="center", color=colour)
     overlap = low[:, label] <= np.delete(high, label, axis=1).max(axis=1)
     beside.axvline(FINE[overlap.argmax()], color="black", linestyle=":")
+    beside.axvline(largest, color="black")
     beside.set(xlabel="ε (pixel units)", ylabel="score (logit)", xlim=(-0.03, 0.4))
-    beside.set_title(f"between what bounds the ten scores of a {label} can be")
+    beside.set_title(f"bounds of the scores of a {label}; two meet (dotted), the proof ends (line)")
     return fig
 
 
@@ -125,7 +129,8 @@ def main(argv=None):
 
     name = "strided_certified"
     digit = np.abs(np.nan_to_num(largest[name][: args.count]) - SHOWN).argmin()
-    plots.save(draw(edges, intervals(networks[name], x[digit]), y[digit]), args.output)
+    bands = intervals(networks[name], x[digit])
+    plots.save(draw(edges, bands, y[digit], largest[name][digit]), args.output)
 
     print(f"{'':38}{f'all {len(x):,}':>24}{f'the first {len(attacked[0]):,}':>36}")
     print(f"{'network':32}{'eps':>6}" + "".join(map("{:>12}".format, HEADINGS)))
