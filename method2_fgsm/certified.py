@@ -68,9 +68,11 @@ def draw(edges, intervals, label, largest):
     fig = plots.figure(13, 6.2, "Test digits that attacks leave, and that are proven")
     ax, beside = fig.subplots(1, 2, width_ratios=(3, 2))
     for (name, (proven, left)), colour in zip(edges.items(), COLOURS, strict=True):
-        ax.plot(EPS, left, color=colour, marker="v", linestyle="--")
+        # What attacks leave at one epsilon, they leave at most at every larger one.
+        at_most = np.array(left)[np.searchsorted(EPS, FINE, side="right") - 1]
+        ax.plot(EPS, left, color=colour, marker="v", linestyle="--", drawstyle="steps-post")
         ax.plot(FINE, proven, color=colour, label=models.title(name))
-        ax.fill_between(FINE, proven, np.interp(FINE, EPS, left), color=colour, alpha=0.2)
+        ax.fill_between(FINE, proven, at_most, color=colour, alpha=0.2)
     for marker, (paper, points) in zip("*P", PUBLISHED.items(), strict=True):
         ax.plot(PUBLISHED_EPS, points, f"k{marker}", markersize=9, label=f"{paper}, proven")
     ax.set(xlabel="ε (pixel units)", ylabel="digits (%)", ylim=(-2, 102))
@@ -87,7 +89,7 @@ def draw(edges, intervals, label, largest):
     beside.axvline(FINE[overlap.argmax()], color="black", linestyle=":")
     beside.axvline(largest, color="black")
     beside.set(xlabel="ε (pixel units)", ylabel="score (logit)", xlim=(-0.03, 0.4))
-    beside.set_title(f"bounds of the scores of a {label}; two meet (dotted), the proof ends (line)")
+    beside.set_title(f"scores of a {label}: two meet (dotted), the proof ends (line)")
     return fig
 
 
