@@ -58,6 +58,12 @@ def read(args, limit=None, *, full_test_set=False):
     return network, x, y, indices
 
 
+def opened(args, limit=None, *, full_test_set=False):
+    """What `read` gives, and the Keras model: (network, model, x, y, indices)."""
+    network, *samples = read(args, limit, full_test_set=full_test_set)
+    return network, load.__wrapped__(network), *samples
+
+
 def attack_digits(args, network, attack, x, y, indices, y_target=None, *, batch_size):
     """Attack the digits that the model classifies correctly and not as their target.
 

@@ -48,6 +48,8 @@ TITLES_TRAINED = {
     "random-start": "trained on random-start steps",
     "bounds": "trained on bounds",
 }
+# What adversarial training withstands, or is to: the largest change of a pixel.
+EPS = {"softmax": 0.1, "mlp": 0.1, "cnn": 0.3, "strided": 0.3}
 # Of images that are worked on at a time: 6,000 digits, 33 photographs of 224 x 224.
 MOST_BYTES = 20_000_000
 ACTIVATIONS = ("sigmoid", "tanh", "relu")
@@ -76,6 +78,11 @@ def _split(name):
     return name, None
 
 
+def trained_eps(name):
+    """The epsilon that a network is trained for, or would be."""
+    return EPS.get(architecture(name), 0.1)
+
+
 def source_of(name):
     """The network from which examples against another are transferred: the same one trained
     plainly, or another."""
@@ -99,10 +106,7 @@ def add_model(parser, default):
 
 def _unknown(name):
     if name.endswith(".keras"):
-        return (
-            f"{name!r}: only robustness.py, mnist_fast_gradient.py, attack_mnist.py and the two "
-            "scripts on photographs take a network of one's own"
-        )
+        return f"{name!r}: this script takes no network of one's own; robustness.py is a good start"
     return (
         f"{name!r} is not a model: choose {', '.join(NAMES)}, one of them with "
         f"{', '.join(list(SUFFIXES.values())[:-1])} added, mlp_certified, strided_certified, or a "
@@ -269,7 +273,7 @@ def correctly_classified(classifiers, x, y, where, *, source=None, count=1):
         kind = "digits" if source is None else f"{source}s"
         raise Failure(
             f"{where} has {len(places)} correctly classified {kind}, not {count}: ask for fewer, "
-            "draw a larger sample with `python common/generate_5k.py`, or train again"
+            "give more (`python common/generate_5k.py --count` draws digits), or train again"
         )
     return places
 

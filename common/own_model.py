@@ -49,13 +49,16 @@ class Network(NamedTuple):
         """What a class is called."""
         return self.names[place] if self.names else str(place)
 
-    def target(self, text):
-        """The class that `text` names, by number or name; raises `Failure` where it names none."""
+    def target(self, text, option="--target"):
+        """The class that `text` names, by number or name; raises `Failure` where it names none.
+
+        option: where it was given, for the message.
+        """
         if self.names and text in self.names:
             return self.names.index(text)
         if text.isascii() and text.isdigit() and int(text[:9]) < self.classes:
             return int(text)
-        raise Failure(f"--target {text!r} is not a class from 0 to {self.classes - 1}")
+        raise Failure(f"{option} {text!r} is not a class from 0 to {self.classes - 1}")
 
 
 def same_file(network, path):

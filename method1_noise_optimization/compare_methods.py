@@ -1,6 +1,7 @@
 """The same ten digits under every method, and what a regulariser changes.
 
     python method1_noise_optimization/compare_methods.py --model mlp
+    python method1_noise_optimization/compare_methods.py --model mine.keras --samples mine.npz
 
 The figure has a column for each digit and a row for each way to turn it into the same target:
 gradient descent with no, L1 and L2 regularisation, box-constrained L-BFGS, the smallest L2 noise,
@@ -8,10 +9,11 @@ the fast gradient sign with its smallest epsilon (not every digit has one), and 
 epsilon that many steps find.  Under each image stand |r|_2 and |r|_inf.  The first table has the
 means of these over the first LIMIT digits; the second has mean |r|, mean r, max and min for the
 three regularisers over all digits of the sample, beside the mean, max and min published with the
-collection whose method this is, for its network.  With `--target any` each digit is to become the
-nearest other one, by the three ways that need no target, and there is no second table.
+collection whose method this is, for its network; for a file of your own there is no second.  With
+`--target any` each digit is to become the nearest other one, by the three ways that need no target,
+and there is no second table either.
 
-reads   common/mnist.npz, common/weights/{model}.weights.h5, common/5k_samples.npz
+reads   common/weights/{model}.weights.h5 and common/5k_samples.npz, or a .keras file and samples
 writes  img/noise_methods.png, for other models than the MLP img/noise_methods_{model}.png, and
         with --target any img/noise_methods_any.png or img/noise_methods_{model}_any.png
 """
@@ -19,7 +21,7 @@ writes  img/noise_methods.png, for other models than the MLP img/noise_methods_{
 import numpy as np
 from tqdm import tqdm
 
-from common import command, data, files, models, plots
+from common import command, data, digit_attack, files, models, own_model, plots
 from method1_noise_optimization import attack
 from method1_noise_optimization.attack import sizes
 
@@ -56,13 +58,13 @@ def noise_of(model, x, y, way, targeted):
 
 @plots.our_style()
 def draw(x, names, rows, title):
-    """The figure: x (10, 28, 28) with names, and a (way, noise, reached) for each row below."""
+    """The figure: x (k, ...) with names, and a (way, noise, reached) for each row below."""
     fig = plots.figure(1.45 * len(x) + 1.6, 1.72 * (len(rows) + 1) + 0.7, title)
     axes = fig.subplots(len(rows) + 1, len(x), squeeze=False)
     for column in range(len(x)):
         plots.digit(axes[0, column], x[column], names[column])
     for row, (name, noise, reached) in enumerate(rows, 1):
-        largest = np.abs(noise).max(axis=(1, 2))
+        largest = np.abs(noise).reshape(len(x), -1).max(axis=1)
         for column, (ax, l2) in enumerate(zip(axes[row], sizes(noise), strict=True)):
             if reached[column]:
                 plots.digit(ax, x[column] + noise[column])
@@ -81,7 +83,7 @@ def table_of_ways(rows):
     yield f"{'':24}reached   mean |r|_2   mean |r|_inf"
     for name, noise, reached in rows:
         l2 = sizes(noise[reached])
-        largest = np.abs(noise[reached]).max(axis=(1, 2), initial=0)
+        largest = np.abs(noise[reached]).reshape(len(l2), -1).max(axis=1, initial=0)
         means = f"{l2.mean():13.4f}{largest.mean():15.4f}" if len(l2) else f"{'-':>13}{'-':>15}"
         yield f"{name:24}{reached.mean():7.1%}{means}"
 
@@ -99,7 +101,7 @@ def table_of_regularizers(noises):
 
 def main(argv=None):
     parser = command.Parser(__doc__)
-    models.add_model(parser, "mlp")
+    own_model.add_model(parser, "mlp")
     parser.add_argument(
         "--target", choices=("random", "any"), default="random", help="any but the label, or random"
     )
@@ -108,38 +110,42 @@ def main(argv=None):
     command.add_seed(parser, "of the random targets")
     command.add_output(parser, "the figure to write (default: see above)")
     args = parser.parse_args(argv)
-    name = "noise_methods" + ("" if args.model == "mlp" else f"_{args.model}")
+    name = "noise_methods" + ("" if args.model == "mlp" else f"_{own_model.stem(args.model)}")
     targeted = args.target == "random"
     name += "" if targeted else "_any"
     output = plots.check_output(args.output or files.IMG / f"{name}.png", args)
-    x, y, _ = data.load_samples(args.samples)
-    model = models.load(args.model)
+    network, model, x, y, _ = digit_attack.opened(args)
 
     right = models.correctly_classified([model], x, y, files.show(args.samples))
     x, y = x[right], y[right]
-    y_target = attack.random_targets(y, args.seed) if targeted else y
+    y_target = attack.random_targets(y, args.seed, network.classes) if targeted else y
     ways = list(WAYS) if targeted else list(WAYS)[-3:]
     # One digit of each kind for the figure, in front of those of the table.
-    first = np.array([np.flatnonzero(y == digit)[0] for digit in range(10) if digit in y])
+    first = np.unique(y, return_index=True)[1][:10]
     others = np.setdiff1d(np.arange(len(x)), first)
     chosen = np.concatenate([first, others[: max(args.limit - len(first), 0)]])
     rows = [
         (way, *noise_of(model, x[chosen], y_target[chosen], way, targeted))
         for way in tqdm(ways, disable=None, unit="way")
     ]
+    compared = PUBLISHED if targeted and not network.pixels else ()
     regularized = {
         name: attack.find_noise(model, x, y_target, method="sgd", regularization=name)
-        for name in tqdm(PUBLISHED if targeted else (), disable=None, unit="regulariser")
+        for name in tqdm(compared, disable=None, unit="regulariser")
     }
 
     goal = "the same target by seven ways" if targeted else "the nearest wrong answer by three ways"
-    title = f"{models.title(args.model)}: ten digits, {goal}"
+    title = (
+        f"{models.title(args.model)}: {'its classes' if network.pixels else 'ten digits'}, {goal}"
+    )
     shown = [(way, noise[: len(first)], reached[: len(first)]) for way, noise, reached in rows]
-    names = [f"{y[i]} → {y_target[i]}" if targeted else f"{y[i]}" for i in first]
+    names = [network.label(label) for label in y[first]]
+    if targeted:
+        names = [f"{n} → {network.label(t)}" for n, t in zip(names, y_target[first], strict=True)]
     plots.save(draw(x[first], names, shown, title), output)
     print(
-        f"{models.title(args.model)}: {len(chosen)} digits"
-        + (f" above, {len(x)} below" if targeted else "")
+        f"{models.title(args.model)}: {len(chosen)} images"
+        + (f" above, {len(x)} below" if regularized else "")
     )
     print(*table_of_ways(rows), sep="\n")
     if regularized:

@@ -42,7 +42,6 @@ EPOCHS = {"softmax": 10, "mlp": 10, "cnn": 4}
 PROJECTED_EPOCHS = {"softmax": 10, "mlp": 20, "cnn": 5}
 BOUNDS_EPOCHS = {"mlp": 40, "strided": 24}
 SIGN_EPS = 0.25
-PROJECTED_EPS = {"softmax": 0.1, "mlp": 0.1, "cnn": 0.3, "strided": 0.3}
 ALPHA, STEPS = 0.5, 5
 # The largest learning rate.
 PEAK = {"sign": training.LEARNING_RATE, "random-start": 3e-3, "pgd": 2e-3}
@@ -111,7 +110,7 @@ def arguments(argv):
     if args.steps is not None and args.attack != "pgd":
         parser.error("--steps goes with --attack pgd")
     if args.eps is None:
-        args.eps = SIGN_EPS if sign else PROJECTED_EPS[args.model]
+        args.eps = SIGN_EPS if sign else models.trained_eps(args.model)
     args.alpha = ALPHA if args.alpha is None else args.alpha
     args.steps = args.steps or STEPS
     epochs = EPOCHS if sign else BOUNDS_EPOCHS if bounds else PROJECTED_EPOCHS

@@ -1,6 +1,7 @@
 """Class scores against epsilon: what one straight line through a classifier looks like.
 
     python method2_fgsm/epsilon.py --model softmax
+    python method2_fgsm/epsilon.py --model mine.keras --samples mine.npz --source cat --target dog
 
 For ten test images of a 2, the sign of the loss gradient for the label 6 is taken once, at the
 image x, and the ten logits are drawn along x + eps * sign for eps from -1 to 1.  Negative
@@ -15,22 +16,23 @@ With --steps above 1 the line leads through the noise that so many steps find in
 (smallest_eps.py), scaled to at most epsilon a pixel: a network that bends away from the sign
 step's line seldom bends away from this one.
 
-reads   common/mnist.npz or --samples, common/weights/{model}.weights.h5
+reads   common/mnist.npz or --samples, common/weights/{model}.weights.h5 or a .keras file
 writes  img/epsilon_{model}.png, for other digits img/epsilon_{model}_{source}_to_{target}.png;
         with --steps _steps and with --samples the name of that file is added
 """
 
 import numpy as np
 
-from common import command, files, models, plots
+from common import command, files, models, own_model, plots
+from common.command import Failure
 from method2_fgsm import source_to_target
 
 EPS = np.linspace(-1, 1, 101, dtype=np.float32)
 
 
 def scores(model, x, direction, eps, *, clip):
-    """Logits (n, k, 10) along x + eps * direction, both (n, 28, 28), eps (k,) in pixel units."""
-    line = x[:, np.newaxis] + eps[:, np.newaxis, np.newaxis] * direction[:, np.newaxis]
+    """Logits (n, k, classes) along x + eps * direction, both (n, ...), eps (k,) in pixel units."""
+    line = x[:, np.newaxis] + np.multiply.outer(eps, direction).swapaxes(0, 1)
     if clip:
         line = line.clip(0, 1)
     logits = models.predict(model, line.reshape(-1, *x.shape[1:]))
@@ -38,22 +40,25 @@ def scores(model, x, direction, eps, *, clip):
 
 
 def bend(eps, scores):
-    """How far scores (n, k, 10) are from the straight line between their ends: logits (n,)."""
+    """How far scores (n, k, classes) are from the straight line between their ends: logits (n,)."""
     share = ((eps - eps[0]) / (eps[-1] - eps[0]))[:, np.newaxis]
     chord = scores[:, :1] * (1 - share) + scores[:, -1:] * share
     return np.abs(scores - chord).max(axis=(1, 2))
 
 
-def draw_scores(ax, eps, scores, thick):
-    """Draw the ten lines of one image, scores (k, 10), those of the digits `thick` in bold."""
+def draw_scores(ax, eps, scores, thick, label):
+    """Draw the lines of one image, scores (k, classes), those of the classes `thick` in bold.
+
+    label(place): what a class is called.
+    """
     ax.tick_params(labelbottom=True)
-    for digit in range(10):
-        style, width = plots.LINE_STYLES[digit], 2.6 if digit in thick else 1.2
-        ax.plot(eps, scores[:, digit], style, color=plots.COLOURS[digit], lw=width, label=digit)
+    for place, score in enumerate(scores.T):
+        style, width = plots.LINE_STYLES[place], 2.6 if place in thick else 1.2
+        ax.plot(eps, score, style, color=plots.COLOURS[place], lw=width, label=label(place))
 
 
 @plots.our_style()
-def draw(eps, raw, clipped, choice, source, target, title):
+def draw(eps, raw, clipped, choice, pair, label, kind, key, title):
     """The figure: two rows of panels for every five images, raw above and clipped below."""
     columns = min(5, len(raw))
     bands = -(-len(raw) // columns)
@@ -64,19 +69,19 @@ def draw(eps, raw, clipped, choice, source, target, title):
         ax.set_visible(False)
     for image, smallest in enumerate(choice.eps):
         upper, lower = pairs[image]
-        draw_scores(upper, eps, raw[image], (source, target))
-        draw_scores(lower, eps, clipped[image], (source, target))
+        draw_scores(upper, eps, raw[image], pair[:2], label)
+        draw_scores(lower, eps, clipped[image], pair[:2], label)
         if image % columns == 0:
             upper.set_ylabel("score (logit)\nraw")
             lower.set_ylabel("score (logit)\nclipped to [0, 1]")
-        upper.set_title(f"{choice.kind} {choice.indices[image]}")
+        upper.set_title(f"{kind} {choice.indices[image]}")
         lower.set_xlabel("ε (pixel units)")
         if np.isfinite(smallest):
             lower.axvline(-smallest, color="black", linewidth=1.2, linestyle=":")
-            lower.set_title(f"first {target} at ε = −{smallest:.3f}")
+            lower.set_title(f"first {pair.target_name} at ε = −{smallest:.3f}")
         else:
-            lower.set_title(f"never {target}")
-    fig.legend(handles=lower.lines[:10], title="digit", loc="outside right center")
+            lower.set_title(f"never {pair.target_name}")
+    fig.legend(handles=lower.lines[: raw.shape[-1]], title=key, loc="outside right center")
     return fig
 
 
@@ -88,43 +93,48 @@ def main(argv=None):
         "other digits than 2 and 6 img/epsilon_{model}_{source}_to_{target}.png)",
     )
     args = source_to_target.parse(parser, argv)
-    digits = "" if (args.source, args.target) == (2, 6) else f"_{args.source}_to_{args.target}"
+    digits = "" if (args.source, args.target) == ("2", "6") else f"_{args.source}_to_{args.target}"
     digits += "" if args.steps == 1 else "_steps"
     digits += "" if args.samples is None else f"_{args.samples.stem}"
     output = plots.check_output(
-        args.output or files.IMG / f"epsilon_{args.model}{digits}.png", args
+        args.output or files.IMG / f"epsilon_{own_model.stem(args.model)}{digits}.png", args
     )
 
-    model = models.load(args.model)
-    choice = source_to_target.choose(model, args.source, args.target, args.count, args.samples)
+    network, model, pair, x, indices = source_to_target.read(args)
+    if network.classes > len(plots.COLOURS):
+        raise Failure(f"{network.model} has {network.classes} classes, too many lines: at most ten")
+    choice = source_to_target.choose(model, x, indices, pair.target, args.count)
+    kind = "test image" if args.samples is None else "image"
+    targets = np.full(len(choice.x), pair.target)
 
     if args.steps == 1:
         from method2_fgsm import fgsm
 
-        direction = fgsm.gradient_signs(model, choice.x, np.full(len(choice.x), args.target))
-        line = f"x + ε sign(∇J(x, {args.target}))"
+        direction = fgsm.gradient_signs(model, choice.x, targets)
+        line = f"x + ε sign(∇J(x, {pair.target_name}))"
     else:
         from method2_fgsm.smallest_eps import smallest_eps
 
-        targets = np.full(len(choice.x), args.target)
         eps, x_adv = smallest_eps(model, choice.x, targets, steps=args.steps)
         choice = choice._replace(eps=eps)
-        direction = (choice.x - x_adv) / np.fmax(eps, 1e-6)[:, np.newaxis, np.newaxis]
-        line = f"x − ε r/|r|∞, r the noise of {args.steps} steps towards {args.target}"
+        direction = ((choice.x - x_adv).T / np.fmax(eps, 1e-6)).T
+        line = f"x − ε r/|r|∞, r the noise of {args.steps} steps towards {pair.target_name}"
     raw = scores(model, choice.x, direction, EPS, clip=False)
     clipped = scores(model, choice.x, direction, EPS, clip=True)
 
+    key, scored, one = "digit", "ten digits", "a handwritten"
+    if network.pixels:
+        key, scored, one = "class", "its classes", "an image of"
     title = (
-        f"{models.title(args.model)}: scores of ten digits along {line}, "
-        f"x a handwritten {args.source}"
+        f"{models.title(args.model)}: scores of {scored} along {line}, x {one} {pair.source_name}"
     )
-    plots.save(draw(EPS, raw, clipped, choice, args.source, args.target, title), output)
+    plots.save(draw(EPS, raw, clipped, choice, pair, network.label, kind, key, title), output)
 
-    print(f"{choice.kind:>10}   smallest eps   furthest from a straight line (logits)")
+    print(f"{kind:>10}   smallest eps   furthest from a straight line (logits)")
     for index, smallest, distance in zip(choice.indices, choice.eps, bend(EPS, raw), strict=True):
         print(f"{index:10d}   {smallest:12.4f}   {distance:12.4f}")
     if args.steps == 1:
-        print(source_to_target.reach(choice, args.source, args.target))
+        print(source_to_target.reach(choice, pair))
     if np.isfinite(choice.eps).any():
         print(f"median smallest eps {np.nanmedian(choice.eps):.4f}")
     return [output]

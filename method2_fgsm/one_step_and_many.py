@@ -8,24 +8,27 @@ from method2_fgsm.smallest_eps import smallest_eps
 from method2_fgsm.source_to_target import reach
 
 
-def compare(model, choice, source, target, steps):
-    """The figure, and the lines of the table, for the images of a `source_to_target.Choice`."""
-    one_step = reach(choice, source, target)
+def compare(model, name, choice, pair, steps):
+    """The figure, and the lines of the table, for the images of a `source_to_target.Choice`.
+
+    name: what the title calls the model.  pair: a `source_to_target.Pair`.
+    """
+    one_step = reach(choice, pair)
     all_eps, all_x_adv = smallest_eps(
-        model, choice.tried, np.full(len(choice.tried), target), steps=steps
+        model, choice.tried, np.full(len(choice.tried), pair.target), steps=steps
     )
     reached = np.isfinite(all_eps).sum()
     eps, x_adv = all_eps[choice.rows], all_x_adv[choice.rows]
 
-    sign = fgsm.gradient_signs(model, choice.x, np.full(len(choice.x), target))
-    distance = np.nan_to_num(choice.eps)[:, np.newaxis, np.newaxis]
-    images = choice.x, np.clip(choice.x - distance * sign, 0, 1), x_adv
+    sign = fgsm.gradient_signs(model, choice.x, np.full(len(choice.x), pair.target))
+    step = (np.nan_to_num(choice.eps) * sign.T).T
+    images = choice.x, np.clip(choice.x - step, 0, 1), x_adv
     after = [models.softmax(models.predict(model, image)) for image in images]
     title = (
-        f"{models.title(model.name)}: the smallest ε that makes a {source} a {target}, by one sign "
+        f"{name}: the smallest ε that makes a {pair.source_name} a {pair.target_name}, by one sign "
         f"step and by {steps} steps\n{one_step}, {steps} steps {reached}"
     )
-    figure = draw(images, (choice.eps, eps), after, source, target, steps, title)
+    figure = draw(images, (choice.eps, eps), after, pair, steps, title)
 
     width = 12 + len(str(steps))
     table = [f"     image   eps, one step   eps, {steps} steps   ratio"]
@@ -36,11 +39,11 @@ def compare(model, choice, source, target, steps):
 
 
 @plots.our_style()
-def draw(images, eps, after, source, target, steps, title):
+def draw(images, eps, after, pair, steps, title):
     """The figure: a column for each digit, a row for each way.
 
-    images: three arrays (n, 28, 28), the originals, one step and many.  eps: two arrays (n,), of
-    one step and of many.  after: the probabilities (n, 10) for each of the three.
+    images: three arrays (n, ...), the originals, one step and many.  eps: two arrays (n,), of
+    one step and of many.  after: the probabilities (n, classes) for each of the three.
     """
     n = len(images[0])
     fig = plots.figure(1.62 * n + 1.4, 7.4, title)
@@ -50,8 +53,9 @@ def draw(images, eps, after, source, target, steps, title):
         for column, ax in enumerate(axes[row]):
             lines = [] if row == 0 else [f"ε = {eps[row - 1][column]:.3f}"]
             missed = row > 0 and np.isnan(eps[row - 1][column])
-            plots.digit(ax, np.ones((28, 28)) if missed else x[column])
-            lines += [f"{digit}: {p[column, digit]:.0%}" for digit in (source, target)]
+            plots.digit(ax, np.ones_like(x[column]) if missed else x[column])
+            lines += [f"{pair.source_name}: {p[column, pair.source]:.0%}"]
+            lines += [f"{pair.target_name}: {p[column, pair.target]:.0%}"]
             ax.set_xlabel("no ε will do" if missed else "\n".join(lines), labelpad=3)
         axes[row, 0].set_ylabel(name)
     return fig

@@ -116,7 +116,8 @@ def main(argv=None):
     parser.add_argument(
         "--eps",
         type=command.pixel_size,
-        help="largest change of a pixel (default: 0.3; for a file 0.1, or 8/255 in colour)",
+        help="largest change of a pixel (default: 0.3 for a CNN of ours, otherwise 0.1; for a file "
+        "in colour 8/255)",
     )
     command.add_count(parser, "--count", "how many images", 1000)
     command.add_seed(parser, "random starts, squares, noise")
@@ -126,15 +127,13 @@ def main(argv=None):
     plots.check_output(figure, args)
     written = [figure, files.check_output(figure.with_suffix(".json"), args)]
     own = isinstance(args.model, Path)
-    model, source = None, None
-    if not own:
-        model, source = models.load(args.model), models.load(models.source_of(args.model))
-    network, x, y, _ = digit_attack.read(args, args.count, full_test_set=args.samples is None)
-    if own:
-        model = digit_attack.load(network)
+    source = None if own else models.load(models.source_of(args.model))
+    network, model, x, y, _ = digit_attack.opened(
+        args, args.count, full_test_set=args.samples is None
+    )
     eps = args.eps
     if eps is None:
-        eps = OWN_EPS[x.shape[3:] == (3,)] if own else 0.3
+        eps = OWN_EPS[x.shape[3:] == (3,)] if own else models.trained_eps(args.model)
 
     from method2_fgsm import battery, bounds, error_rates, report_figure
 

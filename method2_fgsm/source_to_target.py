@@ -1,5 +1,5 @@
-"""Which digits `epsilon.py` and `two_to_six.py` draw: those of one digit that the model can
-be made to see as another.
+"""Which images `epsilon.py` and `two_to_six.py` draw: those of one class, a 2 say, that the model
+can be made to see as another.
 
 The two scripts share their command line and their choice of images, so that both show the same.
 """
@@ -8,16 +8,27 @@ from typing import NamedTuple
 
 import numpy as np
 
-from common import command, data, files, models
+from common import command, digit_attack, files, models, own_model
+
+
+class Pair(NamedTuple):
+    """Two classes, and the words for them."""
+
+    source: int
+    target: int
+    source_name: str
+    target_name: str
+    sources: str  # in the plural
+    targets: str
 
 
 class Choice(NamedTuple):
-    """Images of one digit and the smallest epsilon that turns each into the target.
+    """Images of one class and the smallest epsilon that turns each into the target.
 
-    x: float32 (count, 28, 28).  indices: int64 (count,), places in the test set or sample file.
+    x: float32 (count, ...).  indices: int64 (count,), places in the test set or sample file.
     eps: float32 (count,), pixel units, NaN where no epsilon is enough.  tried: float32
-    (n, 28, 28), all correctly classified images that were tried; rows: which of them x are;
-    reachable: for how many of them some epsilon is enough.  kind: what to call an image.
+    (n, ...), all correctly classified images that were tried; rows: which of them x are;
+    reachable: for how many of them some epsilon is enough.
     """
 
     x: np.ndarray
@@ -26,14 +37,13 @@ class Choice(NamedTuple):
     tried: np.ndarray
     rows: np.ndarray
     reachable: int
-    kind: str
 
 
 def parse(parser, argv):
     """The command line, with --model, --source, --target, --count, --steps and --samples."""
-    models.add_model(parser, "softmax")
-    parser.add_argument("--source", type=command.digit, default=2, help="the digit it is")
-    parser.add_argument("--target", type=command.digit, default=6, help="the digit to be seen")
+    own_model.add_model(parser, "softmax")
+    parser.add_argument("--source", default="2", help="the digit it is, or the class of a file")
+    parser.add_argument("--target", default="6", help="the digit, or class, to be seen")
     command.add_count(parser, "--count", "how many images", 10)
     parser.add_argument(
         "--steps",
@@ -44,40 +54,43 @@ def parse(parser, argv):
     parser.add_argument(
         "--samples",
         type=command.path,
-        help="a file of digits, such as my_digits.py writes, which may hold fewer than COUNT "
-        "(default: the test set)",
+        help="a file of digits, such as my_digits.py writes, or the samples of a .keras file; it "
+        "may hold fewer than COUNT (default: the test set)",
     )
     args = parser.parse_args(argv)
     if args.source == args.target:
-        parser.error(f"--source and --target are both {args.source}: choose two digits")
+        parser.error(f"--source and --target are both {args.source}: choose two classes")
     return args
 
 
-def images_of(model, source, count, samples=None):
-    """The test images of a digit that the model gets right: (x, indices), in test set order.
+def read(args):
+    """The network that `args` name, and the images of --source that it classifies as that.
 
-    samples: a sample file to take instead of the test set.  Raises `Failure` when the test set
-    holds fewer than `count` or the sample file none.
+    Returns (network, model, pair, x, indices): an `own_model.Network`, a Keras model, a `Pair`,
+    float32 (n, ...), and int64 (n,), their places in the test set or the sample file.
+    Raises `Failure` where the test set holds fewer than --count, or the sample file none.
     """
-    if samples is None:
-        where, (x, y) = "the test set", data.load("test")
-    else:
-        where, (x, y, _) = files.show(samples), data.load_samples(samples)
-    least = count if samples is None else 1
+    network, model, x, y, _ = digit_attack.opened(args, full_test_set=args.samples is None)
+    source, target = network.target(args.source, "--source"), network.target(args.target)
+    names = network.label(source), network.label(target)
+    plurals = [f"{name}s" for name in names]
+    if network.pixels:  # a file's, whose classes may be called anything
+        plurals = [f"images of {names[0]}", names[1]]
+    where = "the test set" if args.samples is None else files.show(args.samples)
+    least = args.count if args.samples is None else 1
     indices = models.correctly_classified([model], x, y, where, source=source, count=least)
-    return x[indices], indices
+    return network, model, Pair(source, target, *names, *plurals), x[indices], indices
 
 
-def choose(model, source, target, count, samples=None):
-    """The first `count` test images that the model gets right and one step turns: a `Choice`.
+def choose(model, x, indices, target, count):
+    """The first `count` images that one step turns into the target: a `Choice`.
 
-    One straight step does not reach the target from every image.  Test images are tried in
-    order until `count` of them reach it.  If all together hold fewer, the first of the others
-    fill up the choice, with NaN as their epsilon.  Raises `Failure` as `images_of` does.
+    x, indices: the images that are tried in order, as `read` gives them.  One straight step does
+    not reach the target from every image.  If all together hold fewer, the first of the others
+    fill up the choice, with NaN as their epsilon.
     """
     from method2_fgsm.smallest_eps import smallest_eps
 
-    x, indices = images_of(model, source, count, samples)
     eps = np.empty(0, np.float32)
     while len(eps) < len(x) and np.isfinite(eps).sum() < count:
         batch = x[len(eps) : len(eps) + max(count, 20)]
@@ -86,14 +99,14 @@ def choose(model, source, target, count, samples=None):
         # What was tried after the last image needed is not counted.
         eps = eps[: np.flatnonzero(np.isfinite(eps))[count - 1] + 1]
     rows = np.argsort(np.isnan(eps), kind="stable")[:count]
-    reachable = int(np.isfinite(eps).sum())
-    kind = "test image" if samples is None else "image"
-    return Choice(x[rows], indices[rows], eps[rows], x[: len(eps)], rows, reachable, kind)
+    return Choice(
+        x[rows], indices[rows], eps[rows], x[: len(eps)], rows, int(np.isfinite(eps).sum())
+    )
 
 
-def reach(choice, source, target):
+def reach(choice, pair):
     """One sentence: how many of the images tried can be turned into the target at all."""
     return (
         f"one step turns {choice.reachable} of the first {len(choice.tried)} correctly classified "
-        f"{source}s into a {target}"
+        f"{pair.sources} into a {pair.target_name}"
     )

@@ -13,7 +13,7 @@ section 4.)
 With --steps above 1 the figure sets the same digits side by side: original | one sign step at its
 smallest epsilon | the smallest epsilon that so many steps find (smallest_eps.py).
 
-reads   common/mnist.npz or --samples, common/weights/{model}.weights.h5
+reads   common/mnist.npz or --samples, common/weights/{model}.weights.h5 or a .keras file
 writes  img/2s_{model}.png (for other digits img/3s_{model}.png, img/3s_as_8s_{model}.png
         and so on; with --steps img/2s_steps_{model}.png; with --samples the name of that
         file is added)
@@ -21,12 +21,12 @@ writes  img/2s_{model}.png (for other digits img/3s_{model}.png, img/3s_as_8s_{m
 
 import numpy as np
 
-from common import command, files, models, plots
+from common import command, files, models, own_model, plots
 from method2_fgsm import source_to_target
 
 
 @plots.our_style()
-def draw(x, sign, x_adv, before, after, eps, source, target, title):
+def draw(x, sign, x_adv, before, after, eps, pair, title):
     """The figure: five rows and two bands of columns of original | sign | adversarial."""
     bands = min(2, len(x))
     rows = -(-len(x) // bands)
@@ -36,23 +36,28 @@ def draw(x, sign, x_adv, before, after, eps, source, target, title):
     for ax in triples[len(x) :].flat:
         ax.set_visible(False)
     for image, (original, step, adversarial) in enumerate(triples[: len(x)]):
-        plots.digit(original, x[image], confidences(before[image], source, target))
+        plots.digit(original, x[image], confidences(before[image], pair))
         drawn = plots.noise(step, sign[image], 1, f"ε = {eps[image]:.3f}")
-        plots.digit(adversarial, x_adv[image], confidences(after[image], source, target))
+        plots.digit(adversarial, x_adv[image], confidences(after[image], pair))
         if image % rows == 0:
-            headings = "original", f"sign(∇J(x, {target}))", "adversarial"
+            headings = "original", f"sign(∇J(x, {pair.target_name}))", "adversarial"
             for ax, heading in zip((original, step, adversarial), headings, strict=True):
                 ax.set_title(f"{heading}\n{ax.get_title()}")
+    key = "sign of the gradient; the step goes against it"
+    if x.shape[3:] == (3,):
+        fig.supxlabel(f"{key} (of red, green and blue: bright +1, grey 0, dark −1)", fontsize=11)
+        return fig
     bar = fig.colorbar(
         drawn, ax=axes, shrink=0.35, aspect=30, pad=0.01, ticks=[-1, 0, 1], location="bottom"
     )
-    bar.set_label("sign of the gradient; the step goes against it")
+    bar.set_label(key)
     return fig
 
 
-def confidences(probabilities, source, target):
+def confidences(probabilities, pair):
     """The two confidences as a title, in percent."""
-    return f"{source}: {probabilities[source]:.1%}   {target}: {probabilities[target]:.1%}"
+    source, target = probabilities[[*pair[:2]]]
+    return f"{pair.source_name}: {source:.1%}   {pair.target_name}: {target:.1%}"
 
 
 def enough_eps(model, choice, target, margin):
@@ -74,20 +79,24 @@ def enough_eps(model, choice, target, margin):
     return np.nan_to_num(eps), step
 
 
-def print_table(indices, eps, before, after, source, target):
-    """A line for each image: its epsilon, and the confidences (n, 10) before and after."""
+def print_table(indices, eps, before, after, pair, label):
+    """A line for each image: its epsilon, and the confidences (n, classes) before and after.
+
+    label(place): what a class is called.
+    """
+    source, target, source_name, target_name = pair[:4]
     print(
-        f"     image      eps   P({source}) before   P({target}) before   "
-        f"P({source}) after   P({target}) after   predicted"
+        f"     image      eps   P({source_name}) before   P({target_name}) before   "
+        f"P({source_name}) after   P({target_name}) after   predicted"
     )
     for i, index in enumerate(indices):
         print(
             f"{index:10d}   {eps[i]:6.4f}   {before[i, source]:11.2%}   "
             f"{before[i, target]:11.2%}   {after[i, source]:10.2%}   {after[i, target]:10.2%}   "
-            f"{after[i].argmax():9d}"
+            f"{label(after[i].argmax()):>9}"
         )
     confident = (after[:, target] > 0.5).sum()
-    print(f"{confident} of {len(indices)} are seen as a {target} with over 50 % confidence")
+    print(f"{confident} of {len(indices)} are seen as a {target_name} with over 50 % confidence")
 
 
 def main(argv=None):
@@ -112,46 +121,46 @@ def main(argv=None):
     args = source_to_target.parse(parser, argv)
     if args.steps > 1 and not (args.eps is None and args.margin is None):
         parser.error("--steps finds the smallest epsilon: leave --eps and --margin out")
-    source, target = args.source, args.target
-    name = f"{source}s{'' if args.steps == 1 else '_steps'}"
-    name += ("" if target == 6 else f"_as_{target}s") + f"_{args.model}"
+    name = f"{args.source}s{'' if args.steps == 1 else '_steps'}"
+    name += ("" if args.target == "6" else f"_as_{args.target}s") + f"_{own_model.stem(args.model)}"
     name += "" if args.samples is None else f"_{args.samples.stem}"
     output = plots.check_output(args.output or files.IMG / f"{name}.png", args)
 
-    model = models.load(args.model)
+    network, model, pair, x, indices = source_to_target.read(args)
     if args.eps is not None:
-        x, indices = source_to_target.images_of(model, source, args.count, args.samples)
         x, indices = x[: args.count], indices[: args.count]
         eps, step = np.full(len(x), args.eps, np.float32), f"ε = {args.eps:g}"
     else:
-        choice = source_to_target.choose(model, source, target, args.count, args.samples)
+        choice = source_to_target.choose(model, x, indices, pair.target, args.count)
         if args.steps > 1:
             from method2_fgsm import one_step_and_many
 
-            figure, table = one_step_and_many.compare(model, choice, source, target, args.steps)
+            figure, table = one_step_and_many.compare(
+                model, models.title(args.model), choice, pair, args.steps
+            )
             plots.save(figure, output)
             print("\n".join(table))
             return [output]
         x, indices = choice.x, choice.indices
-        eps, step = enough_eps(model, choice, target, args.margin)
+        eps, step = enough_eps(model, choice, pair.target, args.margin)
 
     from method2_fgsm import fgsm
 
-    sign = fgsm.gradient_signs(model, x, np.full(len(x), target))
-    x_adv = np.clip(x - eps[:, np.newaxis, np.newaxis] * sign, 0, 1)
+    sign = fgsm.gradient_signs(model, x, np.full(len(x), pair.target))
+    x_adv = np.clip(x - (eps * sign.T).T, 0, 1)
     before = models.softmax(models.predict(model, x))
     after = models.softmax(models.predict(model, x_adv))
 
     title = (
-        f"{models.title(args.model)}: handwritten {source}s seen as {target}s, "
-        f"one sign step, {step}\n"
-        f"confidence in {source} and in {target} above each image"
+        f"{models.title(args.model)}: {'' if network.pixels else 'handwritten '}{pair.sources} "
+        f"seen as {pair.targets}, one sign step, {step}\n"
+        f"confidence in {pair.source_name} and in {pair.target_name} above each image"
     )
-    plots.save(draw(x, sign, x_adv, before, after, eps, source, target, title), output)
+    plots.save(draw(x, sign, x_adv, before, after, eps, pair, title), output)
 
-    print_table(indices, eps, before, after, source, target)
+    print_table(indices, eps, before, after, pair, network.label)
     if args.eps is None:
-        print(source_to_target.reach(choice, source, target))
+        print(source_to_target.reach(choice, pair))
     return [output]
 
 

@@ -49,7 +49,7 @@ def test_bent_gradients_are_named_and_true_ones_are_not(trained, x_y, capsys, mo
     hidden = keras.layers.Lambda(lambda x: 2 * tf.stop_gradient(x) - x)
     bent = keras.Sequential([keras.Input((28, 28)), hidden, trained["mlp"]])
     networks = {"cnn": bent, "mlp": trained["mlp"]}
-    monkeypatch.setattr(models, "load", networks.__getitem__)
+    monkeypatch.setattr(models, "load", lambda name, path=None: networks[name])
     robustness.main(["--model", "cnn", "--eps", "0.2", "--count", "60"])
     assert "warning: sign step, transferred leaves" in capsys.readouterr().out
     networks["cnn"] = trained["cnn"]
@@ -90,7 +90,9 @@ def test_a_target_is_tried_only_on_what_is_left_and_the_likeliest_comes_first(tr
 @pytest.fixture
 def three(trained, monkeypatch):
     """The MLP in the place of each of the three CNNs."""
-    monkeypatch.setattr(models, "load", lambda name: trained["softmax" if name == "mlp" else "mlp"])
+    monkeypatch.setattr(
+        models, "load", lambda name, path=None: trained["softmax" if name == "mlp" else "mlp"]
+    )
 
 
 def test_the_largest_epsilon_withstood_is_where_the_attacks_fail(three, x_y, monkeypatch, tmp_path):

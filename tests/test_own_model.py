@@ -11,8 +11,20 @@ from keras import layers
 
 from common import check_results, data, digit_attack, files, keras_file, models, own_model, results
 from common.command import Failure
-from method1_noise_optimization import attack_mnist, visualize_adv_examples
-from method2_fgsm import battery, mnist_fast_gradient, robustness, visualize_mnist
+from method1_noise_optimization import (
+    attack_mnist,
+    compare_methods,
+    every_pair,
+    visualize_adv_examples,
+)
+from method2_fgsm import (
+    battery,
+    epsilon,
+    mnist_fast_gradient,
+    robustness,
+    two_to_six,
+    visualize_mnist,
+)
 
 
 def saved(path, shape, *stack):
@@ -346,7 +358,7 @@ def test_the_same_network_as_a_file_gives_the_same_results(mlp, tmp_path):
 def test_the_report_card_of_a_file_is_that_of_the_same_network(
     mlp, place, short, monkeypatch, trained
 ):
-    monkeypatch.setattr(models, "load", lambda name: trained[name])
+    monkeypatch.setattr(models, "load", lambda name, path=None: trained[name])
     found = {}
     for model in ("mlp", str(mlp[0])):
         options = ["--model", model, "--eps", "0.05", "--count", "50"]
@@ -401,7 +413,43 @@ def test_targets_and_samples_that_do_not_fit(mine, refuses, place):
         refuses(script, *arguments(mine), f"--target={target}", culprit="a class from 0 to 2")
     np.savez(place / "grey.npz", images=np.zeros((3, 8, 6), np.uint8), labels=[0, 1, 2])
     refuses(script, "--model", mine[0], "--samples", place / "grey.npz", culprit="takes images")
-    refuses("method2_fgsm/epsilon", "--model", mine[0], culprit="robustness.py", code=(2,))
+    refuses(
+        "method1_noise_optimization/distances",
+        "--model",
+        mine[0],
+        culprit="robustness.py",
+        code=(2,),
+    )
+    # Of the classes of a file the second has 6, not 2 as the digits have.
+    pair = "method2_fgsm/two_to_six", *arguments(mine), "--source", "left", "--target"
+    refuses(*pair, "6", culprit="--target '6' is not a class from 0 to 2")
+    refuses(*pair, "left", culprit="choose two", code=(2,))
+
+
+def test_the_scripts_that_draw_digits_draw_its_classes(mine, place, capsys):
+    """Every image reaches its target by its own smallest epsilon, and the names are said."""
+    pair = ["--source", "left", "--target", "right", "--count", "4"]
+    runs = {
+        epsilon: (pair, "epsilon_mine.keras_left_to_right_mine.png"),
+        two_to_six: (pair, "lefts_as_rights_mine.keras_mine.png"),
+        every_pair: (["--count", "2", "--norm", "linf"], "noise_every_pair_linf_mine.keras.png"),
+        compare_methods: (["--limit", "6"], "noise_methods_mine.keras.png"),
+    }
+    printed = {}
+    for script, (more, name) in runs.items():
+        assert script.main([*arguments(mine), *more]) == [files.IMG / name]
+        printed[script] = capsys.readouterr().out
+        assert "pixels 0..255" in printed[script]
+    assert "correctly classified images of left into a right" in printed[epsilon]
+    assert re.findall(r"(\w+)$", printed[two_to_six], re.M).count("right") >= 4
+    smallest = [re.findall(r"^ +\d+ +(\d\.\d{4})", printed[s], re.M) for s in (epsilon, two_to_six)]
+    assert len(smallest[0]) == len(smallest[1]) == 4
+    assert "100.00% of 12" in printed[every_pair]
+    assert printed[compare_methods].count("100.0%") >= len(compare_methods.WAYS)
+    two_to_six.main([*arguments(mine), *pair, "--steps", "20"])
+    ratios = re.findall(r"^ +\d+ +0\.\d{4} +0\.\d{4} +(\d+\.\d\d)$", capsys.readouterr().out, re.M)
+    assert len(ratios) == 4
+    assert min(map(float, ratios)) >= 1
 
 
 def test_the_example_of_the_readme_runs(tmp_path, monkeypatch, short, place, capsys):

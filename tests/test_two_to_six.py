@@ -35,7 +35,7 @@ def test_only_softmax_regression_before_clipping_is_a_straight_line(trained, rig
         assert (raw[:, 0, 6] > raw[:, -1, 6]).all()
 
 
-def test_two_to_six_takes_one_eps_or_a_margin_above_the_smallest(trained, tmp_path, capsys):
+def test_two_to_six_takes_one_eps_or_a_margin_above_the_smallest(trained, right, tmp_path, capsys):
     digits = ["--model", "mlp", "--source", "7", "--target", "3", "--count", "2"]
 
     def shown(*arguments):
@@ -44,7 +44,8 @@ def test_two_to_six_takes_one_eps_or_a_margin_above_the_smallest(trained, tmp_pa
         return np.array(re.findall(r"^ +\d+   (\d\.\d{4}) ", printed, re.M), float)
 
     np.testing.assert_array_equal(shown("--eps", "1/8"), 0.125)
-    smallest = source_to_target.choose(trained["mlp"], 7, 3, 2).eps
+    x, y = right(trained["mlp"], 10, source=7)
+    smallest = source_to_target.choose(trained["mlp"], x, y, 3, 2).eps
     np.testing.assert_allclose(shown("--margin", "0.05"), smallest + 0.05, atol=1e-4)
 
 
@@ -62,7 +63,8 @@ def test_the_chosen_images_are_the_first_that_work(trained, digits):
     """Against the definition, one image after the other."""
     x, y = digits
     model = trained["cnn"]
-    choice = source_to_target.choose(model, 2, 6, 3)
+    all_2s = np.flatnonzero((y == 2) & (models.classify(model, x) == 2))
+    choice = source_to_target.choose(model, x[all_2s], all_2s, 6, 3)
     works, tried = [], 0
     for index in np.flatnonzero(y == 2):
         if models.classify(model, x[[index]])[0] == 2:
@@ -75,7 +77,7 @@ def test_the_chosen_images_are_the_first_that_work(trained, digits):
     assert (len(choice.tried), choice.reachable) == (tried, 3)
     np.testing.assert_array_equal(choice.tried[choice.rows], choice.x)
     with pytest.raises(Failure, match=r"the test set has \d+ correctly classified 2s, not 5000"):
-        source_to_target.choose(model, 2, 6, 5000)
+        two_to_six.main(["--count", "5000"])
 
 
 @pytest.mark.parametrize(
