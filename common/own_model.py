@@ -114,14 +114,17 @@ def load(path, shape, pixels):
 def fit(network, path, shape, pixels):
     """The model that takes images of `shape` in [0, 1] and gives the logits of `network`.
 
-    Of one output z they are 0 and z.  path: what messages call it.  Raises `Failure` where there is
-    no such model.
+    A network of one channel sees images in colour by their luminance.  Of one output z they are 0
+    and z.  path: what messages call it.  Raises `Failure` where there is no such model.
     """
     import keras
 
+    x = image = keras.Input(shape)
+    if is_grey(network) and shape[2:] == (3,):
+        x = keras.ops.image.rgb_to_grayscale(image)
+        shape = (*shape[:2], 1)
     form = fed(network, path, shape)
-    image = keras.Input(shape)
-    x = image if form == shape else keras.layers.Reshape(form)(image)
+    x = x if form == shape else keras.layers.Reshape(form)(x)
     try:
         z = without_squashing(network)(scaled(x, pixels))
         if is_binary(network):
@@ -130,7 +133,7 @@ def fit(network, path, shape, pixels):
             z = both(z)
             both.set_weights([np.array([[0, 1]], np.float32)])
         model = keras.Model(image, z, name=network.name)
-        contract.count_classes(model, np.zeros((2, *shape), np.float32))
+        contract.count_classes(model, np.zeros((2, *image.shape[1:]), np.float32))
     except ValueError as error:
         raise Failure(f"{files.show(path)}: {error}") from error
     return model
@@ -181,6 +184,12 @@ def without_squashing(network):
         return network
 
 
+def is_grey(network):
+    """Whether a network takes images of one channel."""
+    takes = tuple(network.inputs[0].shape[1:])
+    return len(takes) == 2 or takes[2:] == (1,)
+
+
 def is_binary(network):
     """Whether a network has one output for an image."""
     return tuple(network.outputs[0].shape[1:]) == (1,)
@@ -222,6 +231,10 @@ def examine(path, x, y, names=None, pixels=None):
     nothing says which pixels it expects.
     """
     network, name = keras_file.read(path), files.show(path)
+    if y is not None and is_grey(network) and x.shape[3:] == (3,):
+        raise Failure(
+            f"{name} takes grey images, and these are in colour: give grey ones (--samples)"
+        )
     few, found = slice(TRIED), {}
     if y is None:
         pixels = pixels or begins_with(network)
@@ -263,9 +276,10 @@ def photograph_shape(path):
     Raises `Failure` for a network that takes none.
     """
     takes = tuple(keras_file.read(path).inputs[0].shape[1:])
-    if len(takes) != 3 or takes[2] not in (None, 3):
+    if len(takes) not in (2, 3) or takes[2:] not in ((), (None,), (1,), (3,)):
         raise Failure(
-            f"{files.show(path)} takes images {takes}, and a photograph is (height, width, 3)"
+            f"{files.show(path)} takes images {takes}, and a photograph is (height, width, 3), or "
+            "grey"
         )
     return takes[0] or SIDE, takes[1] or SIDE, 3
 

@@ -100,6 +100,31 @@ def test_what_photographs_cannot_be_shown_to(album, place, refuses):
     refuses(script, *own, "--weights", names, culprit="--weights", code=(2,))
     silent = saved(place / "silent.keras", *layers_to_four())
     refuses(script, "--model", silent, "--images", folder, culprit="give --pixels 0..1")
-    grey = saved(place / "grey.keras", *layers_to_four(), shape=(12, 16, 1))
-    refuses(script, "--model", grey, "--images", folder, culprit="takes images")
     refuses(script, "--model", "vgg", "--images", folder, culprit="'vgg'", code=(2,))
+    flat = saved(place / "flat.keras", layers.Dense(4), shape=(576,))
+    refuses(script, "--model", flat, "--images", folder, culprit="takes images")
+    grey = saved(place / "grey.keras", *layers_to_four(), shape=(12, 16, 1))
+    np.savez(place / "s.npz", images=np.zeros((2, 12, 16, 3)), labels=[0, 1])
+    samples = "--model", grey, "--samples", place / "s.npz"
+    refuses("method2_fgsm/mnist_fast_gradient", *samples, culprit="takes grey images")
+
+
+def test_a_grey_network_sees_the_luminance_of_a_photograph(album, tmp_path):
+    """As Pillow defines it: 0.299 R + 0.587 G + 0.114 B."""
+    path = tmp_path / "grey.keras"
+    for shape in ((12, 16, 1), (12, 16)):
+        first = layers.Reshape((12, 16, 1)), layers.Rescaling(1 / 255)
+        saved(path, *layers_to_four(*first), shape=shape)
+        grey = keras.models.load_model(path)
+        x = np.random.default_rng(0).random((3, 12, 16, 3), np.float32)
+        model = own_model.load(path, x.shape[1:], "0..255")
+        luminance = (255 * x @ np.float32([0.299, 0.587, 0.114])).reshape(3, *shape)
+        z = models.predict(model, x)
+        np.testing.assert_allclose(models.softmax(z), grey.predict(luminance, verbose=0), atol=1e-3)
+    output = tmp_path / "r.csv"
+    imnet_fast_gradient.main(
+        [*options((*album[:2], path), output), "--eps", "0.3", "--pixels", "0..255"]
+    )
+    found = results.load(output.with_suffix(".npz"))
+    assert found["xs"].shape[1:] == (12, 16, 3)
+    assert (found["y_preds_adversarial"] != found["y_preds"]).any()
