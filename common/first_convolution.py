@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 
+@keras.saving.register_keras_serializable("first_convolution")
 class Conv2D(keras.layers.Conv2D):
     """Keras's layer (its weights are saved under the same name), for images of one channel, an
     odd kernel, one step and padding "same"."""

@@ -28,6 +28,8 @@ def read(path):
 
     import keras
 
+    from common import first_convolution  # noqa: F401 (known to Keras then: our CNN has one)
+
     check_version(keras.__version__, name)
     try:
         network = keras.models.load_model(path, compile=False, safe_mode=True)

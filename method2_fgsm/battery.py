@@ -79,15 +79,13 @@ def each_target(model, x, y, eps, seed):
 
 
 def smallest(model, x, y, eps, seed):
-    """The smallest epsilon towards the likeliest other class, if it is no larger than eps."""
+    """The smallest epsilon that leads to any other class, if it is no larger than eps."""
     if not eps:
         return x.copy()
-    target = ranked(model, x, y)[:, 0]
-
-    def nearest(rows):
-        return smallest_eps(model, x[rows], target[rows], steps=SMALLEST_STEPS, max_eps=eps)[1]
-
-    return first_hit(model, x, y, [nearest])
+    settings = {"targeted": False, "steps": SMALLEST_STEPS, "max_eps": eps}
+    return first_hit(
+        model, x, y, [lambda rows: smallest_eps(model, x[rows], y[rows], **settings)[1]]
+    )
 
 
 def random_noise(model, x, y, eps, seed):

@@ -11,8 +11,8 @@ of
     projected steps         40 of them from 2 random starts (Madry et al. 2018), on the cross
                             entropy, on the margin of the logits, and on the margin to each of the
                             nine likeliest other classes (Gowal et al. 2019)
-    smallest epsilon        100 steps towards the likeliest other class, which look for the smallest
-                            noise and need not stay within epsilon on the way
+    smallest epsilon        100 steps to the nearest wrong answer, which look for the smallest noise
+                            and need not stay within epsilon on the way
     ..., transferred        the sign step and the projected steps against the plain network; not for
                             a network of your own, of which no relative is known
     random squares          1,000 queries without any gradient (Andriushchenko et al. 2020)

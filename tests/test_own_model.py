@@ -342,6 +342,13 @@ def mlp(trained, tmp_path_factory):
     return folder / "mlp.keras", folder / "mlp.npz"
 
 
+def test_our_cnn_can_be_saved_and_read_as_a_file(trained, digits, tmp_path):
+    """Its first convolution is a layer of our own."""
+    trained["cnn"].save(tmp_path / "cnn.keras")
+    model, x = own_model.load(tmp_path / "cnn.keras", (28, 28), "0..1"), digits[0][:5]
+    np.testing.assert_array_equal(models.predict(model, x), models.predict(trained["cnn"], x))
+
+
 def test_the_same_network_as_a_file_gives_the_same_results(mlp, tmp_path):
     found = []
     for model in ("mlp", str(mlp[0])):
