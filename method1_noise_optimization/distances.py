@@ -1,15 +1,14 @@
 """What a network is worth: how far the nearest wrong answer is, for each digit, in both norms.
 
     python method1_noise_optimization/distances.py
-    python method1_noise_optimization/distances.py --count 1000
+    python method1_noise_optimization/distances.py --models softmax mlp cnn --count 1000
 
 On top the share of digits that still stand, against the distance of the nearest image with another
 answer, whichever it is: |r|_2 at the left (minimal), |r|_inf at the right (many steps).  A digit
 that the network gets wrong as it is falls at zero.  Below, of the network that --model names, the
 ten digits with the smallest distance and the ten with the largest, each above what it became.
 
-reads   common/mnist.npz, common/weights/{softmax,mlp,cnn}.weights.h5, and of the networks after
-        adversarial training those whose weights are there
+reads   common/mnist.npz, common/weights/{model}.weights.h5 of each network
 writes  img/distances.png, and method1_noise_optimization/distances.npz with a row for each network:
         names (k,), labels (n,), and the distances l2 and linf, float32 (k, n), infinite where
         nothing was found
@@ -21,7 +20,7 @@ from tqdm import tqdm
 from common import command, data, files, models, plots
 from method1_noise_optimization import attack
 
-TRAINED = ("cnn_adversarial", "mlp_robust", "cnn_robust")
+NETWORKS = *models.NAMES, "cnn_adversarial", "cnn_robust", "mlp_certified", "strided_certified"
 NORMS = {"l2": "|r|₂", "linf": "|r|∞"}
 STEPS = 500  # of the search in the largest change of a pixel
 SHOWN = 10
@@ -79,14 +78,16 @@ def draw_digits(fig, x, x_adv, seen, distance, title):
 def main(argv=None):
     parser = command.Parser(__doc__)
     models.add_model(parser, "mlp")
+    parser.add_argument(
+        "--models", nargs="+", type=models.argument, default=NETWORKS, help="the networks"
+    )
     command.add_count(parser, "--count", "how many test digits", 100)
     command.add_output(parser, "the figure to write, the distances beside it (default: see above)")
     args = parser.parse_args(argv)
     output = plots.check_output(args.output or files.IMG / "distances.png", args)
     table = args.output or files.ROOT / "method1_noise_optimization" / "distances"
     table = table.with_suffix(".npz")
-    there = [name for name in TRAINED if models.weights_path(name).is_file()]
-    names = list(dict.fromkeys([*models.NAMES, *there, args.model]))
+    names = list(dict.fromkeys([*args.models, args.model]))
     networks = {name: models.load(name) for name in names}
     x, y = (part[: args.count] for part in data.load("test"))
 

@@ -132,15 +132,15 @@ def test_where_there_is_no_other_answer_there_is_no_noise():
 def test_distances_are_those_of_the_attacks_and_zero_where_it_is_wrong_already(
     trained, digits, tmp_path, monkeypatch, capsys
 ):
-    monkeypatch.setattr(models, "NAMES", ("softmax", "mlp"))
     monkeypatch.setattr(distances, "STEPS", 60)
-    distances.main(["--count", "30", "--output", str(tmp_path / "d.png")])
+    names = ["softmax", "mlp"]
+    distances.main(["--models", *names, "--count", "30", "--output", str(tmp_path / "d.png")])
     table = capsys.readouterr().out
     assert (tmp_path / "d.png").read_bytes().startswith(b"\x89PNG")
     found = np.load(tmp_path / "d.npz")
-    assert found["names"].tolist()[:2] == ["softmax", "mlp"]  # and others that are trained
+    assert found["names"].tolist() == names
     x, y = (part[:30] for part in digits)
-    for name, l2, linf in zip(found["names"][:2], found["l2"], found["linf"], strict=False):
+    for name, l2, linf in zip(names, found["l2"], found["linf"], strict=True):
         model = trained[name]
         right = models.classify(model, x) == y
         for distance in (l2, linf):
