@@ -42,8 +42,9 @@ AIM_MISSED, AIM_HIT = 1.3, 0.8
 # Starts whose distances differ by less than this part agree, and when this many found no nearer
 # hit than an earlier start did, but agree with it, the image is done.
 ALIKE, AGREED = 1e-4, 3
-# Without a target: the share of the steps for all rivals, and how many of them get all steps.
-FIRST_SHARE, CHOSEN = 1 / 6, 3
+# Without a target: the share of the steps that all rivals get, no fewer than FEWEST, since most
+# would not be reached by then; and how many get all steps again in the second start.
+FIRST_SHARE, FEWEST, CHOSEN = 1 / 6, 10, 3
 # Newton steps of a projection that starts from the multiplier of the one before.
 NEWTON_STEPS = 2
 # Competitors of the last projection, and its Newton steps.
@@ -85,13 +86,14 @@ def find_nearest(model, x, y, *, max_steps, progress, starts=1):
     """The nearest points of any class but the labels y (n,), or x where none was found, and how
     many gradients each took: the same number for every image.
 
-    In turn all candidates (common/rivals.py) get FIRST_SHARE of max_steps, the best CHOSEN of
-    them max_steps, and the best one max_steps more at each start after the first.
+    In turn all candidates (common/rivals.py) get FIRST_SHARE of max_steps, and the best one
+    max_steps at each start; in the second, from further away, the best CHOSEN do.
     """
     candidates = min(rivals.MOST, model.output_shape[-1] - 1)
-    first = max(1, int(FIRST_SHARE * max_steps))
-    again = [(1, max_steps)] * (starts - 1)
-    rounds = [(candidates, first), (min(CHOSEN, candidates), max_steps), *again]
+    first = max(FEWEST, int(FIRST_SHARE * max_steps))
+    rounds = [(candidates, first), *[(1, max_steps)] * starts]
+    if starts > 1:
+        rounds[2] = min(CHOSEN, candidates), max_steps
     gradients = candidates + sum(count * steps for count, steps in rounds)
     starts = list(plan(starts))
 

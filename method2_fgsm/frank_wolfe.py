@@ -38,8 +38,8 @@ MOMENTUM = 0.95  # ρ
 FIRST_RUN = (1.0, 0.01), (0.1, 1e-3)
 SECOND_RUN = (0.3, 3e-3), (0.03, 2e-4)
 STEPS_A_CALL = 10
-# Without a target: how many of the rivals get which share of the steps, and the best one the rest.
-SHARES = ((rivals.MOST, 0.02), (3, 0.1))
+# Without a target: the share of the steps that each of the rivals gets; the best one gets the rest.
+SHARE = 0.03
 
 
 def search(model, x, y_target, *, steps, max_eps=1.0, lead=0.0, confidence=0.0):
@@ -82,10 +82,9 @@ def search_nearest(model, x, y, *, steps, **limits):
         eps, x_adv = search(model, x, goal, steps=steps, **limits)
         return x_adv, eps
 
-    others = contract.count_classes(model, x) - 1
-    rounds = [(min(count, others), int(share * steps)) for count, share in SHARES]
-    rounds = [(count, each) for count, each in rounds if each]
-    rounds += [(1, steps - sum(count * each for count, each in rounds))]
+    candidates, each = min(rivals.MOST, contract.count_classes(model, x) - 1), int(SHARE * steps)
+    rounds = [(candidates, each)] if each else []
+    rounds += [(1, steps - candidates * each)]
     x_adv, eps = rivals.nearest(model, x, y, one_rival, rounds, norm=np.inf)
     return eps, x_adv
 

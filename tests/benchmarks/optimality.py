@@ -130,7 +130,7 @@ def ours(norm):
             f"ours, {steps} steps": lambda model, x, y, steps=steps: smallest_eps(
                 model, x, y, targeted=False, steps=steps
             )[1]
-            for steps in (300, 850)
+            for steps in (300, 840)
         }
     settings = {"targeted": False, "method": "minimal"}
     return {
