@@ -133,6 +133,7 @@ def test_distances_are_those_of_the_attacks_and_zero_where_it_is_wrong_already(
     trained, digits, tmp_path, monkeypatch, capsys
 ):
     monkeypatch.setattr(distances, "STEPS", 60)
+    monkeypatch.setattr(distances, "STARTS", 1)
     names = ["softmax", "mlp"]
     distances.main(["--models", *names, "--count", "30", "--output", str(tmp_path / "d.png")])
     table = capsys.readouterr().out
