@@ -54,7 +54,8 @@ def draw(distances, images, shown, title):
             ax.step(steps, stands, where="post", color=plots.COLOURS[place], label=name)
         ax.set(xlabel=f"distance {NORMS[norm]} (pixel units)", ylim=(-2, 102), xlim=(0, None))
         ax.set_ylabel("digits that still stand (%)")
-        ax.legend()
+        if norm == "l2":  # where there is room
+            ax.legend()
         name = f"{shown}: the nearest and the farthest, seen as | {NORMS[norm]}"
         draw_digits(digits, *images[norm], name)
     return fig
