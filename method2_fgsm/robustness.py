@@ -25,8 +25,8 @@ follows it, by more than chance explains, a line warns that the gradient is mask
 images.  A thousand questions to the network are not set beside the single sign step.
 
 Intervals are those of 95 % confidence for a share of so many images (Clopper & Pearson 1934).  The
-figure shows accuracy against epsilon for the first of them, the images whose smallest epsilon is
-smallest, and those that hold longest.
+figure shows accuracy against epsilon for the first 100, whose median |r|_2 is printed too, the
+images whose smallest epsilon is smallest, and those that hold longest.
 
 A network of your own is a .keras file, and --samples its images and labels (common/README.md).
 
@@ -46,7 +46,7 @@ from common.command import Failure
 
 # Of a file's network, in grey and in colour.
 OWN_EPS = {False: 0.1, True: 8 / 255}
-CURVE = 100  # images
+FEW = 100  # images, for curves and |r|₂
 EPSILONS = np.linspace(0, 2, 9)  # of the curves, times eps
 
 
@@ -92,7 +92,7 @@ def nearest(model, x, y):
     """The smallest noise with which images that are classified as y are anything else.
 
     Returns (eps, x_adv, l2): the smallest epsilon (n,), infinite where none was found, the image at
-    it, and the |r|₂ of the smallest noise by that measure (n,).
+    it, and for the first FEW images the |r|₂ of the smallest noise by that measure.
     """
     from method1_noise_optimization import attack
     from method2_fgsm import battery, smallest_eps
@@ -100,6 +100,7 @@ def nearest(model, x, y):
     eps, x_adv = smallest_eps.smallest_eps(
         model, x, y, targeted=False, steps=battery.SMALLEST_STEPS
     )
+    x, y = x[:FEW], y[:FEW]
     size = min(attack.BATCH_SIZE["minimal"], models.at_a_time(x))
     settings = {"targeted": False, "method": "minimal", "starts": 1, "batch_size": size}
     noise = attack.find_noise(model, x, y, **settings)
@@ -169,7 +170,7 @@ def main(argv=None):
     for line in [*([unproven] if unproven else []), *(f"warning: {line}" for line in masked)]:
         print(line)
 
-    few = slice(CURVE)
+    few = slice(FEW)
     epsilons = np.minimum(EPSILONS * eps, 1)
     places = battery.largest_withstood(model, source, x[few], y[few], epsilons, seed=args.seed)
     near = np.zeros(len(x))

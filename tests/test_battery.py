@@ -17,7 +17,7 @@ def short(monkeypatch):
     """Few steps and queries."""
     for name, value in {"STEPS": 6, "SMALLEST_STEPS": 20, "QUERIES": 60, "DRAWS": 3}.items():
         monkeypatch.setattr(battery, name, value)
-    monkeypatch.setattr(robustness, "CURVE", 10)
+    monkeypatch.setattr(robustness, "FEW", 10)
 
 
 @pytest.fixture

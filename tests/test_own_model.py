@@ -327,7 +327,7 @@ def test_its_results_are_drawn_and_checked(mine, tmp_path, capsys):
 def short(monkeypatch):
     for name, value in {"STEPS": 5, "SMALLEST_STEPS": 10, "QUERIES": 30, "DRAWS": 3}.items():
         monkeypatch.setattr(battery, name, value)
-    monkeypatch.setattr(robustness, "CURVE", 20)
+    monkeypatch.setattr(robustness, "FEW", 20)
 
 
 @pytest.fixture(scope="module")
