@@ -42,8 +42,9 @@ AIM_MISSED, AIM_HIT = 1.3, 0.8
 # Starts whose distances differ by less than this part agree, and when this many found no nearer
 # hit than an earlier start did, but agree with it, the image is done.
 ALIKE, AGREED = 1e-4, 3
-# Without a target: the share of the steps that all rivals get, no fewer than FEWEST, since most
-# would not be reached by then; and how many get all steps again in the second start.
+# Without a target: the share of the steps that each rival gets, no fewer than FEWEST, since most
+# would not be reached by then, and so fewer rivals where there are few steps; and how many get all
+# steps again in the second start.
 FIRST_SHARE, FEWEST, CHOSEN = 1 / 6, 10, 3
 # Newton steps of a projection that starts from the multiplier of the one before.
 NEWTON_STEPS = 2
@@ -91,7 +92,8 @@ def find_nearest(model, x, y, *, max_steps, progress, starts=1):
     """
     candidates = min(rivals.MOST, model.output_shape[-1] - 1)
     first = max(FEWEST, int(FIRST_SHARE * max_steps))
-    rounds = [(candidates, first), *[(1, max_steps)] * starts]
+    affordable = max(1, int(rivals.MOST * FIRST_SHARE * max_steps) // first)
+    rounds = [(min(affordable, candidates), first), *[(1, max_steps)] * starts]
     if starts > 1:
         rounds[2] = min(CHOSEN, candidates), max_steps
     gradients = candidates + sum(count * steps for count, steps in rounds)
