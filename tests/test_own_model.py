@@ -183,7 +183,7 @@ def broken(kind, folder):
         saved(path, (4, 4), flat, layers.Lambda(lambda x: 2 * x), layers.Dense(2))
     elif kind == "class":
         saved(path, (4, 4), flat, Unknown(), layers.Dense(2))
-        keras.saving.get_custom_objects().clear()
+        keras.saving.get_custom_objects().pop("Custom>Unknown", None)
     elif kind == "NaN":
         saved(
             path,

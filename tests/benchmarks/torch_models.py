@@ -1,5 +1,6 @@
-"""Our three models in PyTorch, and adv-lib without the packages that its attacks do not need."""
+"""Our models in PyTorch, and adv-lib without the packages that its attacks do not need."""
 
+import functools
 import importlib.abc
 import importlib.machinery
 import sys
@@ -11,28 +12,38 @@ from common import models
 
 
 def in_torch(model, x):
-    """One of the three classifiers as a PyTorch module from (n, 1, 28, 28) to logits.
+    """One of our classifiers as a PyTorch module from (n, 1, 28, 28) to logits.
 
     x: images (n, 28, 28) on which the logits of both have to agree.
     """
     import torch
     from torch.nn import functional
 
-    weights = [torch.tensor(array) for array in model.get_weights()]
+    activations = {"linear": lambda z: z, "relu": torch.relu, "sigmoid": torch.sigmoid}
+    steps = []
+    for layer in model.layers:
+        kind = type(layer).__name__
+        if kind == "MaxPooling2D":
+            steps.append(lambda z: functional.max_pool2d(z, 2))
+        elif kind == "ReLU":
+            steps.append(torch.relu)
+        elif kind == "Flatten":  # Keras has the channels last
+            steps.append(lambda z: z.permute(0, 2, 3, 1).flatten(1))
+        elif layer.weights:
+            kernel, bias = (torch.tensor(array) for array in layer.get_weights())
+            if kind == "Dense":
+                steps.append(lambda z, kernel=kernel, bias=bias: z @ kernel + bias)
+            else:
+                how = {"stride": layer.strides[0], "padding": layer.padding}
+                kernel = kernel.permute(3, 2, 0, 1).contiguous()
+                steps.append(functools.partial(functional.conv2d, weight=kernel, bias=bias, **how))
+            steps.append(activations[layer.activation.__name__])
 
     class Network(torch.nn.Module):
         def forward(self, x):
-            rest = list(weights)
-            while rest[0].ndim == 4:
-                kernel, bias, *rest = rest
-                x = functional.conv2d(x, kernel.permute(3, 2, 0, 1), bias, padding=2)
-                x = functional.relu(functional.max_pool2d(x, 2))
-            # Keras flattens with the channels last.
-            x = x.permute(0, 2, 3, 1).flatten(1)
-            while len(rest) > 2:
-                kernel, bias, *rest = rest
-                x = functional.relu(x @ kernel + bias)
-            return x @ rest[0] + rest[1]
+            for step in steps:
+                x = step(x)
+            return x
 
     network = Network().eval()
     logits = network(torch.tensor(x[:, np.newaxis])).numpy()
