@@ -16,12 +16,12 @@ NAMES = "boat", "house", "tree", "cat"
 
 
 def saved(path, *stack, shape=(12, 16, 3)):
-    keras.utils.set_random_seed(1)
     keras.Sequential([keras.Input(shape), *stack]).save(path)
     return path
 
 
 def layers_to_four(*first):
+    keras.utils.set_random_seed(1)  # before a layer is made: its initial weights are drawn then
     return *first, layers.Conv2D(4, 3), layers.Flatten(), layers.Dense(4, activation="softmax")
 
 
