@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from common import command, digit_attack, files, models, own_model
+from common.command import Failure
 
 
 class Pair(NamedTuple):
@@ -68,10 +69,13 @@ def read(args):
 
     Returns (network, model, pair, x, indices): an `own_model.Network`, a Keras model, a `Pair`,
     float32 (n, ...), and int64 (n,), their places in the test set or the sample file.
-    Raises `Failure` where the test set holds fewer than --count, or the sample file none.
+    Raises `Failure` where both are one class, and where the test set holds fewer than --count, or
+    the sample file none.
     """
     network, model, x, y, _ = digit_attack.opened(args, full_test_set=args.samples is None)
     source, target = network.target(args.source, "--source"), network.target(args.target)
+    if source == target:  # one by its name, say, and one by its number
+        raise Failure(f"--source and --target are both class {source}: choose two classes")
     names = network.label(source), network.label(target)
     plurals = [f"{name}s" for name in names]
     if network.pixels:  # a file's, whose classes may be called anything

@@ -431,6 +431,7 @@ def test_targets_and_samples_that_do_not_fit(mine, refuses, place):
     pair = "method2_fgsm/two_to_six", *arguments(mine), "--source", "left", "--target"
     refuses(*pair, "6", culprit="--target '6' is not a class from 0 to 2")
     refuses(*pair, "left", culprit="choose two", code=(2,))
+    refuses(*pair, "0", culprit="both class 0: choose two")
 
 
 def test_the_scripts_that_draw_digits_draw_its_classes(mine, place, capsys, monkeypatch):
