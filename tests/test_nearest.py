@@ -94,6 +94,16 @@ def test_no_target_is_nearer_than_the_nearest_wrong_answer(trained, right):
         assert size.mean() <= best.mean()
 
 
+def test_more_steps_find_no_more_noise(trained, right):
+    """Not even where they are too few to reach most of the rivals."""
+    x, y = right(trained["mlp"], 50)
+    few, more, most = (
+        sizes(nearest_noise(trained["mlp"], x, y, starts=1, max_steps=steps)).mean()
+        for steps in (10, 30, 60)
+    )
+    assert few >= 0.999 * more >= 0.998 * most
+
+
 def test_one_step_goes_away_from_the_label_as_far_as_it_has_to(trained, right):
     x, y = right(trained["mlp"], 30)
     eps, x_adv = smallest_eps(trained["mlp"], x, y, targeted=False, tol=1e-5)
