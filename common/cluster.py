@@ -13,7 +13,7 @@ import signal
 import threading
 import warnings
 from concurrent.futures import CancelledError
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import metadata
 from multiprocessing import resource_tracker
 
@@ -116,6 +116,11 @@ def connect(cluster):
             warnings.simplefilter("ignore")  # Dask's on versions: `_check` says it in one line
             client = Client(address, timeout=CONNECT)
     except Exception as error:  # whatever Dask raises for an address, a network or another server
+        # Left half made, it would close itself when it is collected: perhaps in the thread of the
+        # next client, which would wait for it in vain.
+        with suppress(ValueError):
+            if (client := Client.current()).status == "connecting":
+                client.close()
         raise Failure(
             f"no Dask scheduler answers at {address}: start `dask scheduler`, or mend --cluster"
         ) from error

@@ -235,6 +235,8 @@ def test_an_address_without_a_scheduler_is_one_line(monkeypatch, tmp_path):
     monkeypatch.setattr(cluster, "JOIN", 0.5)
     for address in ("tcp://127.0.0.1:1", "udp://127.0.0.1:1"):
         refused(f"no Dask scheduler answers at {address}", cluster=address)
+        with pytest.raises(ValueError, match="No clients found"):  # none is left half made
+            distributed.default_client()
     refused("none.json not found", cluster=str(tmp_path / "none.json"))
     for content in ("", "[1]", "{}", "\0"):
         (tmp_path / "s.json").write_text(content)
