@@ -18,6 +18,8 @@ A step costs one gradient.  An image needs a few arrays of its own size and, for
 projection, a few for each of the strongest competitors, whatever the number of classes.
 """
 
+import itertools
+
 import numpy as np
 import tensorflow as tf
 
@@ -42,10 +44,17 @@ AIM_MISSED, AIM_HIT = 1.3, 0.8
 # Starts whose distances differ by less than this part agree, and when this many found no nearer
 # hit than an earlier start did, but agree with it, the image is done.
 ALIKE, AGREED = 1e-4, 3
-# Without a target: the share of the steps that each rival gets, no fewer than FEWEST, since most
-# would not be reached by then, and so fewer rivals where there are few steps; and how many get all
-# steps again in the second start.
-FIRST_SHARE, FEWEST, CHOSEN = 1 / 6, 10, 3
+# Without a target, of each round: the share of the steps that each rival gets, no fewer than
+# FEWEST, or with 1 the best rival alone gets all; then whether it begins at x, its temperature,
+# blur and hold.  The first two are one start; the last three, in turn, are a start each.
+ROUNDS = (
+    (1 / 6, True, 3.0, 0.5, 1.0),
+    (1, True, 3.0, 0.5, 1.0),
+    (0.31, True, 10.0, 1.0, 1.0),
+    (1, False, 1.0, 0.5, 1.0),
+    (1, False, 1.0, 0.5, 0.0),
+)
+FEWEST = 10
 # Newton steps of a projection that starts from the multiplier of the one before.
 NEWTON_STEPS = 2
 # Competitors of the last projection, and its Newton steps.
@@ -65,7 +74,7 @@ def find(model, x, y_target, *, max_steps, progress, starts=1):
     for start, from_x, temperature, blur in plan(starts):
         if not len(rows):
             break
-        settings = (tf.constant(value) for value in (start, max_steps, temperature, blur))
+        settings = (tf.constant(value) for value in (start, max_steps, temperature, blur, 0.0))
         origin = x[rows] if from_x else x_adv[rows]
         point, near, distance = (
             part.numpy() for part in _descend(model, x[rows], origin, y_target[rows], *settings)
@@ -87,21 +96,24 @@ def find_nearest(model, x, y, *, max_steps, progress, starts=1):
     """The nearest points of any class but the labels y (n,), or x where none was found, and how
     many gradients each took: the same number for every image.
 
-    In turn all candidates (common/rivals.py) get FIRST_SHARE of max_steps, and the best one
-    max_steps at each start; in the second, from further away, the best CHOSEN do.
+    In turn all candidates (common/rivals.py) get a share of max_steps, then the best one all; of
+    the further starts each third one looks at all of them again, from further away, and the others
+    go on from the nearest point.  Each start takes at most three times max_steps.
     """
     candidates = min(rivals.MOST, model.output_shape[-1] - 1)
-    first = max(FEWEST, int(FIRST_SHARE * max_steps))
-    affordable = max(1, int(rivals.MOST * FIRST_SHARE * max_steps) // first)
-    rounds = [(min(affordable, candidates), first), *[(1, max_steps)] * starts]
-    if starts > 1:
-        rounds[2] = min(CHOSEN, candidates), max_steps
+    turns = [*ROUNDS[:2], *itertools.islice(itertools.cycle(ROUNDS[2:]), starts - 1)]
+
+    def split(share):
+        each = max(FEWEST, int(share * max_steps))
+        affordable = max(1, int(rivals.MOST * share * max_steps) // each)
+        return (1, max_steps) if share == 1 else (min(affordable, candidates), each)
+
+    rounds = [split(share) for share, *_ in turns]
     gradients = candidates + sum(count * steps for count, steps in rounds)
-    starts = list(plan(starts))
 
     def search(goal, best, number, steps):
-        start, from_x, *settings = starts[max(number - 1, 0)]
-        settings = (tf.constant(value) for value in (start, steps, *settings))
+        _, from_x, *settings = turns[number]
+        settings = (tf.constant(value) for value in (max(number - 1, 0), steps, *settings))
         origin = x if from_x else best.reshape(x.shape)
         _, near, distance = _descend(model, x, origin, goal, *settings)
         progress(len(x) * steps / gradients)
@@ -125,9 +137,14 @@ def plan(starts):
 
 
 @compiled
-def _descend(model, x, p, target, start, steps, warmest, blur):
+def _descend(model, x, p, target, start, steps, warmest, blur, hold):
     """One start, at p: the last point (n, d), the nearest hit (n, d), and its distance, or
-    infinity."""
+    infinity.
+
+    hold: how much of p's way from x a step keeps beside what the linearisation asks for, falling to
+    nothing in the end.  Where units saturate, the slopes forget the pixels that have done their
+    work, and without it they go back at once.
+    """
     G, best = tf.zeros_like(x), x
     mu = tf.zeros_like(x[:, :1])
     aim = tf.fill(tf.shape(x)[:1], AIM_SMALLEST)
@@ -146,7 +163,8 @@ def _descend(model, x, p, target, start, steps, warmest, blur):
         weight = WINDOW / (tf.cast(i, tf.float32) + WINDOW) * tf.minimum(2 * (1 - share), 1)
         G += weight * (gradient - G)
         b = (aim - smooth)[:, tf.newaxis] + tf.reduce_sum(G * p, axis=1, keepdims=True)
-        p, mu = project_onto_one(x, G, b, mu, NEWTON_STEPS)
+        held = x + hold * (1 - share) * (p - x)
+        p, mu = project_onto_one(held, G, b, mu, NEWTON_STEPS)
         # The same noise for all images, so that none depends on its place in the batch.
         noise = tf.random.stateless_normal(tf.shape(x)[1:], seed=tf.stack([start, i]))
         length = blur * tf.maximum(1 - share / CLEAR, 0) * tf.norm(p - x, axis=1, keepdims=True)

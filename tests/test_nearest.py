@@ -1,5 +1,7 @@
 """The nearest wrong answer, without a target: as near as the nearest of all targets, or nearer."""
 
+import itertools
+
 import keras
 import numpy as np
 import pytest
@@ -84,14 +86,14 @@ def test_no_target_is_nearer_than_the_nearest_wrong_answer(trained, right):
         hit = reached(model, x, noise, target)
         l2[k, hit] = sizes(noise)[hit]
         linf[k] = np.nan_to_num(smallest_eps(model, x, target, steps=60)[0], nan=np.inf)
-    noise, steps = search(model, x, y, targeted=False, method="minimal", starts=2)
+    noise, steps = search(model, x, y, targeted=False, method="minimal", starts=4)
     assert reached(model, x, noise, y, targeted=False).all()
     assert steps.max() <= 900
     eps, x_adv = smallest_eps(model, x, y, targeted=False, steps=540)
     assert (models.classify(model, x_adv) != y).all()
     for size, best in ((sizes(noise), l2.min(axis=0)), (eps, linf.min(axis=0))):
         assert (size <= 1.02 * best).all()
-        assert size.mean() <= best.mean()
+        assert size.mean() <= 1.0005 * best.mean()
 
 
 def test_more_steps_find_no_more_noise(trained, right):
@@ -102,6 +104,28 @@ def test_more_steps_find_no_more_noise(trained, right):
         for steps in (10, 30, 60)
     )
     assert few >= 0.999 * more >= 0.998 * most
+
+
+def test_what_has_done_its_work_stays():
+    """A network that sees of each pixel whether it is above a half, and so has no slope beyond: the
+    nearest wrong answer is that of the best of all 2^14 ways to cross, or a little nearer."""
+    pixels, steep, images, rng = 14, 40.0, 20, np.random.default_rng(0)
+    sizes_of_layers = [(pixels, "sigmoid"), (32, "relu"), (5, None)]
+    stack = [keras.layers.Dense(units, activation) for units, activation in sizes_of_layers]
+    model = keras.Sequential([keras.Input((pixels,)), *stack])
+    drawn = [rng.normal(size=weight.shape) for layer in stack[1:] for weight in layer.get_weights()]
+    model.set_weights([steep * np.eye(pixels), np.full(pixels, -steep / 2), *drawn])
+    x = rng.uniform(0, 0.35, (images, pixels)).astype(np.float32)
+    x = np.where(rng.uniform(size=x.shape) < 0.5, x, 1 - x)
+    crossed = np.where(x < 0.5, 0.5 + 4 / steep, 0.5 - 4 / steep).astype(np.float32)
+    y = models.classify(model, x)
+    ways = np.array(list(itertools.product([False, True], repeat=pixels)))
+    best = np.full(images, np.inf)
+    for i in range(images):
+        points = np.where(ways, crossed[i], x[i])
+        left = models.classify(model, points) != y[i]
+        best[i] = sizes(points - x[i])[left].min()
+    assert (sizes(nearest_noise(model, x, y, starts=4)) <= 1.02 * best).all()
 
 
 def test_one_step_goes_away_from_the_label_as_far_as_it_has_to(trained, right):
