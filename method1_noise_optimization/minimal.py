@@ -10,9 +10,9 @@ quadratic programming and in DeepFool (Moosavi-Dezfooli et al. 2016):
 
     p ← the point of the box nearest to x at which   g(p) + G·(x' - p) ≥ aim
 
-G is a running average of the gradients, g's maximum is smoothed, p gets noise that fades, and
-`aim` is a little above zero; the README of this folder says why.  For a linear classifier the
-answer is exact.
+G is a running average of the gradients, g's maximum is smoothed, p gets noise that fades, `aim`
+is a little above zero, and without a target the projection is of a point between x and p that moves
+to x; the README of this folder says why.  For a linear classifier the answer is exact.
 
 A step costs one gradient.  An image needs a few arrays of its own size and, for the last
 projection, a few for each of the strongest competitors, whatever the number of classes.
