@@ -134,6 +134,7 @@ def test_the_gradient_drawn_is_that_of_the_loss(three, right):
 
 def test_gradients_and_noise_are_drawn_for_one_digit_of_each(three, monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(robust_gradients, "EPS_STEPS", 20)
+    monkeypatch.setattr(robust_gradients, "L2_STARTS", 1)
     figure = tmp_path / "g.png"
     assert robust_gradients.main(["--count", "80", "--output", str(figure)]) == [figure]
     with pytest.raises(Failure, match="--count"):
