@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import random
 import re
 import shutil
 import sys
@@ -16,6 +17,12 @@ from logreg_softmax import train
 # reads this at its first operation, and so do the processes that the tests start.
 os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
+
+
+@pytest.fixture(autouse=True)
+def same_networks():
+    """Every run of a test makes the same networks: Keras draws their seeds from `random`."""
+    random.seed(0)
 
 
 @pytest.fixture(scope="session", autouse=True)

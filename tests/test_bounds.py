@@ -221,22 +221,22 @@ def test_a_box_holds_what_float32_makes_of_it():
 
 
 UNKNOWN = {
-    "LayerNormalization": [layers.Flatten(), layers.LayerNormalization(), layers.Dense(3)],
-    "elu": [layers.Flatten(), layers.Dense(4, "elu", name="with_elu"), layers.Dense(3)],
-    "softplus": [layers.Flatten(), layers.Dense(3), layers.Activation("softplus")],
-    "DepthwiseConv2D": [
+    "LayerNormalization": lambda: [layers.Flatten(), layers.LayerNormalization(), layers.Dense(3)],
+    "elu": lambda: [layers.Flatten(), layers.Dense(4, "elu", name="with_elu"), layers.Dense(3)],
+    "softplus": lambda: [layers.Flatten(), layers.Dense(3), layers.Activation("softplus")],
+    "DepthwiseConv2D": lambda: [
         layers.Reshape((4, 4, 1)),
         layers.DepthwiseConv2D(2),
         layers.Flatten(),
         layers.Dense(3),
     ],
-    "float16": [layers.Flatten(), layers.Dense(4, dtype="mixed_float16"), layers.Dense(3)],
+    "float16": lambda: [layers.Flatten(), layers.Dense(4, dtype="mixed_float16"), layers.Dense(3)],
 }
 
 
 @pytest.mark.parametrize("name", UNKNOWN)
 def test_a_layer_without_bounds_is_named(name):
-    within = network(*UNKNOWN[name], shape=(4, 4))
+    within = network(*UNKNOWN[name](), shape=(4, 4))
     with pytest.raises(ValueError, match="the layer") as error:
         margin_bounds(network(within, shape=(4, 4)), np.zeros((1, 4, 4)), np.array([0]), 0.1)
     culprit = {"elu": "with_elu", "softplus": "Activation", "float16": "mixed_float16"}
