@@ -48,12 +48,11 @@ def test_bent_gradients_are_named_and_true_ones_are_not(trained, x_y, capsys, mo
     """The same answers, with a gradient that points the wrong way."""
     hidden = keras.layers.Lambda(lambda x: 2 * tf.stop_gradient(x) - x)
     bent = keras.Sequential([keras.Input((28, 28)), hidden, trained["mlp"]])
-    monkeypatch.setattr(robustness, "FEW", 10)
     networks = {"cnn": bent, "mlp": trained["mlp"]}
     monkeypatch.setattr(models, "load", lambda name, path=None: networks[name])
     robustness.main(["--model", "cnn", "--eps", "0.2", "--count", "60"])
     assert "warning: sign step, transferred leaves" in capsys.readouterr().out
-    networks["cnn"] = trained["cnn"]
+    networks |= {"cnn": trained["mlp"], "mlp": trained["softmax"]}
     robustness.main(["--model", "cnn", "--eps", "0.2", "--count", "60"])
     assert "warning" not in capsys.readouterr().out
 
