@@ -219,6 +219,7 @@ def hardened(trained, tmp_path_factory):
             patch.setattr(
                 data, "load", lambda split: [part[: count[split]] for part in real(split)]
             )
+            patch.setattr(plain_and_adversarial, "PGD_STEPS", 3)
             written = adversarial_training.main([*arguments, *settings])
         return written, models.load(written[0].name.removesuffix(".weights.h5"))
 
