@@ -19,8 +19,8 @@ from method1_noise_optimization.attack import sizes, summary
 
 @pytest.fixture(scope="module", autouse=True)
 def drawn(own_folders):
-    """Four hundred samples, where the scripts look for them."""
-    generate_5k.main(["--count", "400"])
+    """Two hundred samples, where the scripts look for them."""
+    generate_5k.main(["--count", "200"])
 
 
 def run(folder, *arguments):
@@ -115,14 +115,15 @@ def test_saved_results_are_drawn(trained, tmp_path, capsys):
     assert "reached the target" in capsys.readouterr().out
 
 
-def test_six_ways_and_every_pair_are_drawn_and_counted(trained, capsys):
-    (methods,) = compare_methods.main(["--limit", "20", "--model", "softmax"])
+def test_six_ways_and_every_pair_are_drawn_and_counted(trained, capsys, monkeypatch):
+    monkeypatch.setitem(compare_methods.WAYS, "many steps, smallest ε", {"steps": 40})
+    (methods,) = compare_methods.main(["--limit", "10", "--model", "softmax"])
     out = capsys.readouterr().out
     assert methods.read_bytes().startswith(b"\x89PNG")
     for way in compare_methods.WAYS:
         assert way in out
-    (pairs,) = every_pair.main(["--count", "2", "--model", "softmax"])
+    (pairs,) = every_pair.main(["--count", "1", "--model", "softmax"])
     assert pairs.read_bytes().startswith(b"\x89PNG")
-    assert "100.00% of 180" in capsys.readouterr().out
+    assert "100.00% of 90" in capsys.readouterr().out
     with pytest.raises(Failure, match="correctly classified 0s"):
         every_pair.main(["--count", "1000"])
