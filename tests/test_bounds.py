@@ -125,7 +125,7 @@ def random_network(random):
     return model
 
 
-@settings(max_examples=15, deadline=None, derandomize=True)
+@settings(max_examples=10, deadline=None, derandomize=True)
 @given(st.integers(0, 2**32), st.sampled_from([0, 1e-3, 0.1, 0.5]))
 def test_no_image_of_the_box_exceeds_the_bounds(seed, eps):
     """At the corners that gradients and chance point at, of random graphs."""

@@ -200,7 +200,7 @@ def test_threads_find_what_one_finds():
             noise,
         )
 
-    for _ in range(3):
+    for _ in range(2):
         ends_in_softmax = keras.Sequential(
             [keras.Input((5,)), keras.layers.Dense(4), keras.layers.Dense(3, "softmax")]
         )

@@ -53,7 +53,7 @@ def arguments(name):
         "width_factor": 0.5,
     }
     special = {
-        "Bidirectional": {"layer": layers.LSTM(3)},
+        "Bidirectional": {"layer": layers.SimpleRNN(3)},
         "CategoryEncoding": {"num_tokens": 5},
         "Discretization": {"bin_boundaries": [0.3, 0.6]},
         "GroupNormalization": {"groups": 1},

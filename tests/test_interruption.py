@@ -89,7 +89,7 @@ KILLED = {
     ),
     "attack": (
         "method1_noise_optimization.attack_mnist",
-        "--method minimal --starts 2 --limit 300 --samples {}/samples.npz --output {}/attack.npz",
+        "--method minimal --starts 1 --limit 100 --samples {}/samples.npz --output {}/attack.npz",
         "attack.npz",
     ),
 }

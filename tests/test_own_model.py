@@ -485,7 +485,7 @@ def test_another_file_in_its_place_is_not_the_network(mine):
 
 @pytest.mark.slow
 def test_workers_leave_the_same_bytes(mine, tmp_path):
-    outputs = [tmp_path / f"{workers}.npz" for workers in (0, 2)]
-    for output, more in zip(outputs, ([], ["--workers", "2"]), strict=True):
+    outputs = [tmp_path / f"{workers}.npz" for workers in (0, 1)]
+    for output, more in zip(outputs, ([], ["--workers", "1"]), strict=True):
         mnist_fast_gradient.main([*arguments(mine), "--output", str(output), *more])
     assert outputs[0].read_bytes() == outputs[1].read_bytes()

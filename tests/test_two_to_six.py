@@ -14,7 +14,7 @@ from method2_fgsm.smallest_eps import smallest_eps
 
 def test_both_draw_and_report(trained, tmp_path, capsys):
     output = tmp_path / "e.png"
-    arguments = ["--model", "cnn", "--count", "3", "--output", str(output)]
+    arguments = ["--model", "mlp", "--count", "3", "--output", str(output)]
     assert epsilon.main(arguments) == two_to_six.main(arguments) == [output]
     np.testing.assert_allclose(imread(output).shape[:2], (660, 1440), atol=1)
     printed = capsys.readouterr().out
