@@ -189,8 +189,7 @@ distributed:
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        (TLS, "[9]\n"),
-        ("temporary-directory: /dev/null/no\n", "[9]\n"),
+        (f"{TLS}temporary-directory: /dev/null/no\n", "[9]\n"),
         ("distributed: [unclosed\n", "Dask does not start: "),
     ],
 )
