@@ -51,8 +51,8 @@ ROUNDS = (
     (1 / 6, True, 3.0, 0.5, 1.0),
     (1, True, 3.0, 0.5, 1.0),
     (0.31, True, 10.0, 1.0, 1.0),
-    (1, False, 1.0, 0.5, 1.0),
     (1, False, 1.0, 0.5, 0.0),
+    (1, False, 1.0, 0.5, 1.0),
 )
 FEWEST = 10
 # Newton steps of a projection that starts from the multiplier of the one before.

@@ -110,9 +110,13 @@ def within_eps(model, x, y, *, eps, steps, targeted=False, batch_size=1000):
 
 
 def _one_step(model, x, y, targeted, max_eps, tol, resolution, confidence, batch_size):
-    """The first crossing on the line of the sign step, for one batch: (eps, x_adv)."""
-    points = int(np.ceil(max_eps / resolution - 1e-9))
-    grid = np.minimum(np.arange(points + 1) * resolution, max_eps).astype(np.float32)
+    """The first crossing on the line of the sign step, for one batch: (eps, x_adv).
+
+    max_eps: how far along the line to look, for all images or for each (n,).
+    """
+    max_eps = np.broadcast_to(max_eps, len(x))
+    points = int(np.ceil(max_eps.max() / resolution - 1e-9))
+    grid = np.minimum(np.arange(points + 1) * resolution, max_eps.max()).astype(np.float32)
     sign = gradient_sign(model, x, y).numpy()
     contract.finite(sign, "logits or gradients")
     # Away from a label the step goes the other way, and success is that the label falls behind.
@@ -120,7 +124,7 @@ def _one_step(model, x, y, targeted, max_eps, tol, resolution, confidence, batch
     goal = tf.constant([way, confidence], tf.float32)
     sign *= way
     line = x, sign, y
-    first = _first_on_grid(model, line, grid, goal, batch_size)
+    first = _first_on_grid(model, line, grid, max_eps, goal, batch_size)
     low = grid[np.maximum(first - 1, 0)]
     high = np.where(first >= 0, grid[first], np.float32(np.nan))
     eps = _bisect(model, line, low, high, tol, goal)
@@ -134,8 +138,7 @@ def _many_steps(model, x, y, steps, targeted, max_eps, tol, resolution, confiden
     limits = {"max_eps": max_eps, "lead": LEAD, "confidence": confidence}
     size, x_adv = search(model, x, y, steps=steps, **limits)
     # One step can only matter where it needs less than that.
-    reach = min(max_eps, float(size.max()))
-    line_search = targeted, reach, tol, resolution, confidence, batch_size
+    line_search = targeted, np.minimum(size, max_eps), tol, resolution, confidence, batch_size
     eps, x_step = _one_step(model, x, y, *line_search)
     better = eps < size
     x_adv[better], size[better] = x_step[better], eps[better]
@@ -144,8 +147,11 @@ def _many_steps(model, x, y, steps, targeted, max_eps, tol, resolution, confiden
     return size, x_adv
 
 
-def _first_on_grid(model, line, grid, goal, batch_size):
-    """For each image the first place on the grid that succeeds, or -1: int (n,)."""
+def _first_on_grid(model, line, grid, max_eps, goal, batch_size):
+    """For each image the first place on the grid that succeeds, or -1: int (n,).
+
+    An image leaves once the grid is past its max_eps (n,).
+    """
     first = np.full(len(line[0]), -1)
     active = np.arange(len(first))
     tried = 0
@@ -157,7 +163,7 @@ def _first_on_grid(model, line, grid, goal, batch_size):
         reached = _reached(model, x, sign, y, goal, eps).numpy()
         done = reached.any(axis=1)
         first[active[done]] = tried + reached[done].argmax(axis=1)
-        active = active[~done]
+        active = active[~done & (ahead[-1] < max_eps[active])]
         tried += len(ahead)
     return first
 
