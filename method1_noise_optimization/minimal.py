@@ -11,8 +11,9 @@ quadratic programming and in DeepFool (Moosavi-Dezfooli et al. 2016):
     p ← the point of the box nearest to x at which   g(p) + G·(x' - p) ≥ aim
 
 G is a running average of the gradients, g's maximum is smoothed, p gets noise that fades, `aim`
-is a little above zero, and without a target the projection is of a point between x and p that moves
-to x; the README of this folder says why.  For a linear classifier the answer is exact.
+is a little above zero.  Without a target, and in some of the further starts, the projection is of a
+point between x and p that moves to x.  The README of this folder says why.  For a linear classifier
+the answer is exact.
 
 A step costs one gradient.  An image needs a few arrays of its own size and, for the last
 projection, a few for each of the strongest competitors, whatever the number of classes.
@@ -33,7 +34,8 @@ TEMPERATURES, COLDEST = (3.0, 10.0, 1.0, 30.0), 0.01
 # The first length of the noise beside |p - x|, of the starts from x in turn, and the share of
 # the steps after which there is none.
 BLURS, CLEAR = (0.5, 2.0, 1.0), 2 / 3
-# So many starts begin at x, then as many at the nearest hit, with this temperature and blur.
+# So many starts begin at x, then as many at the nearest hit, with this temperature and blur; every
+# second one of these holds on to what it has reached (`_descend`).
 IN_TURN, TEMPERATURE_NEAR, BLUR_NEAR = 4, 1.0, 0.5
 # The weight of a new gradient beside m earlier ones is WINDOW / (m + WINDOW), and over the second
 # half of the steps it falls to zero besides.
@@ -51,8 +53,8 @@ ROUNDS = (
     (1 / 6, True, 3.0, 0.5, 1.0),
     (1, True, 3.0, 0.5, 1.0),
     (0.31, True, 10.0, 1.0, 1.0),
-    (1, False, 1.0, 0.5, 0.0),
     (1, False, 1.0, 0.5, 1.0),
+    (1, False, 1.0, 0.5, 0.0),
 )
 FEWEST = 10
 # Newton steps of a projection that starts from the multiplier of the one before.
@@ -71,10 +73,10 @@ def find(model, x, y_target, *, max_steps, progress, starts=1):
     x_adv, steps = x.copy(), np.zeros(len(x), np.int64)
     size, agreed = np.full(len(x), np.inf, np.float32), np.zeros(len(x), np.int64)
     rows = np.arange(len(x))
-    for start, from_x, temperature, blur in plan(starts):
+    for start, from_x, *settings in plan(starts):
         if not len(rows):
             break
-        settings = (tf.constant(value) for value in (start, max_steps, temperature, blur, 0.0))
+        settings = (tf.constant(value) for value in (start, max_steps, *settings))
         origin = x[rows] if from_x else x_adv[rows]
         point, near, distance = (
             part.numpy() for part in _descend(model, x[rows], origin, y_target[rows], *settings)
@@ -125,14 +127,14 @@ def find_nearest(model, x, y, *, max_steps, progress, starts=1):
 
 
 def plan(starts):
-    """Of each start its number, whether it begins at x, its first temperature and its blur."""
+    """Of each start its number, whether it begins at x, its first temperature, blur and hold."""
     from_x = 0
     for start in range(starts):
         if start // IN_TURN % 2:
-            yield start, False, TEMPERATURE_NEAR, BLUR_NEAR
+            yield start, False, TEMPERATURE_NEAR, BLUR_NEAR, float(start % 2)
         else:
             turn = TEMPERATURES[from_x % len(TEMPERATURES)], BLURS[from_x % len(BLURS)]
-            yield start, True, *turn
+            yield start, True, *turn, 0.0
             from_x += 1
 
 
