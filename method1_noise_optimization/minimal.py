@@ -10,10 +10,10 @@ quadratic programming and in DeepFool (Moosavi-Dezfooli et al. 2016):
 
     p ← the point of the box nearest to x at which   g(p) + G·(x' - p) ≥ aim
 
-G is a running average of the gradients, g's maximum is smoothed, p gets noise that fades, `aim`
-is a little above zero.  Without a target, and in some of the further starts, the projection is of a
-point between x and p that moves to x.  The README of this folder says why.  For a linear classifier
-the answer is exact.
+G is a running average of the gradients, g's maximum is smoothed, p gets noise that fades, and
+`aim` is a little above zero.  Without a target, and in some of the further starts, the projection
+is of a point between x and p that moves to x.  The README of this folder says why.  For a linear
+classifier the answer is exact.
 
 A step costs one gradient.  An image needs a few arrays of its own size and, for the last
 projection, a few for each of the strongest competitors, whatever the number of classes.
@@ -100,13 +100,14 @@ def find_nearest(model, x, y, *, max_steps, progress, starts=1):
 
     In turn all candidates (common/rivals.py) get a share of max_steps, then the best one all; of
     the further starts each third one looks at all of them again, from further away, and the others
-    go on from the nearest point.  Each start takes at most three times max_steps.
+    go on from the nearest point.  Each start takes at most three times max_steps, and the order of
+    the candidates as many gradients as there are.
     """
     candidates = min(rivals.MOST, model.output_shape[-1] - 1)
     turns = [*ROUNDS[:2], *itertools.islice(itertools.cycle(ROUNDS[2:]), starts - 1)]
 
     def split(share):
-        each = max(FEWEST, int(share * max_steps))
+        each = max(min(FEWEST, max_steps), int(share * max_steps))
         affordable = max(1, int(rivals.MOST * share * max_steps) // each)
         return (1, max_steps) if share == 1 else (min(affordable, candidates), each)
 

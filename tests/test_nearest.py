@@ -78,8 +78,8 @@ def test_softmax_regression_needs_the_smallest_of_nine_programmes(trained, right
 def test_no_target_is_nearer_than_the_nearest_wrong_answer(trained, right):
     """At the same number of gradients or fewer, on a network."""
     model = trained["mlp"]
-    x, y = right(model, 50)
-    l2, linf = np.full((2, 9, 50), np.inf)
+    x, y = right(model, 100)
+    l2, linf = np.full((2, 9, 100), np.inf)
     for k in range(9):
         target = (y + k + 1) % 10
         noise = find_noise(model, x, target, method="minimal", max_steps=100)
@@ -93,7 +93,7 @@ def test_no_target_is_nearer_than_the_nearest_wrong_answer(trained, right):
     assert (models.classify(model, x_adv) != y).all()
     for size, best in ((sizes(noise), l2.min(axis=0)), (eps, linf.min(axis=0))):
         assert (size <= 1.02 * best).all()
-        assert size.mean() <= 1.0005 * best.mean()
+        assert size.mean() <= best.mean()
 
 
 def test_more_steps_find_no_more_noise(trained, right):
@@ -104,6 +104,11 @@ def test_more_steps_find_no_more_noise(trained, right):
         for steps in (10, 30, 60)
     )
     assert few >= 0.999 * more >= 0.998 * most
+    for steps in (1, 5, 12):
+        _, taken = search(
+            trained["mlp"], x[:2], y[:2], targeted=False, method="minimal", max_steps=steps
+        )
+        assert (taken <= 9 + 3 * steps).all()
 
 
 @pytest.mark.parametrize("targeted", [False, True])
