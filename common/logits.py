@@ -10,6 +10,17 @@ import numpy as np
 
 SQUASHED = "softmax", "sigmoid"
 COARSE = "float16", "bfloat16"
+# Of two logits, what may be the rounding of their difference, as a share of the largest: some
+# dozens of roundings of float32, in which the sums run, and a few of the half precisions.
+ROUNDING = {"float16": 2.0**-8, "bfloat16": 2.0**-5}
+ROUNDING_SINGLE = 2.0**-18
+
+
+def rounding(model):
+    """How far apart two logits of a model are that are not equal but for rounding, as a share of
+    the largest logit of the image: by the coarsest numbers that a layer computes in."""
+    inner = (rounding(layer) for layer in getattr(model, "layers", ()))
+    return max(ROUNDING.get(getattr(model, "compute_dtype", ""), ROUNDING_SINGLE), *inner, 0)
 
 
 def logits_of(model):

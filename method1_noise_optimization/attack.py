@@ -61,7 +61,7 @@ def search(
     Returns (noise, steps): float32 like x, with x + noise in [0, 1], and int64 (n,).  Where the
     target was not reached the noise is what the method ended with, and without targets none;
     `reached` tells which.  An image that is classified as its target already, or not as its label,
-    gets no noise; logits that are `leads.LEAD` or less apart are a tie, and no class.
+    gets no noise; logits no further apart than they are rounded are a tie, and no class.
     Raises ValueError for an unknown method or regularization, for one that needs targets without
     them, for numbers out of range, for what `common/contract.py` refuses of models, images and
     labels, and where logits or gradients are not finite.

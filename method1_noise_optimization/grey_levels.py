@@ -22,7 +22,7 @@ import tensorflow as tf
 
 from common import contract
 from common.compiled import compiled
-from method1_noise_optimization.leads import LEAD, leads
+from method1_noise_optimization.leads import leads, least
 
 MAX_STEPS = 100
 # The weight of a new gradient beside m earlier ones is WINDOW / (m + WINDOW).
@@ -95,10 +95,11 @@ def _step(model, original, target, state, weight, levels, few, log_odds):
 
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(image)
-        lead = leads(model(image / 255, training=False), target)
-        worst = tf.reduce_min(lead, axis=1)
+        z = model(image / 255, training=False)
+        lead = leads(z, target)
+        worst = tf.reduce_min(lead, axis=1) - least(model, z)
         odds = -tf.reduce_logsumexp(-lead, axis=1)
-        ahead = tf.where(tf.math.is_nan(log_odds), worst - LEAD, odds - log_odds)
+        ahead = tf.where(tf.math.is_nan(log_odds), worst, odds - log_odds)
     gradient = tape.gradient(ahead, image)
     hit = ahead > 0
     change = tf.abs(image - original)

@@ -19,7 +19,7 @@ import numpy as np
 import tensorflow as tf
 
 from common.compiled import compiled
-from method1_noise_optimization.leads import LEAD, lead_at, logits
+from method1_noise_optimization.leads import is_hit, logits, spread
 
 C_RANGE = (1e-3, 1e2)  # c is searched for between these, on a logarithmic scale
 ROUNDS = 12  # halvings of that range: c is found to 0.3 %
@@ -27,6 +27,9 @@ MEMORY = 6  # pairs of steps and gradient changes
 STEPS_A_CALL = 10
 # |r| has no gradient at r = 0: it is rounded off there, far below one grey level (1/255 a pixel).
 KINK = 1e-3
+# The logits of an image go into the cross entropy as if they lay so far apart, which is what those
+# of our MLP do: the same network in other units has the same borders, and needs the same c.
+SPREAD = 30.0
 
 
 def find(model, x, y_target, *, max_steps, progress):
@@ -38,19 +41,21 @@ def find(model, x, y_target, *, max_steps, progress):
     """
     low = np.full(len(x), C_RANGE[0], np.float32)
     high = np.full(len(x), C_RANGE[1], np.float32)
-    best, steps = minimise(model, x, y_target, x, low, max_steps=max_steps)
+    scale = _scale(model, x).numpy()
+    best, steps = minimise(model, x, y_target, x, low, scale, max_steps=max_steps)
     # An image that is classified as its target already needs no noise.
-    done = lead_at(model, x, y_target).numpy() > LEAD
+    done = is_hit(model, x, y_target).numpy()
     best[done] = x[done]
     size = np.linalg.norm(best - x, axis=1)
-    rows = np.flatnonzero(~done & (lead_at(model, best, y_target).numpy() > LEAD))
+    rows = np.flatnonzero(~done & is_hit(model, best, y_target).numpy())
     for _ in range(ROUNDS):
         if not len(rows):
             break
         c = np.sqrt(low[rows] * high[rows])
-        x_adv, taken = minimise(model, x[rows], y_target[rows], best[rows], c, max_steps=max_steps)
+        here = x[rows], y_target[rows], best[rows], c, scale[rows]
+        x_adv, taken = minimise(model, *here, max_steps=max_steps)
         steps[rows] += taken
-        hit = lead_at(model, x_adv, y_target[rows]).numpy() > LEAD
+        hit = is_hit(model, x_adv, y_target[rows]).numpy()
         low[rows], high[rows] = np.where(hit, c, low[rows]), np.where(hit, high[rows], c)
         distance = np.linalg.norm(x_adv - x[rows], axis=1)
         nearer = hit & (distance < size[rows])
@@ -59,13 +64,21 @@ def find(model, x, y_target, *, max_steps, progress):
     return best, steps
 
 
-def objective(model, x, target, p, c):
-    """c |p - x| + cross entropy, (n,), for points p (n, d) and weights c (n,)."""
+@compiled
+def _scale(model, x):
+    """What the logits of the images x (n, d) are multiplied by: (n,)."""
+    return SPREAD / spread(logits(model, x))
+
+
+def objective(model, x, target, p, c, scale):
+    """c |p - x| + cross entropy, (n,), for points p (n, d), weights c and scales of the logits
+    (n,)."""
     size = tf.sqrt(tf.reduce_sum((p - x) ** 2, axis=1) + KINK**2)
-    return c * size + tf.nn.sparse_softmax_cross_entropy_with_logits(target, logits(model, p))
+    z = scale[:, tf.newaxis] * logits(model, p)
+    return c * size + tf.nn.sparse_softmax_cross_entropy_with_logits(target, z)
 
 
-def minimise(model, x, y_target, start, c, *, max_steps):
+def minimise(model, x, y_target, start, c, scale, *, max_steps):
     """Minimise the objective over the box from `start` (n, d), one weight c (n,) an image.
 
     Returns the points reached (n, d) float32 and the steps each took (n,) int64.  A point is
@@ -78,7 +91,7 @@ def minimise(model, x, y_target, start, c, *, max_steps):
             empty = tf.zeros((len(x), MEMORY, x.shape[1]))
             pairs = (empty, empty)
         moved, pairs, taken, active = _steps(
-            model, x[rows], y_target[rows], p[rows], c[rows], *pairs,
+            model, x[rows], y_target[rows], p[rows], c[rows], scale[rows], *pairs,
             tf.constant(min(STEPS_A_CALL, max_steps - steps.max())),
         )  # fmt: skip
         p[rows] = moved
@@ -89,17 +102,17 @@ def minimise(model, x, y_target, start, c, *, max_steps):
 
 
 @compiled
-def _value_and_gradient(model, x, target, p, c):
+def _value_and_gradient(model, x, target, p, c, scale):
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(p)
-        value = objective(model, x, target, p, c)
+        value = objective(model, x, target, p, c, scale)
     return value, tape.gradient(value, p)
 
 
 @compiled
-def _steps(model, x, target, p, c, moves, changes, count):
+def _steps(model, x, target, p, c, scale, moves, changes, count):
     """`count` steps of projected L-BFGS; an image that is final stays where it is."""
-    value, gradient = _value_and_gradient(model, x, target, p, c)
+    value, gradient = _value_and_gradient(model, x, target, p, c, scale)
     active = tf.ones_like(target, tf.bool)
     taken = tf.zeros_like(target)
     for _ in tf.range(count):
@@ -108,14 +121,14 @@ def _steps(model, x, target, p, c, moves, changes, count):
 
         length = tf.ones_like(value)
         new_p = tf.clip_by_value(p + direction, 0, 1)
-        new_value, new_gradient = _value_and_gradient(model, x, target, new_p, c)
+        new_value, new_gradient = _value_and_gradient(model, x, target, new_p, c, scale)
         enough = _enough(value, gradient, p, new_p, new_value)
         tries = 0
         while tries < 12 and tf.reduce_any(active & ~enough):
             tries += 1
             length = tf.where(enough, length, length / 3)
             new_p = tf.clip_by_value(p + length[:, tf.newaxis] * direction, 0, 1)
-            new_value, new_gradient = _value_and_gradient(model, x, target, new_p, c)
+            new_value, new_gradient = _value_and_gradient(model, x, target, new_p, c, scale)
             enough = _enough(value, gradient, p, new_p, new_value)
 
         active &= enough

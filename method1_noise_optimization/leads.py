@@ -5,11 +5,7 @@ import tensorflow as tf
 
 from common import contract
 from common.compiled import compiled, known, memory_of
-
-# A target counts as reached when its logit leads by this much: less is rounding, which another
-# batch size could undo.  Ten times what method 2 asks for, because these methods seek out the
-# border itself.
-LEAD = 1e-4
+from common.logits import rounding
 
 
 def leads(logits, y_target):
@@ -30,6 +26,19 @@ def lead(logits, y_target):
     return tf.reduce_min(leads(logits, y_target), axis=1)
 
 
+def least(model, logits):
+    """The lead that is no rounding: a class counts as predicted where it leads by more, (n,)."""
+    return rounding(model) * tf.reduce_max(tf.abs(logits), axis=1)
+
+
+def spread(logits):
+    """How far the logits of each image lie apart, (n,): what its leads are large or small beside.
+
+    Above 0 even where all logits are equal.
+    """
+    return tf.maximum(tf.reduce_max(logits, axis=1) - tf.reduce_min(logits, axis=1), 1e-12)
+
+
 def logits(model, flat):
     """Logits (n, classes) of flattened images (n, d), in their dtype."""
     images = tf.reshape(flat, [-1, *model.input_shape[1:]])
@@ -37,9 +46,10 @@ def logits(model, flat):
 
 
 @compiled
-def lead_at(model, flat, y_target):
-    """The lead at flattened images (n, d): (n,)."""
-    return lead(logits(model, flat), y_target)
+def is_hit(model, flat, y_target):
+    """Whether flattened images (n, d) are classified as their targets: bool (n,)."""
+    z = logits(model, flat)
+    return lead(z, y_target) > least(model, z)
 
 
 @compiled
@@ -67,7 +77,7 @@ class Sized:
 
     def __init__(self, model, image_shape, classes):
         self.input_shape, self.output_shape = (None, *image_shape), (None, classes)
-        self._model, self._memory = model, memory_of(model)
+        self._model, self._memory, self.layers = model, memory_of(model), [model]
 
     def __call__(self, x, training):
         return self._model(x, training=training)

@@ -27,21 +27,23 @@ import tensorflow as tf
 from common import rivals
 from common.box_projection import project, project_onto_one
 from common.compiled import compiled
-from method1_noise_optimization.leads import LEAD, lead, leads, logits
+from method1_noise_optimization.leads import is_hit, leads, least, logits, spread
 
-# The first temperature, in logits, of the starts from x in turn, and the last one of all.
-TEMPERATURES, COLDEST = (3.0, 10.0, 1.0, 30.0), 0.01
+# All that is compared with logits is a share of their spread at the image x, so that the noise is
+# that of the image and not of the units of its logits.
+# The first temperature of the starts from x in turn, and the last one of all.
+TEMPERATURES, COLDEST = (0.1, 0.3, 0.03, 1.0), 3e-4
 # The first length of the noise beside |p - x|, of the starts from x in turn, and the share of
 # the steps after which there is none.
 BLURS, CLEAR = (0.5, 2.0, 1.0), 2 / 3
 # So many starts begin at x, then as many at the nearest hit, with this temperature and blur; every
 # second one of these holds on to what it has reached (`_descend`).
-IN_TURN, TEMPERATURE_NEAR, BLUR_NEAR = 4, 1.0, 0.5
+IN_TURN, TEMPERATURE_NEAR, BLUR_NEAR = 4, 0.03, 0.5
 # The weight of a new gradient beside m earlier ones is WINDOW / (m + WINDOW), and over the second
 # half of the steps it falls to zero besides.
 WINDOW = 10.0
-# The lead aimed at, in logits: its range, and its factors after a miss and after a hit.
-AIM_SMALLEST, AIM_LARGEST = 1e-3, 1.0
+# The lead aimed at: its range, and its factors after a miss and after a hit.
+AIM_SMALLEST, AIM_LARGEST = 3e-5, 0.03
 AIM_MISSED, AIM_HIT = 1.3, 0.8
 # Starts whose distances differ by less than this part agree, and when this many found no nearer
 # hit than an earlier start did, but agree with it, the image is done.
@@ -50,11 +52,11 @@ ALIKE, AGREED = 1e-4, 3
 # FEWEST, or with 1 the best rival alone gets all; then whether it begins at x, its temperature,
 # blur and hold.  The first two are one start; the last three, in turn, are a start each.
 ROUNDS = (
-    (1 / 6, True, 3.0, 0.5, 1.0),
-    (1, True, 3.0, 0.5, 1.0),
-    (0.31, True, 10.0, 1.0, 1.0),
-    (1, False, 1.0, 0.5, 1.0),
-    (1, False, 1.0, 0.5, 0.0),
+    (1 / 6, True, 0.1, 0.5, 1.0),
+    (1, True, 0.1, 0.5, 1.0),
+    (0.31, True, 0.3, 1.0, 1.0),
+    (1, False, 0.03, 0.5, 1.0),
+    (1, False, 0.03, 0.5, 0.0),
 )
 FEWEST = 10
 # Newton steps of a projection that starts from the multiplier of the one before.
@@ -150,18 +152,19 @@ def _descend(model, x, p, target, start, steps, warmest, blur, hold):
     """
     G, best = tf.zeros_like(x), x
     mu = tf.zeros_like(x[:, :1])
-    aim = tf.fill(tf.shape(x)[:1], AIM_SMALLEST)
+    unit = spread(logits(model, x))
+    aim = AIM_SMALLEST * unit
     size = tf.fill(tf.shape(x)[:1], np.float32(np.inf))
     for i in tf.range(steps):
         share = tf.cast(i, tf.float32) / tf.cast(steps, tf.float32)
-        temperature = warmest * (COLDEST / warmest) ** share
-        worst, smooth, gradient = _lead_and_gradient(model, p, target, temperature)
+        temperature = unit * warmest * (COLDEST / warmest) ** share
+        hit, smooth, gradient = _hit_and_slope(model, p, target, temperature)
 
-        hit = worst > LEAD
         distance = tf.norm(p - x, axis=1)
         nearer = hit & (distance < size)
         best, size = tf.where(nearer[:, tf.newaxis], p, best), tf.where(nearer, distance, size)
-        aim = tf.clip_by_value(aim * tf.where(hit, AIM_HIT, AIM_MISSED), AIM_SMALLEST, AIM_LARGEST)
+        aim *= tf.where(hit, AIM_HIT, AIM_MISSED)
+        aim = tf.clip_by_value(aim, AIM_SMALLEST * unit, AIM_LARGEST * unit)
 
         weight = WINDOW / (tf.cast(i, tf.float32) + WINDOW) * tf.minimum(2 * (1 - share), 1)
         G += weight * (gradient - G)
@@ -176,13 +179,14 @@ def _descend(model, x, p, target, start, steps, warmest, blur, hold):
     return p, best, tf.where(size < np.inf, tf.norm(best - x, axis=1), size)
 
 
-def _lead_and_gradient(model, p, target, temperature):
-    """The lead, the smoothed lead and the latter's gradient at p."""
+def _hit_and_slope(model, p, target, temperature):
+    """Whether p is a hit, the lead smoothed by temperatures (n,), and its gradient at p."""
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(p)
-        g = leads(logits(model, p), target)
-        smooth = -temperature * tf.reduce_logsumexp(-g / temperature, axis=1)
-    return tf.reduce_min(g, axis=1), smooth, tape.gradient(smooth, p)
+        z = logits(model, p)
+        g = leads(z, target)
+        smooth = -temperature * tf.reduce_logsumexp(-g / temperature[:, tf.newaxis], axis=1)
+    return tf.reduce_min(g, axis=1) > least(model, z), smooth, tape.gradient(smooth, p)
 
 
 def _improve(model, x, target, x_adv):
@@ -190,16 +194,16 @@ def _improve(model, x, target, x_adv):
     x_adv = _pull(model, x, target, x_adv)
     with tf.GradientTape(watch_accessed_variables=False, persistent=True) as tape:
         tape.watch(x_adv)
-        g = leads(logits(model, x_adv), target)
+        z = logits(model, x_adv)
+        g = leads(z, target)
         count = min(COMPETITORS, max(g.shape[1] - 1, 1))
         g = -tf.math.top_k(-g, count)[0]
         each = [g[:, k] for k in range(count)]
     G = tf.stack([tape.gradient(g_k, x_adv) for g_k in each], axis=1)
-    b = 2 * LEAD - g + tf.linalg.matvec(G, x_adv)
+    b = 2 * least(model, z)[:, tf.newaxis] - g + tf.linalg.matvec(G, x_adv)
     p, _, _ = project(x, G, b, tf.zeros_like(b), LAST_STEPS)
-    nearer = (lead(logits(model, p), target) > LEAD) & (
-        tf.norm(p - x, axis=1) < tf.norm(x_adv - x, axis=1)
-    )
+    nearer = tf.norm(p - x, axis=1) < tf.norm(x_adv - x, axis=1)
+    nearer &= is_hit(model, p, target)
     return tf.where(nearer[:, tf.newaxis], p, x_adv)
 
 
@@ -208,6 +212,6 @@ def _pull(model, x, target, x_adv):
     low, high = tf.zeros_like(x[:, 0]), tf.ones_like(x[:, 0])
     for _ in tf.range(8):
         middle = (low + high) / 2
-        hit = lead(logits(model, x + middle[:, tf.newaxis] * (x_adv - x)), target) > LEAD
+        hit = is_hit(model, x + middle[:, tf.newaxis] * (x_adv - x), target)
         low, high = tf.where(hit, low, middle), tf.where(hit, middle, high)
     return x + high[:, tf.newaxis] * (x_adv - x)

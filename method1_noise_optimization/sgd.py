@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from common.compiled import compiled
-from method1_noise_optimization.leads import LEAD, lead, logits
+from method1_noise_optimization.leads import lead, least, logits
 
 STEPS_A_CALL = 5
 
@@ -55,7 +55,7 @@ def _steps(model, x, target, r, left, rate, regularization):
             elif regularization == "l2":
                 loss += tf.reduce_mean(r**2, axis=1)
         gradient = tape.gradient(loss, r)
-        reached |= lead(z, target) > LEAD
+        reached |= lead(z, target) > least(model, z)
         active = ~reached & (taken < left)
         # Beyond ±1 a pixel is black or white anyway; ±2 says so and keeps r from overflowing.
         new_r = tf.clip_by_value(r - rate * gradient, -2, 2)

@@ -28,6 +28,7 @@ import tensorflow as tf
 
 from common import contract, rivals
 from common.compiled import compiled
+from common.logits import rounding
 from method2_fgsm.fgsm import label_and_others
 
 # With this many steps or more, three starts have a fifth of them each, and the rest go on from the
@@ -42,18 +43,18 @@ STEPS_A_CALL = 10
 SHARE = 0.03
 
 
-def search(model, x, y_target, *, steps, max_eps=1.0, lead=0.0, confidence=0.0):
+def search(model, x, y_target, *, steps, max_eps=1.0, confidence=0.0):
     """The smallest noise found for one batch of images.
 
     x: float32 (n, ...) in [0, 1].  y_target: int64 (n,).  steps: gradients for each image, shared
-    out over three starts.  max_eps: no pixel changes by more.  lead: a target counts as reached
-    when its logit leads by more.  confidence: and when its probability is above this.
+    out over three starts.  max_eps: no pixel changes by more.  confidence: a target counts as
+    reached when its probability is above this, and its logit leads by more than rounding.
     Returns (eps, x_adv): float32 (n,), infinite where the target was not reached, and float32
     like x, the points at exactly that eps.
     """
     # P_t > c means z_t - log Σ_{k≠t} exp z_k > log(c / (1 - c)).
     log_odds = np.log(confidence / (1 - confidence)) if confidence else -np.inf
-    goal = tf.constant([lead, log_odds, max_eps], tf.float32)
+    goal = tf.constant([rounding(model), log_odds, max_eps], tf.float32)
     needed = linear_estimate(model, x, y_target, goal).numpy()
     contract.finite(needed, "logits or gradients")
     # The same pattern for all images, so that their order and their batch do not matter.
@@ -157,16 +158,18 @@ def lead_and_slope(model, p, y_target, goal):
 
 
 def lead_of(logits, y_target, goal):
-    """g (n,): how far the target is ahead of the strongest other class, and of the goal.
+    """g (n,): how far the target is ahead of the strongest other class, less what may be rounding,
+    and of the goal.
 
     With a rival and a label for each image, y_target (n, 2): how far that one is ahead of this.
     """
+    least = goal[0] * tf.stop_gradient(tf.reduce_max(tf.abs(logits), axis=1))
     if y_target.shape.rank == 2:
         pair = tf.gather(logits, y_target, axis=1, batch_dims=1)
-        return pair[:, 0] - pair[:, 1] - goal[0]
+        return pair[:, 0] - pair[:, 1] - least
     is_target, others = label_and_others(logits, y_target)
     own = tf.reduce_sum(tf.where(is_target, logits, 0), axis=1)
-    lead = own - tf.reduce_max(others, axis=1) - goal[0]
+    lead = own - tf.reduce_max(others, axis=1) - least
     return tf.minimum(lead, own - tf.reduce_logsumexp(others, axis=1) - goal[1])
 
 

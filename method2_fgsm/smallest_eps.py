@@ -11,14 +11,11 @@ import tensorflow as tf
 
 from common import contract
 from common.compiled import compiled
+from common.logits import rounding
 from method2_fgsm import frank_wolfe
 from method2_fgsm.fgsm import gradient_sign, label_and_others
 from method2_fgsm.pgd import pgd
 
-# A class counts as reached when its logit leads by more than this.  A smaller lead may be
-# rounding, which another batch size could undo.  Method 1, which looks for the border itself,
-# asks for ten times as much.
-LEAD = 1e-5
 # Images at a time: as many as fit into so many bytes, and no more than so many.
 BATCH_BYTES, MOST_IMAGES = 20_000_000, 1000
 
@@ -57,7 +54,7 @@ def smallest_eps(
     are in pixel units.  confidence: the probability of the target has to be above this; with 0
     it only has to be the predicted class.
     batch_size: images at a time; None takes 1,000 digits, or 33 photographs of 224 x 224.
-    Logits that are `LEAD` or less apart are a tie, and predict no class.
+    Logits no further apart than they are rounded are a tie, and predict no class.
     Returns (eps, x_adv).  eps: float32 (n,), 0 where x is classified as its target already, or
     not as its label, NaN where no eps up to max_eps is enough.  x_adv: float32 like x, the
     adversarial images at exactly that eps, and x itself where there is none.
@@ -135,7 +132,7 @@ def _one_step(model, x, y, targeted, max_eps, tol, resolution, confidence, batch
 def _many_steps(model, x, y, steps, targeted, max_eps, tol, resolution, confidence, batch_size):
     """The smaller of what Frank-Wolfe steps and one sign step find, for one batch."""
     search = frank_wolfe.search if targeted else frank_wolfe.search_nearest
-    limits = {"max_eps": max_eps, "lead": LEAD, "confidence": confidence}
+    limits = {"max_eps": max_eps, "confidence": confidence}
     size, x_adv = search(model, x, y, steps=steps, **limits)
     # One step can only matter where it needs less than that.
     line_search = targeted, np.minimum(size, max_eps), tol, resolution, confidence, batch_size
@@ -201,4 +198,5 @@ def _reached(model, x, sign, y, goal, eps):
     lead = goal[0] * (own - tf.reduce_max(others, axis=1))
     p = tf.reduce_sum(tf.where(is_y, tf.nn.softmax(logits), 0), axis=1)
     p = tf.where(goal[0] > 0, p, 1 - p)
-    return tf.reshape((lead > LEAD) & (p > goal[1]), [n, k])
+    lead -= rounding(model) * tf.reduce_max(tf.abs(logits), axis=1)
+    return tf.reshape((lead > 0) & (p > goal[1]), [n, k])
