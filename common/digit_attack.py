@@ -24,7 +24,8 @@ class Attacked(NamedTuple):
     y_target: np.ndarray | None  # int64 (n,)
     indices: np.ndarray | None  # int64 (n,) rows of the test set
     x_adv: np.ndarray  # float32 (n, ...)
-    logits: np.ndarray  # float32 (n, classes) of x_adv
+    y_adv: np.ndarray  # int64 (n,) what the network itself says of x + (x_adv - x), as saved
+    logits: np.ndarray  # float32 (n, classes) of the same
     steps: np.ndarray | None  # int64 (n,)
     count: int
     misclassified: int  # before the attack, and so left out
@@ -59,9 +60,9 @@ def read(args, limit=None, *, full_test_set=False):
 
 
 def opened(args, limit=None, *, full_test_set=False):
-    """What `read` gives, and the Keras model: (network, model, x, y, indices)."""
+    """What `read` gives, and what `load` does: (network, model, judge, x, y, indices)."""
     network, *samples = read(args, limit, full_test_set=full_test_set)
-    return network, load.__wrapped__(network), *samples
+    return network, *load.__wrapped__(network), *samples
 
 
 def attack_digits(args, network, attack, x, y, indices, y_target=None, *, batch_size):
@@ -95,7 +96,7 @@ def attack_digits(args, network, attack, x, y, indices, y_target=None, *, batch_
             None if array is None else array[kept] for array in (x, y, y_target, indices)
         )
         start = time.perf_counter()
-        x_adv, logits, *steps = each(
+        x_adv, y_adv, logits, *steps = each(
             run,
             functools.partial(attack_batch, attack, network),
             x,
@@ -108,6 +109,7 @@ def attack_digits(args, network, attack, x, y, indices, y_target=None, *, batch_
         y_target=y_target,
         indices=indices,
         x_adv=x_adv,
+        y_adv=y_adv,
         logits=logits,
         steps=steps[0] if steps else None,
         count=len(right),
@@ -120,22 +122,30 @@ def attack_digits(args, network, attack, x, y, indices, y_target=None, *, batch_
 def classify_batch(network, batch):
     """What a worker does to choose: a label for each digit."""
     (x,) = batch
-    return (models.classify(load(network), x),)
+    _, judge = load(network)
+    return (models.classify(judge, x),)
 
 
 def attack_batch(attack, network, batch):
-    """What a worker does: attack, and look again.  Returns (x_adv, logits), or with steps."""
-    model = load(network)
+    """What a worker does: attack, and look again at what will be saved, x and noise in float32.
+
+    Returns (x_adv, y_adv, logits), or with steps.
+    """
+    model, judge = load(network)
     found = attack(model, *batch)
     x_adv, *steps = found if isinstance(found, tuple) else (found,)
-    return x_adv, models.predict(model, x_adv), *steps
+    return x_adv, *own_model.answers(model, judge, batch[0] + (x_adv - batch[0])), *steps
 
 
 @engine.once
 def load(network):
-    """The Keras model of a network; raises `Failure` where its file is another one here."""
+    """The Keras model to attack, and the one that judges (of ours, the same).
+
+    Raises `Failure` where the network's file is another one here.
+    """
     path = files.ROOT / network.path
     own_model.same_file(network, path)
     if network.pixels:
         return own_model.load(path, network.shape, network.pixels)
-    return models.load(network.model, path)
+    model = models.load(network.model, path)
+    return model, model

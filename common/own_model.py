@@ -104,18 +104,22 @@ def stem(model):
 
 
 def load(path, shape, pixels):
-    """The model of a file for images of `shape` in [0, 1], with logits for output.
+    """Two models of a file for images of `shape` in [0, 1]: to attack, with logits for output, and
+    to judge, the network as it is, which alone says what its answer is.
 
     pixels: one of `KINDS`.  Raises `Failure` for whatever cannot be loaded, or attacked.
     """
-    return fit(keras_file.read(path), path, shape, pixels)
+    network = keras_file.read(path)
+    return fit(network, path, shape, pixels), fit(network, path, shape, pixels, as_it_is=True)
 
 
-def fit(network, path, shape, pixels):
+def fit(network, path, shape, pixels, *, as_it_is=False):
     """The model that takes images of `shape` in [0, 1] and gives the logits of `network`.
 
     A network of one channel sees images in colour by their luminance.  Of one output z they are 0
-    and z.  path: what messages call it.  Raises `Failure` where there is no such model.
+    and z.  as_it_is: with the softmax or sigmoids at its end, in its own precision; of one
+    probability p the two are 0.5 and p.  path: what messages call it.  Raises `Failure` where there
+    is no such model.
     """
     import keras
 
@@ -126,17 +130,26 @@ def fit(network, path, shape, pixels):
     form = fed(network, path, shape)
     x = x if form == shape else keras.layers.Reshape(form)(x)
     try:
-        z = without_squashing(network)(scaled(x, pixels))
+        logits = without_squashing(network)
+        z = (network if as_it_is else logits)(scaled(x, pixels))
         if is_binary(network):
             # Here, not in the network, one of whose layers may have the name of this one.
-            both = keras.layers.Dense(2, use_bias=False)
+            both = keras.layers.Dense(2)
             z = both(z)
-            both.set_weights([np.array([[0, 1]], np.float32)])
+            half = 0.5 if as_it_is and logits is not network else 0
+            both.set_weights([np.array([[0, 1]], np.float32), np.array([half, 0], np.float32)])
         model = keras.Model(image, z, name=network.name)
-        contract.count_classes(model, np.zeros((2, *image.shape[1:]), np.float32))
+        if not as_it_is:
+            contract.count_classes(model, np.zeros((2, *image.shape[1:]), np.float32))
     except ValueError as error:
         raise Failure(f"{files.show(path)}: {error}") from error
     return model
+
+
+def answers(model, judge, x):
+    """What the network says of images x: (labels (n,) by the judge, logits (n, classes))."""
+    logits = models.predict(model, x)
+    return logits.argmax(axis=1) if judge is model else models.classify(judge, x), logits
 
 
 def fed(network, path, shape):

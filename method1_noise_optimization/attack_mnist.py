@@ -103,8 +103,7 @@ def main(argv=None):
     found = digit_attack.attack_digits(
         args, network, search, x, y, indices, y_target, batch_size=batch_size
     )
-    noises, steps = found.x_adv - found.x, found.steps
-    y_adv = found.logits.argmax(axis=1)
+    noises, steps, y_adv = found.x_adv - found.x, found.steps, found.y_adv
     reached = y_adv != found.y if y_target is None else y_adv == found.y_target
 
     config = {

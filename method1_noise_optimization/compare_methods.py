@@ -44,16 +44,17 @@ PUBLISHED = {
 }
 
 
-def noise_of(model, x, y, way, targeted):
-    """The noise of one way, and which images reached their target y, or left their label y."""
+def noise_of(model, judge, x, y, way, targeted):
+    """The noise of one way, and which images reached their target y, or left their label y, as
+    the judge has it."""
     if "method" not in WAYS[way]:
         # The one place where method 1 looks at method 2: to be compared with it.
         from method2_fgsm.smallest_eps import smallest_eps
 
-        eps, x_adv = smallest_eps(model, x, y, targeted=targeted, **WAYS[way])
-        return x_adv - x, np.isfinite(eps)
-    noise = attack.find_noise(model, x, y, targeted=targeted, **WAYS[way])
-    return noise, attack.reached(model, x, noise, y, targeted=targeted)
+        noise = smallest_eps(model, x, y, targeted=targeted, **WAYS[way])[1] - x
+    else:
+        noise = attack.find_noise(model, x, y, targeted=targeted, **WAYS[way])
+    return noise, attack.reached(judge, x, noise, y, targeted=targeted)
 
 
 @plots.our_style()
@@ -114,9 +115,9 @@ def main(argv=None):
     targeted = args.target == "random"
     name += "" if targeted else "_any"
     output = plots.check_output(args.output or files.IMG / f"{name}.png", args)
-    network, model, x, y, _ = digit_attack.opened(args)
+    network, model, judge, x, y, _ = digit_attack.opened(args)
 
-    right = models.correctly_classified([model], x, y, files.show(args.samples))
+    right = models.correctly_classified([judge], x, y, files.show(args.samples))
     x, y = x[right], y[right]
     y_target = attack.random_targets(y, args.seed, network.classes) if targeted else y
     ways = list(WAYS) if targeted else list(WAYS)[-3:]
@@ -125,7 +126,7 @@ def main(argv=None):
     others = np.setdiff1d(np.arange(len(x)), first)
     chosen = np.concatenate([first, others[: max(args.limit - len(first), 0)]])
     rows = [
-        (way, *noise_of(model, x[chosen], y_target[chosen], way, targeted))
+        (way, *noise_of(model, judge, x[chosen], y_target[chosen], way, targeted))
         for way in tqdm(ways, disable=None, unit="way")
     ]
     compared = PUBLISHED if targeted and not network.pixels else ()

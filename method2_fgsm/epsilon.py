@@ -100,7 +100,7 @@ def main(argv=None):
         args.output or files.IMG / f"epsilon_{own_model.stem(args.model)}{digits}.png", args
     )
 
-    network, model, pair, x, indices = source_to_target.read(args)
+    network, model, _, pair, x, indices = source_to_target.read(args)
     if network.classes > len(plots.COLOURS):
         raise Failure(f"{network.model} has {network.classes} classes, too many lines: at most ten")
     choice = source_to_target.choose(model, x, indices, pair.target, args.count)

@@ -63,8 +63,7 @@ def main(argv=None):
     found = digit_attack.attack_digits(
         args, network, attack, x, y, indices, y_target, batch_size=BATCH
     )
-    noises = found.x_adv - found.x
-    y_adv = found.logits.argmax(axis=1)
+    noises, y_adv = found.x_adv - found.x, found.y_adv
 
     config = {
         "script": "method2_fgsm/mnist_fast_gradient.py",
@@ -87,7 +86,7 @@ def main(argv=None):
         indices=found.indices,
         config=config,
     )
-    error, confidence = models.wrong_label_confidence(found.logits, found.y)
+    error, confidence = models.wrong_label_confidence(found.logits, found.y, y_adv)
     steps = "" if args.steps == 1 else f", {args.steps} steps"
     print(f"{models.title(args.model)}, eps {args.eps:g} in pixel units{steps}")
     print(f"images                       {found.count:10d}")

@@ -67,12 +67,13 @@ def parse(parser, argv):
 def read(args):
     """The network that `args` name, and the images of --source that it classifies as that.
 
-    Returns (network, model, pair, x, indices): an `own_model.Network`, a Keras model, a `Pair`,
-    float32 (n, ...), and int64 (n,), their places in the test set or the sample file.
+    Returns (network, model, judge, pair, x, indices): an `own_model.Network`, the two Keras models
+    of `own_model.load`, a `Pair`, float32 (n, ...), and int64 (n,), their places in the test set or
+    the sample file.
     Raises `Failure` where both are one class, and where the test set holds fewer than --count, or
     the sample file none.
     """
-    network, model, x, y, _ = digit_attack.opened(args, full_test_set=args.samples is None)
+    network, model, judge, x, y, _ = digit_attack.opened(args, full_test_set=args.samples is None)
     source, target = network.target(args.source, "--source"), network.target(args.target)
     if source == target:  # one by its name, say, and one by its number
         raise Failure(f"--source and --target are both class {source}: choose two classes")
@@ -82,8 +83,8 @@ def read(args):
         plurals = [f"images of {names[0]}", names[1]]
     where = "the test set" if args.samples is None else files.show(args.samples)
     least = args.count if args.samples is None else 1
-    indices = models.correctly_classified([model], x, y, where, source=source, count=least)
-    return network, model, Pair(source, target, *names, *plurals), x[indices], indices
+    indices = models.correctly_classified([judge], x, y, where, source=source, count=least)
+    return network, model, judge, Pair(source, target, *names, *plurals), x[indices], indices
 
 
 def choose(model, x, indices, target, count):

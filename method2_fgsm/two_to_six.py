@@ -79,8 +79,9 @@ def enough_eps(model, choice, target, margin):
     return np.nan_to_num(eps), step
 
 
-def print_table(indices, eps, before, after, pair, label):
-    """A line for each image: its epsilon, and the confidences (n, classes) before and after.
+def print_table(indices, eps, before, after, seen, pair, label):
+    """A line for each image: its epsilon, the confidences (n, classes) before and after, and what
+    it is seen as then, (n,).
 
     label(place): what a class is called.
     """
@@ -93,7 +94,7 @@ def print_table(indices, eps, before, after, pair, label):
         print(
             f"{index:10d}   {eps[i]:6.4f}   {before[i, source]:11.2%}   "
             f"{before[i, target]:11.2%}   {after[i, source]:10.2%}   {after[i, target]:10.2%}   "
-            f"{label(after[i].argmax()):>9}"
+            f"{label(seen[i]):>9}"
         )
     confident = (after[:, target] > 0.5).sum()
     print(f"{confident} of {len(indices)} are seen as a {target_name} with over 50 % confidence")
@@ -126,7 +127,7 @@ def main(argv=None):
     name += "" if args.samples is None else f"_{args.samples.stem}"
     output = plots.check_output(args.output or files.IMG / f"{name}.png", args)
 
-    network, model, pair, x, indices = source_to_target.read(args)
+    network, model, judge, pair, x, indices = source_to_target.read(args)
     if args.eps is not None:
         x, indices = x[: args.count], indices[: args.count]
         eps, step = np.full(len(x), args.eps, np.float32), f"ε = {args.eps:g}"
@@ -149,7 +150,8 @@ def main(argv=None):
     sign = fgsm.gradient_signs(model, x, np.full(len(x), pair.target))
     x_adv = np.clip(x - (eps * sign.T).T, 0, 1)
     before = models.softmax(models.predict(model, x))
-    after = models.softmax(models.predict(model, x_adv))
+    seen, logits = own_model.answers(model, judge, x_adv)
+    after = models.softmax(logits)
 
     title = (
         f"{models.title(args.model)}: {'' if network.pixels else 'handwritten '}{pair.sources} "
@@ -158,7 +160,7 @@ def main(argv=None):
     )
     plots.save(draw(x, sign, x_adv, before, after, eps, pair, title), output)
 
-    print_table(indices, eps, before, after, pair, network.label)
+    print_table(indices, eps, before, after, seen, pair, network.label)
     if args.eps is None:
         print(source_to_target.reach(choice, pair))
     return [output]

@@ -89,7 +89,7 @@ def test_images_go_in_as_the_network_declares_them(tmp_path, takes, given):
     pool = layers.GlobalAveragePooling2D() if None in takes else layers.Flatten()
     network = saved(tmp_path / "n.keras", takes, pool, layers.Dense(4, activation="softmax"))
     x = np.random.default_rng(0).random((5, *given), np.float32)
-    model = own_model.load(tmp_path / "n.keras", given, "0..1")
+    model = own_model.load(tmp_path / "n.keras", given, "0..1")[0]
     shape = given if None in takes else takes
     expected = network(x.reshape(5, *shape)).numpy()
     np.testing.assert_allclose(models.softmax(model(x).numpy()), expected, rtol=1e-5)
@@ -102,7 +102,7 @@ def test_pixels_are_what_keras_itself_makes_of_them(tmp_path):
     for mode in ("caffe", "torch"):
         fed[mode] = keras.applications.imagenet_utils.preprocess_input(255 * x, mode=mode)
     for kind in own_model.KINDS:
-        model = own_model.load(tmp_path / "n.keras", (4, 4, 3), kind)
+        model = own_model.load(tmp_path / "n.keras", (4, 4, 3), kind)[0]
         np.testing.assert_allclose(model(x), network(fed[kind]), rtol=1e-4, atol=1e-4)
 
 
@@ -115,11 +115,11 @@ def test_one_sigmoid_becomes_two_logits_and_ten_lose_theirs(tmp_path):
         keras.utils.clear_session()  # layers made from here on have the names of those in the file
         network = saved(tmp_path / "yes.keras", (4, 4), layers.Flatten(), *ending)
         keras.utils.clear_session()
-        z = own_model.load(tmp_path / "yes.keras", (4, 4), "0..1")(x).numpy()
+        z = own_model.load(tmp_path / "yes.keras", (4, 4), "0..1")[0](x).numpy()
         assert not z[:, 0].any()
         np.testing.assert_allclose(models.softmax(z)[:, 1:], network(x), rtol=1e-5)
     network = saved(tmp_path / "ten.keras", (16,), layers.Dense(10, activation="sigmoid"))
-    z = own_model.load(tmp_path / "ten.keras", (4, 4), "0..1")(x).numpy()
+    z = own_model.load(tmp_path / "ten.keras", (4, 4), "0..1")[0](x).numpy()
     np.testing.assert_allclose(1 / (1 + np.exp(-z)), network(x.reshape(7, 16)), rtol=1e-5)
 
 
@@ -142,7 +142,7 @@ def test_the_pixels_are_found_on_the_samples(mine, capsys):
 def test_where_two_kinds_of_pixels_do_as_well_it_is_said(tmp_path, capsys):
     x, y = squares(50)
     saved(tmp_path / "n.keras", (8, 6, 3), layers.Flatten(), layers.Dense(3, use_bias=False))
-    y = models.classify(own_model.load(tmp_path / "n.keras", (8, 6, 3), "0..1"), x)
+    y = models.classify(own_model.load(tmp_path / "n.keras", (8, 6, 3), "0..1")[0], x)
     own_model.examine(tmp_path / "n.keras", x, y)
     assert "as good with pixels 0..1 and 0..255: say which with --pixels" in capsys.readouterr().err
 
@@ -294,13 +294,40 @@ def test_both_scripts_attack_it_and_keep_shape_names_and_settings(mine, tmp_path
         assert (config["model"], config["pixels"]) == ("mine.keras", "0..255")
         assert config["names"] == ["left", "middle", "right"]
         assert config["weights"] == files.sha256(mine[0])
-        model = own_model.load(mine[0], (8, 6, 3), "0..255")
+        model = own_model.load(mine[0], (8, 6, 3), "0..255")[0]
         x_adv = found["xs"] + found["noises"]
         np.testing.assert_array_equal(models.classify(model, x_adv), found["y_preds_adversarial"])
         targets = found["y_targets"]
         assert (found["y_preds_adversarial"] == targets).mean() > 0.5
         assert (targets != found["y_trues"]).all()
     assert set(targets) == {0, 1, 2}
+
+
+def test_in_half_precision_reached_is_what_the_file_itself_says(mine, tmp_path):
+    """Noise of the smallest size ends at the border, where rounding would decide."""
+    single, half = keras.models.load_model(mine[0]), [keras.Input((8, 6, 3))]
+    for layer in single.layers:
+        half.append(type(layer).from_config(layer.get_config() | {"dtype": "mixed_float16"}))
+    network = keras.Sequential(half)
+    network.set_weights(single.get_weights())
+    network.save(tmp_path / "half.keras")
+    output, options = tmp_path / "r.npz", ["--method", "minimal", "--target", "any"]
+    command = ["--model", str(tmp_path / "half.keras"), "--samples", str(mine[1]), *options]
+    attack_mnist.main([*command, "--output", str(output)])
+    found = results.load(output)
+    asked = np.asarray(network(255 * (found["xs"] + found["noises"]))).argmax(axis=1)
+    np.testing.assert_array_equal(asked, found["y_preds_adversarial"])
+    assert (asked != found["y_trues"]).mean() > 0.95
+
+
+def test_sigmoids_that_round_to_one_are_a_tie_for_the_file_itself(tmp_path):
+    network = saved(tmp_path / "n.keras", (2, 2), layers.Flatten(), layers.Dense(3, "sigmoid"))
+    network.layers[-1].set_weights([np.zeros((4, 3)), np.array([20.0, 30.0, 25.0])])
+    network.save(tmp_path / "n.keras")
+    model, judge = own_model.load(tmp_path / "n.keras", (2, 2), "0..1")
+    x = np.zeros((2, 2, 2), np.float32)
+    assert (models.classify(model, x) == 1).all()
+    assert (models.classify(judge, x) == np.asarray(network(x)).argmax(axis=1)).all()
 
 
 def test_its_results_are_drawn_and_checked(mine, tmp_path, capsys):
@@ -345,7 +372,7 @@ def mlp(trained, tmp_path_factory):
 def test_our_cnn_can_be_saved_and_read_as_a_file(trained, digits, tmp_path):
     """Its first convolution is a layer of our own."""
     trained["cnn"].save(tmp_path / "cnn.keras")
-    model, x = own_model.load(tmp_path / "cnn.keras", (28, 28), "0..1"), digits[0][:5]
+    model, x = own_model.load(tmp_path / "cnn.keras", (28, 28), "0..1")[0], digits[0][:5]
     np.testing.assert_array_equal(models.predict(model, x), models.predict(trained["cnn"], x))
 
 

@@ -50,13 +50,14 @@ class Look(NamedTuple):
 
 @engine.once
 def load_network(network):
-    """The Keras model of a network, loaded once a process."""
+    """The Keras model to attack, and the one that judges (of ours, the same), once a process."""
     path = network.path and files.ROOT / network.path
     if path:
         own_model.same_file(network, path)
     if network.pixels:
         return own_model.load(path, network.shape, network.pixels)
-    return networks.load(network.model, path)
+    model = networks.load(network.model, path)
+    return model, model
 
 
 def read(job, batch):
@@ -95,14 +96,14 @@ def attack(job, prepared):
 
 def _attack(job, batch, pixels):
     """(rows, arrays for the figure) of a batch whose pixels are uint8 (n, side, side, 3)."""
-    model = load_network(job.network)
+    model, judge = load_network(job.network)
     x = _floats(pixels)
-    before = look(model, x)
+    before = look(model, judge, x)
     y = np.where(batch.y_true < 0, before.labels, batch.y_true)
     aim = y if batch.y_target is None else batch.y_target
     x_adv = job.attack(model, x, aim)
     x_adv, steps = x_adv if isinstance(x_adv, tuple) else (x_adv, None)
-    after = look(model, x_adv)
+    after = look(model, judge, x + (x_adv - x))  # as it is saved
     counted = y == before.labels
     if batch.y_target is not None:
         counted &= before.labels != aim
@@ -119,7 +120,7 @@ def _attack(job, batch, pixels):
     if job.save_images:
         to_8_bits = job.to_8_bits or round_to_8_bits
         saved = save(job.save_images, batch.paths, to_8_bits(model, pixels, x_adv, aim))
-        after_8_bits = look(model, _floats(saved))
+        after_8_bits = look(model, judge, _floats(saved))
         columns |= _columns_8_bits(after_8_bits, (saved.astype(int) - pixels) / 255)
         columns["fools_8bit"] = fools(after_8_bits.labels)
     empty = [""] * len(x)
@@ -148,10 +149,10 @@ def _attack(job, batch, pixels):
     return found, figure
 
 
-def look(model, x):
-    """What the model says of images, float32 (n, side, side, 3) in [0, 1]: a `Look`."""
-    logits = models.predict(model, x)
-    return Look(logits.argmax(axis=1), models.softmax(logits).max(axis=1), logits)
+def look(model, judge, x):
+    """What the network says of images, float32 (n, side, side, 3) in [0, 1]: a `Look`."""
+    labels, logits = own_model.answers(model, judge, x)
+    return Look(labels, models.softmax(logits).max(axis=1), logits)
 
 
 def _columns(batch, before, after, noise):
