@@ -417,7 +417,7 @@ def test_a_network_that_is_always_wrong_has_no_report_card(mine, refuses, place)
 def test_targets_and_samples_that_do_not_fit(mine, refuses, place):
     script = "method2_fgsm/mnist_fast_gradient"
     for target in ("3", "up", "-1"):
-        refuses(script, *arguments(mine), f"--target={target}", culprit="a class from 0 to 2")
+        refuses(script, *arguments(mine), f"--target={target}", culprit="index from 0 to 2")
     np.savez(place / "grey.npz", images=np.zeros((3, 8, 6), np.uint8), labels=[0, 1, 2])
     refuses(script, "--model", mine[0], "--samples", place / "grey.npz", culprit="takes images")
     refuses(
@@ -429,7 +429,7 @@ def test_targets_and_samples_that_do_not_fit(mine, refuses, place):
     )
     # Of the classes of a file the second has 6, not 2 as the digits have.
     pair = "method2_fgsm/two_to_six", *arguments(mine), "--source", "left", "--target"
-    refuses(*pair, "6", culprit="--target '6' is not a class from 0 to 2")
+    refuses(*pair, "6", culprit="--target '6' is not a class")
     refuses(*pair, "left", culprit="choose two", code=(2,))
     refuses(*pair, "0", culprit="both class 0: choose two")
 
