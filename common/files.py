@@ -3,6 +3,7 @@
 import hashlib
 import itertools
 import os
+import re
 import stat
 import zipfile
 from contextlib import contextmanager
@@ -24,6 +25,11 @@ def from_root(path):
     """`path` as results record it: from the repository root where it lies inside it."""
     absolute = Path(os.path.abspath(path))
     return absolute.relative_to(ROOT).as_posix() if absolute.is_relative_to(ROOT) else str(path)
+
+
+def plain(name):
+    """The name of a class as a part of a file's name: "T-shirt/top" becomes T_shirt_top."""
+    return re.sub(r"\W+", "_", name)
 
 
 def reason(error):

@@ -1,10 +1,8 @@
 """The figures of attacked photographs, after figure 5 of Szegedy et al. 2014."""
 
-import re
-
 import numpy as np
 
-from common import plots, results
+from common import files, plots, results
 from common.imagenet import labels, networks
 from method1_noise_optimization.attack import sizes
 from method1_noise_optimization.photo_noise import GOALS
@@ -29,7 +27,7 @@ def name(config):
 def _plain(config):
     target = config["target"]
     label = GOALS.get(target) or labels.of_settings(config)[target]
-    return re.sub(r"\W+", "_", label.lower())
+    return files.plain(label.lower())
 
 
 @plots.our_style()

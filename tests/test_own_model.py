@@ -462,6 +462,20 @@ def test_the_scripts_that_draw_digits_draw_its_classes(mine, place, capsys, monk
     assert min(map(float, ratios)) >= 1
 
 
+def test_classes_may_be_called_anything(mine, place):
+    with np.load(mine[1]) as stored:
+        names = ["T-shirt/top", "$1 to $5", "$5_$10"]
+        np.savez(place / "s.npz", **{**stored, "names": names})
+    own = ["--model", str(mine[0]), "--samples", str(place / "s.npz"), "--count", "2"]
+    pair = ["--source", "t-shirt/TOP", "--target", "$5_$10"]
+    for script, name in (
+        (two_to_six, "t_shirt_TOPs_as__5__10s_mine.keras_s.png"),
+        (epsilon, "epsilon_mine.keras_t_shirt_TOP_to__5__10_s.png"),
+    ):
+        assert script.main([*own, *pair]) == [files.IMG / name]
+        assert (files.IMG / name).exists()
+
+
 def test_the_example_of_the_readme_runs(tmp_path, monkeypatch, short, place, capsys):
     """From its code to the report card: as the README shows it."""
     text = (files.COMMON / "README.md").read_text(encoding="utf-8")
