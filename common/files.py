@@ -4,6 +4,7 @@ import hashlib
 import itertools
 import os
 import re
+import secrets
 import stat
 import zipfile
 from contextlib import contextmanager
@@ -115,9 +116,10 @@ def replacing(path):
         # A rename would not mind, and root may write everywhere.
         if target.is_file() and not target.stat().st_mode & 0o222:
             raise Failure(f"cannot write {show(path)}: it is write-protected; name another file")
-        # Not the whole name, since together they may not be longer than the system takes.
-        temporary = target.with_name(f".{os.getpid()}.{target.name[-40:]}")
-        temporary.touch()
+        # Of the name only the end, since together they may not be longer than the system takes.
+        start = f".{os.getpid()}.{secrets.token_hex(4)}."
+        temporary = target.with_name(start + target.name[-40:])
+        temporary.touch(exist_ok=False)
         try:
             yield temporary
             if temporary.stat().st_size:

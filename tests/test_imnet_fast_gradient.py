@@ -1,5 +1,6 @@
 """The attack on folders of photographs: what it writes, and that nothing stops it half way."""
 
+import fcntl
 import os
 import re
 import shutil
@@ -227,6 +228,32 @@ def test_a_second_run_with_the_same_output_is_refused_while_the_first_runs(attac
     with rows.locked(output):
         pass
     assert list(tmp_path.iterdir()) == [output]
+
+
+def test_a_run_that_is_refused_takes_nothing_from_the_one_that_has_the_lock(tmp_path):
+    output = tmp_path / "out.csv"
+    with rows.locked(output):
+        for _ in range(2):
+            with pytest.raises(Failure, match="another run"), rows.locked(output):
+                pytest.fail("locked twice")
+        rows.begin(output, {})
+        assert (tmp_path / "out.unfinished" / "run.json").exists()
+
+
+@pytest.mark.parametrize("made_anew", [False, True])
+def test_no_lock_is_had_on_a_folder_that_has_just_gone(tmp_path, monkeypatch, made_anew):
+    folder, flock = tmp_path / "out.unfinished", fcntl.flock
+
+    def late(descriptor, how):
+        folder.rmdir()  # as the run does that ends here
+        if made_anew:
+            folder.mkdir()
+        flock(descriptor, how)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    with pytest.raises(Failure, match="another run"), rows.locked(tmp_path / "out.csv"):
+        pytest.fail("locked what is gone")
+    assert folder.exists() == made_anew
 
 
 def test_names_that_csv_and_unicode_do_not_like_survive(attack, tmp_path):

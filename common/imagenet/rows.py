@@ -32,7 +32,6 @@ import csv
 import hashlib
 import json
 import os
-import shutil
 from collections import Counter
 from contextlib import contextmanager, suppress
 
@@ -74,20 +73,29 @@ def locked(output):
         folder.mkdir(exist_ok=True)
         descriptor = os.open(folder, os.O_RDONLY) if os.name == "posix" else None
     try:
-        if descriptor is not None:
-            import fcntl
-
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    except BlockingIOError as error:
-        raise Failure(
-            f"another run is writing {files.show(output)}: wait for it, or name another --output"
-        ) from error
+        if descriptor is not None and not _lock(descriptor, folder):
+            shown = files.show(output)
+            raise Failure(f"another run is writing {shown}: wait for it, or name another --output")
+        try:
+            yield
+        finally:
+            with suppress(OSError):  # it is not empty
+                folder.rmdir()
     finally:
-        with suppress(OSError):  # it is not empty, or gone already
-            folder.rmdir()
         if descriptor is not None:
             os.close(descriptor)
+
+
+def _lock(descriptor, folder):
+    """Whether the folder, opened as `descriptor`, is this process's from now on."""
+    import fcntl
+
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # A run that has ended meanwhile removes its folder, and a third run makes it anew.
+        return os.path.samestat(os.fstat(descriptor), os.stat(folder))
+    except (BlockingIOError, FileNotFoundError):
+        return False
 
 
 def described(settings, paths):
@@ -132,12 +140,16 @@ def resume(output, run):
 
 def begin(output, run):
     """Give up what an earlier run left unfinished, and say what this one is."""
-    folder = unfinished(output)
-    with files.writing(folder):
-        for path in folder.iterdir():
-            path.unlink()
-    with files.replacing(folder / "run.json") as temporary:
+    _empty(output)
+    with files.replacing(unfinished(output) / "run.json") as temporary:
         temporary.write_text(json.dumps(run), encoding="utf-8")
+
+
+def _empty(output):
+    """Remove what the folder holds; itself it is removed by `locked`, whose lock it is."""
+    with files.writing(unfinished(output)):
+        for path in unfinished(output).iterdir():
+            path.unlink()
 
 
 def add(output, number, rows, skipped, figure):
@@ -183,7 +195,7 @@ def finish(output, run, count, image_shape):
         joined = {name: np.concatenate([part[name] for part in parts])[:KEPT] for name in parts[0]}
         # The .npz is in its place before the CSV is: complete is what has both.
         results.save(output.with_suffix(".npz"), config=run | {"paths": paths[:KEPT]}, **joined)
-    shutil.rmtree(unfinished(output))
+    _empty(output)
     return passed_over
 
 
