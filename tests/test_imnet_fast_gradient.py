@@ -14,7 +14,7 @@ from PIL import Image
 from common import engine, files, models, results
 from common.command import Failure
 from common.imagenet import efficientnet_lite, networks, photo_batch, photos, rows
-from method2_fgsm import fgsm, imnet_fast_gradient, visualize_imnet
+from method2_fgsm import imnet_fast_gradient, visualize_imnet
 
 PHOTOGRAPHS = files.COMMON / "images"
 
@@ -186,19 +186,6 @@ def test_a_name_too_long_for_its_png_is_counted_and_the_run_goes_on(attack, tmp_
     out, err = capsys.readouterr()
     assert re.search(r"^skipped b+\.jpg: .*name is too long", err, re.M)
     assert re.search(r"^skipped files +1$", out, re.M)
-
-
-def test_running_out_of_memory_names_the_batch_size(attack, monkeypatch):
-    import tensorflow as tf
-
-    for error in (MemoryError(), tf.errors.ResourceExhaustedError(None, None, "OOM")):
-
-        def exhausted(*arguments, error=error, **options):
-            raise error
-
-        monkeypatch.setattr(fgsm, "fgsm", exhausted)
-        with pytest.raises(Failure, match=r"out of memory with 4 photographs.*--batch-size"):
-            attack()
 
 
 HOLD = """

@@ -3,10 +3,12 @@
 import json
 import re
 import zipfile
+from unittest.mock import Mock
 
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras import layers
 
 from common import check_results, data, digit_attack, files, keras_file, models, own_model, results
@@ -20,6 +22,7 @@ from method1_noise_optimization import (
 from method2_fgsm import (
     battery,
     epsilon,
+    fgsm,
     mnist_fast_gradient,
     robustness,
     two_to_six,
@@ -412,6 +415,24 @@ def test_a_network_that_is_always_wrong_has_no_report_card(mine, refuses, place)
         robustness.main(
             ["--model", str(mine[0]), "--samples", str(place / "s.npz"), "--pixels", "0..255"]
         )
+
+
+def test_a_slope_that_is_not_finite_and_a_lack_of_memory_are_one_line(refuses, place, monkeypatch):
+    """sqrt has no slope at 0: two images of forty are black."""
+    image = keras.Input((4, 4))
+    z = layers.Dense(2)(layers.Flatten()(keras.ops.sqrt(image)))
+    keras.Model(image, z).save(place / "n.keras")
+    x = np.random.default_rng(0).uniform(0.2, 0.8, (40, 4, 4)).astype(np.float32)
+    x[[1, 4]] = 0
+    y = models.classify(own_model.load(place / "n.keras", (4, 4), "0..1"), x)
+    np.savez(place / "s.npz", images=x, labels=y)
+    own = "--model", place / "n.keras", "--samples", place / "s.npz", "--pixels", "0..1"
+    fast, found = "method2_fgsm/mnist_fast_gradient", "not finite numbers for 2 of 40 images"
+    for script in (fast, "method2_fgsm/robustness", "method1_noise_optimization/compare_methods"):
+        refuses(script, *own, culprit=found)
+    error = tf.errors.ResourceExhaustedError(None, None, "OOM")
+    monkeypatch.setattr(fgsm, "fgsm", Mock(side_effect=error))
+    refuses(fast, *own, culprit="out of memory")
 
 
 def test_targets_and_samples_that_do_not_fit(mine, refuses, place):
