@@ -14,10 +14,6 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-OUT_OF_MEMORY = (
-    "out of memory: ask for fewer or smaller things (of photographs and in training, a smaller "
-    "--batch-size)"
-)
 
 
 class Failure(Exception):
@@ -167,7 +163,7 @@ def run(main):
         # TensorFlow has an error of its own for it, and is not imported here.
         if type(error).__name__ not in ("MemoryError", "ResourceExhaustedError"):
             raise
-        code, message = 1, f"error: {OUT_OF_MEMORY}"
+        code, message = 1, "error: out of memory: ask for fewer or smaller things at a time"
     print(f"{one_line(Path(sys.argv[0]).name)}: {one_line(message)}", file=sys.stderr)
     sys.exit(code)
 

@@ -117,8 +117,7 @@ def replacing(path):
         if target.is_file() and not target.stat().st_mode & 0o222:
             raise Failure(f"cannot write {show(path)}: it is write-protected; name another file")
         # Of the name only the end, since together they may not be longer than the system takes.
-        start = f".{os.getpid()}.{secrets.token_hex(4)}."
-        temporary = target.with_name(start + target.name[-40:])
+        temporary = target.with_name(f".{os.getpid()}.{secrets.token_hex(4)}.{target.name[-40:]}")
         temporary.touch(exist_ok=False)
         try:
             yield temporary
@@ -151,8 +150,7 @@ def read_npz(path, names=None, *, ours=False, holds="a result file", remedy):
             size = sum(member.file_size for member in archive.infolist())
         if size > MAX_BYTES and not ours:
             raise Failure(
-                f"{show(path)} unpacks to {size:,} bytes, and at most {MAX_BYTES:,} are read: save "
-                "fewer images in it"
+                f"{show(path)} unpacks to {size:,} bytes, over {MAX_BYTES:,}: save fewer images"
             )
         with np.load(path, allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in (stored.files if names is None else names)}

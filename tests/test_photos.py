@@ -255,7 +255,7 @@ def test_photographs_on_two_drives_are_one_line_and_a_link_to_another_drive_is_f
     (tmp_path / "a" / "link").symlink_to("../b")
     drives = ntpath.commonpath
     monkeypatch.setattr(os.path, "commonpath", lambda paths: drives(["C:\\a", "D:\\b"]))
-    with pytest.raises(Failure, match="a and .*b are on different drives"):
+    with pytest.raises(Failure, match="are on different drives"):
         photos.find([tmp_path / "a", tmp_path / "b"], pytest.fail)
     assert list(photos.walk(tmp_path / "a", pytest.fail)) == ["1.jpg", "link/2.jpg"]
 

@@ -62,18 +62,13 @@ def of_settings(config):
     return config.get("names") or names()
 
 
-def _is_number(text, own):
-    """Whether a text is an index or a synset, and so not a name."""
-    return text.isdecimal() or (not own and text in synsets())
-
-
 def _found(text, own):
     """The indices of the classes that a text stands for: one, none, or all of the same name."""
     called = own or names()
     if text.isdecimal():  # perhaps of more digits than `int` reads
         index = int(text.lstrip("0")[:9] or 0)
         return [index] if index < len(called) else []
-    if _is_number(text, own):
+    if not own and text in synsets():
         return [synsets().index(text)]
     wanted = _plain(text)
     return [index for index, name in enumerate(called) if _plain(name) == wanted]
@@ -99,15 +94,16 @@ def index_of(text, own=None, option=""):
         raise Failure(
             f"{shown} is the name of the classes {' and '.join(map(str, found))}: give the index"
         )
-    wanted, plain = _plain(text), [_plain(name) for name in called]
+    wanted = "" if text.isdecimal() else _plain(text)
+    plain = [_plain(name) for name in called]
     close = [name for name in plain if wanted and wanted in name]
     close = close or difflib.get_close_matches(wanted, plain)
-    hint = f"; close names: {', '.join(called[plain.index(name)] for name in close[:5])}"
+    close = ", ".join(called[plain.index(name)] for name in close[:5])
     kind = "a class" if own else "an ImageNet class"
     name = "its name" if own else f"its synset, or its name in {files.show(NAMES)}"
+    hint = f"; close names: {close}" if close else ""
     raise Failure(
-        f"{shown} is not {kind}: give its index from 0 to {len(called) - 1}, or {name}"
-        f"{hint if close else ''}"
+        f"{shown} is not {kind}: give its index from 0 to {len(called) - 1}, or {name}{hint}"
     )
 
 
@@ -224,7 +220,8 @@ def _class_of_row(cells, column, own):
     if any(more) and column is None and (label.isdigit() or not numbers):
         raise Failure("which column is the class? Leave two, or call one `class` in the first line")
     first = label.partition(" ")[0]
-    return index_of(first if _is_number(first, own) else label[:100], own)
+    number = first.isdecimal() or first in synsets()
+    return index_of(first if number else label[:100], own)
 
 
 def _plain(name):

@@ -95,8 +95,7 @@ def find(paths, report):
     try:
         folder = os.path.commonpath(folders)
     except ValueError as error:  # of Windows
-        shown = " and ".join(map(files.show, folders))
-        raise Failure(f"{shown} are on different drives: name photographs of one") from error
+        raise Failure(f"{' and '.join(folders)} are on different drives: name one") from error
     starts = [path.removeprefix(folder).replace(os.sep, "/").lstrip("/") for path in paths]
     names = dict.fromkeys(name for start in starts for name in walk(folder, report, start))
     return folder, list(names)

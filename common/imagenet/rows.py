@@ -119,12 +119,6 @@ def resume(output, run):
     elif output.is_file() and npz.is_file():
         earlier, left = results.load(npz, remedy=REMEDY)["config"], output
     else:
-        partial = output.with_name(f"{output.stem}.partial.csv")
-        if partial.exists():
-            raise Failure(
-                f"{files.show(partial)} was left by an earlier version of this script, which alone "
-                f"can go on with it: delete it, or {REMEDY}"
-            )
         return set()
     differences = ", ".join(
         f"{key} was {json.dumps(earlier.get(key))} and is {json.dumps(value)}"
@@ -140,16 +134,12 @@ def resume(output, run):
 
 def begin(output, run):
     """Give up what an earlier run left unfinished, and say what this one is."""
-    _empty(output)
-    with files.replacing(unfinished(output) / "run.json") as temporary:
-        temporary.write_text(json.dumps(run), encoding="utf-8")
-
-
-def _empty(output):
-    """Remove what the folder holds; itself it is removed by `locked`, whose lock it is."""
-    with files.writing(unfinished(output)):
-        for path in unfinished(output).iterdir():
+    folder = unfinished(output)
+    with files.writing(folder):
+        for path in folder.iterdir():
             path.unlink()
+    with files.replacing(folder / "run.json") as temporary:
+        temporary.write_text(json.dumps(run), encoding="utf-8")
 
 
 def add(output, number, rows, skipped, figure):
@@ -195,7 +185,8 @@ def finish(output, run, count, image_shape):
         joined = {name: np.concatenate([part[name] for part in parts])[:KEPT] for name in parts[0]}
         # The .npz is in its place before the CSV is: complete is what has both.
         results.save(output.with_suffix(".npz"), config=run | {"paths": paths[:KEPT]}, **joined)
-    _empty(output)
+    for path in unfinished(output).iterdir():  # the folder itself is the lock: see `locked`
+        path.unlink()
     return passed_over
 
 
