@@ -20,6 +20,10 @@ class Failure(Exception):
     """Something the user can mend: the message names the file or value and the way out."""
 
 
+class Refused(Failure, ValueError):
+    """What functions refuse that readers call from Python too, where it is a `ValueError`."""
+
+
 class Interrupted(KeyboardInterrupt):
     """Ctrl-C in a run that can be taken up again: the message says how to go on."""
 
@@ -140,8 +144,6 @@ def run(main):
         return
     except Failure as failure:
         code, message = 1, f"error: {failure}"
-    except MemoryError:
-        code, message = 1, "error: out of memory: ask for fewer or smaller things"
     except BrokenPipeError:
         # Whoever read our output has gone, as in `script | head`: nobody is left to tell.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
@@ -157,6 +159,11 @@ def run(main):
             message += f": {interrupt}"
         if on_terminal(sys.stderr):
             print(file=sys.stderr)  # below a progress bar, and the terminal's ^C
+    except Exception as error:
+        # TensorFlow has an error of its own for it, and is not imported here.
+        if type(error).__name__ not in ("MemoryError", "ResourceExhaustedError"):
+            raise
+        code, message = 1, "error: out of memory: ask for fewer or smaller things at a time"
     print(f"{one_line(Path(sys.argv[0]).name)}: {one_line(message)}", file=sys.stderr)
     sys.exit(code)
 

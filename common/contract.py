@@ -7,6 +7,8 @@ there; for the rest the model is tried on a few images, once, and again when it 
 
 import numpy as np
 
+from common.command import Refused
+
 
 def checked(model, x, y, *, name="labels"):
     """Images and labels as the attacks work on them, once they fit each other and the model.
@@ -203,4 +205,7 @@ def finite(values, what):
     if not np.isfinite(np.vdot(values, values)):
         broken = (~np.isfinite(values)).reshape(len(values), -1).any(axis=1).sum()
         if broken:
-            raise ValueError(f"{what} are not finite numbers for {broken} of {len(values)} images")
+            raise Refused(
+                f"{what} are not finite numbers for {broken} of {len(values)} images: check the "
+                "model for a root, a logarithm or a quotient at 0"
+            )

@@ -3,6 +3,8 @@
 import hashlib
 import itertools
 import os
+import re
+import secrets
 import stat
 import zipfile
 from contextlib import contextmanager
@@ -16,7 +18,7 @@ COMMON = ROOT / "common"
 WEIGHTS = COMMON / "weights"
 IMG = ROOT / "img"
 
-# Of an .npz, unpacked: four times what an attack on all 70,000 digits leaves.
+# Of an .npz that is not ours, unpacked: a small file may hold more than memory does.
 MAX_BYTES = 2 * 1024**3
 
 
@@ -24,6 +26,11 @@ def from_root(path):
     """`path` as results record it: from the repository root where it lies inside it."""
     absolute = Path(os.path.abspath(path))
     return absolute.relative_to(ROOT).as_posix() if absolute.is_relative_to(ROOT) else str(path)
+
+
+def plain(name):
+    """The name of a class as a part of a file's name: "T-shirt/top" becomes T_shirt_top."""
+    return re.sub(r"\W+", "_", name)
 
 
 def reason(error):
@@ -109,9 +116,9 @@ def replacing(path):
         # A rename would not mind, and root may write everywhere.
         if target.is_file() and not target.stat().st_mode & 0o222:
             raise Failure(f"cannot write {show(path)}: it is write-protected; name another file")
-        # Not the whole name, since together they may not be longer than the system takes.
-        temporary = target.with_name(f".{os.getpid()}.{target.name[-40:]}")
-        temporary.touch()
+        # Of the name only the end, since together they may not be longer than the system takes.
+        temporary = target.with_name(f".{os.getpid()}.{secrets.token_hex(4)}.{target.name[-40:]}")
+        temporary.touch(exist_ok=False)
         try:
             yield temporary
             if temporary.stat().st_size:
@@ -130,27 +137,26 @@ def writing(path):
         raise Failure(f"cannot write {show(path)}: {reason(error)}") from error
 
 
-def read_npz(path, names=None, *, holds="a result file", remedy):
+def read_npz(path, names=None, *, ours=False, holds="a result file", remedy):
     """The arrays of an `.npz` file: a dict of names and NumPy arrays.
 
-    names: those to read, all of them if None.  holds: what the file should be, for the message.
-    remedy: the way out.  Raises `Failure` when the file is missing, not a file, truncated,
-    pickled, too large, no `.npz`, or lacks one of the names.
+    names: those to read, all of them if None.  ours: whether it may be of any size.  holds: what
+    the file should be, for the message.  remedy: the way out.  Raises `Failure` when the file is
+    missing, not a file, truncated, pickled, too large, no `.npz`, or lacks one of the names.
     """
     check_input(path, remedy=remedy)
     try:
         with zipfile.ZipFile(path) as archive:
             size = sum(member.file_size for member in archive.infolist())
-        if size > MAX_BYTES:
+        if size > MAX_BYTES and not ours:
             raise Failure(
-                f"{show(path)} unpacks to {size:,} bytes, more than {MAX_BYTES:,} and than any "
-                f"file of this collection: {remedy}"
+                f"{show(path)} unpacks to {size:,} bytes, over {MAX_BYTES:,}: save fewer images"
             )
         with np.load(path, allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in (stored.files if names is None else names)}
     except Failure:
         raise
-    except OSError as error:
+    except (MemoryError, OSError) as error:
         raise Failure(f"cannot read {show(path)}: {reason(error)}; {remedy}") from error
     except Exception as error:  # a hostile file can make a decoder raise anything
         raise Failure(f"{show(path)} is truncated or not {holds}: {remedy}") from error

@@ -17,6 +17,7 @@ import numpy as np
 
 from common import command, contract, files, keras_file, models
 from common.command import Failure
+from common.imagenet import labels
 
 # What a network may be fed for pixels p in [0, 1]: scale * p + offset.
 PIXELS = {"0..1": (1, 0), "0..255": (255, 0), "-1..1": (2, -1)}
@@ -50,15 +51,9 @@ class Network(NamedTuple):
         return self.names[place] if self.names else str(place)
 
     def target(self, text, option="--target"):
-        """The class that `text` names, by number or name; raises `Failure` where it names none.
-
-        option: where it was given, for the message.
-        """
-        if self.names and text in self.names:
-            return self.names.index(text)
-        if text.isascii() and text.isdigit() and int(text[:9]) < self.classes:
-            return int(text)
-        raise Failure(f"{option} {text!r} is not a class from 0 to {self.classes - 1}")
+        """The class that `text` stands for, as in `labels.index_of`; option: where it was given."""
+        own = self.names or tuple(map(str, range(self.classes)))
+        return labels.index_of(text, own, option)
 
 
 def same_file(network, path):

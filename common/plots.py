@@ -50,6 +50,7 @@ STYLE = {
     "image.interpolation": "nearest",
     "image.cmap": "gray",
     "svg.hashsalt": "adversarial examples",
+    "text.parse_math": False,  # what a user calls a class may have two dollars in it
 }
 
 

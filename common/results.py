@@ -74,7 +74,7 @@ def load(path, *, remedy="write it again with the attack script"):
     Raises `Failure`, one line with `remedy` as the way out, when the file is missing, truncated,
     pickled, or holds anything but results.
     """
-    arrays = files.read_npz(path, remedy=remedy)
+    arrays = files.read_npz(path, ours=True, remedy=remedy)
     wrong = problems(arrays)
     if wrong:
         raise Failure(f"{files.show(path)} is not a result file ({wrong[0]}): {remedy}")

@@ -85,11 +85,13 @@ def main(argv=None):
         "--models", nargs="+", type=models.argument, default=NETWORKS, help="the networks"
     )
     command.add_count(parser, "--count", "how many test digits", 100)
-    command.add_output(parser, "the figure to write, the distances beside it (default: see above)")
+    command.add_output(parser, "the figure; beside it FIGURE_distances.npz (default: see above)")
     args = parser.parse_args(argv)
     output = plots.check_output(args.output or files.IMG / "distances.png", args)
-    table = args.output or files.ROOT / "method1_noise_optimization" / "distances"
-    table = table.with_suffix(".npz")
+    table = files.ROOT / "method1_noise_optimization" / "distances.npz"
+    if args.output:  # not mine.npz beside mine.png, which may be somebody's samples
+        table = output.with_name(f"{output.stem}_distances.npz")
+    files.check_output(table)
     names = list(dict.fromkeys([*args.models, args.model]))
     startup.one_thread()  # the same figure on any number of cores
     networks = {name: models.load(name) for name in names}

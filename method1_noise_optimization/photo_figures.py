@@ -1,10 +1,8 @@
 """The figures of attacked photographs, after figure 5 of Szegedy et al. 2014."""
 
-import re
-
 import numpy as np
 
-from common import plots, results
+from common import files, plots, results
 from common.imagenet import labels, networks
 from method1_noise_optimization.attack import sizes
 from method1_noise_optimization.photo_noise import GOALS
@@ -16,20 +14,14 @@ FACTORS = tuple(digit * 10**power for power in range(5) for digit in (1, 2, 5))
 
 def name(config):
     """The name of the figure's file."""
-    model, levels = config.get("model"), config.get("levels")
+    model, levels, target = (config.get(name) for name in ("model", "levels", "target"))
+    goal = files.plain((GOALS.get(target) or labels.of_settings(config)[target]).lower())
     if levels is not None:
         first = "one_grey_level" if levels == 1 else f"{levels}_grey_levels"
-        goal = _plain(config)
         goal = "" if goal == "ostrich" else f"_{goal}"
         return f"{first}{goal}_{model}.png"
     other = "" if config["method"] == "minimal" else f"_{config['method']}"
-    return f"{_plain(config)}_{model}{other}.png"
-
-
-def _plain(config):
-    target = config["target"]
-    label = GOALS.get(target) or labels.of_settings(config)[target]
-    return re.sub(r"\W+", "_", label.lower())
+    return f"{goal}_{model}{other}.png"
 
 
 @plots.our_style()

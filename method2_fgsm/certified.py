@@ -102,6 +102,7 @@ def main(argv=None):
     command.add_output(parser, "the figure to write", files.IMG / "certified.png")
     args = parser.parse_args(argv)
     plots.check_output(args.output)
+    files.check_output(PROVEN_EPS)
     networks = {name: models.load(name) for name in NETWORKS}
     sources = {name: models.load(models.source_of(name)) for name in NETWORKS}
     x, y = data.load("test")

@@ -93,7 +93,8 @@ def main(argv=None):
         "other digits than 2 and 6 img/epsilon_{model}_{source}_to_{target}.png)",
     )
     args = source_to_target.parse(parser, argv)
-    digits = "" if (args.source, args.target) == ("2", "6") else f"_{args.source}_to_{args.target}"
+    pair = args.source, args.target
+    digits = "" if pair == ("2", "6") else "_" + "_to_".join(map(files.plain, pair))
     digits += "" if args.steps == 1 else "_steps"
     digits += "" if args.samples is None else f"_{args.samples.stem}"
     output = plots.check_output(

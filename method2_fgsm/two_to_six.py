@@ -122,8 +122,9 @@ def main(argv=None):
     args = source_to_target.parse(parser, argv)
     if args.steps > 1 and not (args.eps is None and args.margin is None):
         parser.error("--steps finds the smallest epsilon: leave --eps and --margin out")
-    name = f"{args.source}s{'' if args.steps == 1 else '_steps'}"
-    name += ("" if args.target == "6" else f"_as_{args.target}s") + f"_{own_model.stem(args.model)}"
+    name = f"{files.plain(args.source)}s{'' if args.steps == 1 else '_steps'}"
+    name += "" if args.target == "6" else f"_as_{files.plain(args.target)}s"
+    name += f"_{own_model.stem(args.model)}"
     name += "" if args.samples is None else f"_{args.samples.stem}"
     output = plots.check_output(args.output or files.IMG / f"{name}.png", args)
 

@@ -127,8 +127,18 @@ def test_a_file_that_unpacks_to_more_than_memory(tmp_path, monkeypatch):
     np.savez_compressed(path, xs=np.zeros((2000, 28, 28), np.float32))
     assert path.stat().st_size < 100_000
     monkeypatch.setattr(files, "MAX_BYTES", 1_000_000)
-    with pytest.raises(Failure, match=r"bomb\.npz unpacks to "):
+    with pytest.raises(Failure, match=r"bomb\.npz unpacks to .*: save fewer images"):
         files.read_npz(path, remedy="")
+
+
+def test_results_of_any_size_can_be_read_and_a_lack_of_memory_is_called_so(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "MAX_BYTES", 1000)
+    path = tmp_path / "results.npz"
+    digits_results(path)
+    assert results.load(path)["xs"].nbytes > files.MAX_BYTES
+    with_member(path, header((10**14, 28, 28)))
+    with pytest.raises(Failure, match=r"cannot read .*results\.npz: Unable to allocate"):
+        results.load(path)
 
 
 @pytest.mark.parametrize("config", [{"model": "fc" + "9" * 300}, {"eps": 10**400}])

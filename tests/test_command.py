@@ -11,6 +11,7 @@ from types import SimpleNamespace
 from unittest.mock import Mock
 
 import pytest
+import tensorflow as tf
 
 from common import command, files, startup
 
@@ -53,11 +54,16 @@ def outcome(monkeypatch, main):
     return 0
 
 
+NO_MEMORY = "out of memory: ask for fewer or smaller things at a time"
+
+
 @pytest.mark.parametrize(
     ("error", "code", "line"),
     [
         (command.Failure("a\nb: mend it"), 1, "script.py: error: a b: mend it\n"),
-        (MemoryError(), 1, "script.py: error: out of memory: ask for fewer or smaller things\n"),
+        (MemoryError(), 1, f"script.py: error: {NO_MEMORY}\n"),
+        (tf.errors.ResourceExhaustedError(None, None, ""), 1, f"script.py: error: {NO_MEMORY}\n"),
+        (command.Refused("a\nb"), 1, "script.py: error: a b\n"),
         (KeyboardInterrupt(), 130, "script.py: interrupted\n"),
         (command.Interrupted("go on\nso"), 130, "script.py: interrupted: go on so\n"),
     ],

@@ -156,3 +156,13 @@ def test_an_interrupted_write_leaves_the_old_file(tmp_path):
         interrupted()
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_files_whose_long_names_end_alike_are_written_at_the_same_time(tmp_path):
+    tail = "_panorama_stitched_on_a_sunny_afternoon.jpg.png"
+    paths = tmp_path / f"left{tail}", tmp_path / f"right{tail}"
+    with files.replacing(paths[0]) as left, files.replacing(paths[1]) as right:
+        left.write_text("left")
+        right.write_text("right")
+    assert [path.read_text() for path in paths] == ["left", "right"]
+    assert len(list(tmp_path.iterdir())) == 2

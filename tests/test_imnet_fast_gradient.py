@@ -1,5 +1,6 @@
 """The attack on folders of photographs: what it writes, and that nothing stops it half way."""
 
+import fcntl
 import os
 import re
 import shutil
@@ -13,7 +14,7 @@ from PIL import Image
 from common import engine, files, models, results
 from common.command import Failure
 from common.imagenet import efficientnet_lite, networks, photo_batch, photos, rows
-from method2_fgsm import fgsm, imnet_fast_gradient, visualize_imnet
+from method2_fgsm import imnet_fast_gradient, visualize_imnet
 
 PHOTOGRAPHS = files.COMMON / "images"
 
@@ -187,19 +188,6 @@ def test_a_name_too_long_for_its_png_is_counted_and_the_run_goes_on(attack, tmp_
     assert re.search(r"^skipped files +1$", out, re.M)
 
 
-def test_running_out_of_memory_names_the_batch_size(attack, monkeypatch):
-    import tensorflow as tf
-
-    for error in (MemoryError(), tf.errors.ResourceExhaustedError(None, None, "OOM")):
-
-        def exhausted(*arguments, error=error, **options):
-            raise error
-
-        monkeypatch.setattr(fgsm, "fgsm", exhausted)
-        with pytest.raises(Failure, match=r"out of memory with 4 photographs.*--batch-size"):
-            attack()
-
-
 HOLD = """
 import pathlib, sys
 from common.imagenet import rows
@@ -227,6 +215,32 @@ def test_a_second_run_with_the_same_output_is_refused_while_the_first_runs(attac
     with rows.locked(output):
         pass
     assert list(tmp_path.iterdir()) == [output]
+
+
+def test_a_run_that_is_refused_takes_nothing_from_the_one_that_has_the_lock(tmp_path):
+    output = tmp_path / "out.csv"
+    with rows.locked(output):
+        for _ in range(2):
+            with pytest.raises(Failure, match="another run"), rows.locked(output):
+                pytest.fail("locked twice")
+        rows.begin(output, {})
+        assert (tmp_path / "out.unfinished" / "run.json").exists()
+
+
+@pytest.mark.parametrize("made_anew", [False, True])
+def test_no_lock_is_had_on_a_folder_that_has_just_gone(tmp_path, monkeypatch, made_anew):
+    folder, flock = tmp_path / "out.unfinished", fcntl.flock
+
+    def late(descriptor, how):
+        folder.rmdir()  # as the run does that ends here
+        if made_anew:
+            folder.mkdir()
+        flock(descriptor, how)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    with pytest.raises(Failure, match="another run"), rows.locked(tmp_path / "out.csv"):
+        pytest.fail("locked what is gone")
+    assert folder.exists() == made_anew
 
 
 def test_names_that_csv_and_unicode_do_not_like_survive(attack, tmp_path):
@@ -287,10 +301,6 @@ def test_a_complete_run_may_be_resumed_and_another_one_not(attack, network, tmp_
     with pytest.raises(Failure, match="the photographs are not the same"):
         attack("--images", folder, "--resume")
     assert output.read_bytes() == before
-    output.with_suffix(".npz").unlink()
-    (tmp_path / "out.partial.csv").touch()
-    with pytest.raises(Failure, match=r"out\.partial\.csv was left by an earlier version"):
-        attack("--images", folder, "--resume")
 
 
 def test_a_run_interrupted_after_any_batch_resumes_to_the_same_files(attack, tmp_path, monkeypatch):

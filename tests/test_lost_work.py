@@ -11,8 +11,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from common import files
+from common import files, models
 from common.command import Failure
+from common.imagenet import networks
+from method2_fgsm import certified
 
 
 @pytest.mark.parametrize("name", ["in.npz", "sub/../in.npz", "link.npz", "hard.npz", "new.npz"])
@@ -57,6 +59,25 @@ def test_a_write_protected_file_is_not_replaced(refuses, place):
     (place / "out.npz").chmod(0o444)
     refuses("common/generate_5k", "--output", place / "out.npz", culprit="write-protected")
     assert stat.S_IMODE((place / "out.npz").stat().st_mode) == 0o444
+
+
+@pytest.mark.parametrize(
+    ("script", "output", "also"),
+    [
+        ("method1_noise_optimization/distances", "a.png", "a_distances.npz"),
+        ("method2_fgsm/certified", "a.png", "proven.npz"),
+        ("method2_fgsm/robustness", "a.png", "a.json"),
+        ("method2_fgsm/imnet_fast_gradient", "a.csv", "a.npz"),
+    ],
+)
+def test_all_that_a_run_writes_is_looked_at_before_the_work(
+    refuses, place, monkeypatch, script, output, also
+):
+    monkeypatch.setattr(certified, "PROVEN_EPS", place / "proven.npz")
+    for part in (models, networks):
+        monkeypatch.setattr(part, "load", lambda *_: pytest.fail("loaded"))
+    (place / also).touch(0o444)
+    refuses(script, "--output", place / output, culprit=f"{also}: it is write-protected")
 
 
 def in_a_terminal(tmp_path, hangup):

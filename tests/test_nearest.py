@@ -184,7 +184,7 @@ def test_distances_are_those_of_the_attacks_and_zero_where_it_is_wrong_already(
     distances.main(["--models", *names, "--count", "30", "--output", str(tmp_path / "d.png")])
     table = capsys.readouterr().out
     assert (tmp_path / "d.png").read_bytes().startswith(b"\x89PNG")
-    found = np.load(tmp_path / "d.npz")
+    found = np.load(tmp_path / "d_distances.npz")
     assert found["names"].tolist() == names
     x, y = (part[:30] for part in digits)
     for name, l2, linf in zip(names, found["l2"], found["linf"], strict=True):

@@ -3,10 +3,12 @@
 import json
 import re
 import zipfile
+from unittest.mock import Mock
 
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras import layers
 
 from common import check_results, data, digit_attack, files, keras_file, models, own_model, results
@@ -20,6 +22,7 @@ from method1_noise_optimization import (
 from method2_fgsm import (
     battery,
     epsilon,
+    fgsm,
     mnist_fast_gradient,
     robustness,
     two_to_six,
@@ -441,10 +444,28 @@ def test_a_network_that_is_always_wrong_has_no_report_card(mine, refuses, place)
         )
 
 
+def test_a_slope_that_is_not_finite_and_a_lack_of_memory_are_one_line(refuses, place, monkeypatch):
+    """sqrt has no slope at 0: two images of forty are black."""
+    image = keras.Input((4, 4))
+    z = layers.Dense(2)(layers.Flatten()(keras.ops.sqrt(image)))
+    keras.Model(image, z).save(place / "n.keras")
+    x = np.random.default_rng(0).uniform(0.2, 0.8, (40, 4, 4)).astype(np.float32)
+    x[[1, 4]] = 0
+    y = models.classify(own_model.load(place / "n.keras", (4, 4), "0..1"), x)
+    np.savez(place / "s.npz", images=x, labels=y)
+    own = "--model", place / "n.keras", "--samples", place / "s.npz", "--pixels", "0..1"
+    fast, found = "method2_fgsm/mnist_fast_gradient", "not finite numbers for 2 of 40 images"
+    for script in (fast, "method2_fgsm/robustness", "method1_noise_optimization/compare_methods"):
+        refuses(script, *own, culprit=found)
+    error = tf.errors.ResourceExhaustedError(None, None, "OOM")
+    monkeypatch.setattr(fgsm, "fgsm", Mock(side_effect=error))
+    refuses(fast, *own, culprit="out of memory")
+
+
 def test_targets_and_samples_that_do_not_fit(mine, refuses, place):
     script = "method2_fgsm/mnist_fast_gradient"
     for target in ("3", "up", "-1"):
-        refuses(script, *arguments(mine), f"--target={target}", culprit="a class from 0 to 2")
+        refuses(script, *arguments(mine), f"--target={target}", culprit="index from 0 to 2")
     np.savez(place / "grey.npz", images=np.zeros((3, 8, 6), np.uint8), labels=[0, 1, 2])
     refuses(script, "--model", mine[0], "--samples", place / "grey.npz", culprit="takes images")
     refuses(
@@ -456,7 +477,7 @@ def test_targets_and_samples_that_do_not_fit(mine, refuses, place):
     )
     # Of the classes of a file the second has 6, not 2 as the digits have.
     pair = "method2_fgsm/two_to_six", *arguments(mine), "--source", "left", "--target"
-    refuses(*pair, "6", culprit="--target '6' is not a class from 0 to 2")
+    refuses(*pair, "6", culprit="--target '6' is not a class")
     refuses(*pair, "left", culprit="choose two", code=(2,))
     refuses(*pair, "0", culprit="both class 0: choose two")
 
@@ -487,6 +508,20 @@ def test_the_scripts_that_draw_digits_draw_its_classes(mine, place, capsys, monk
     ratios = re.findall(r"^ +\d+ +0\.\d{4} +0\.\d{4} +(\d+\.\d\d)$", capsys.readouterr().out, re.M)
     assert len(ratios) == 4
     assert min(map(float, ratios)) >= 1
+
+
+def test_classes_may_be_called_anything(mine, place):
+    with np.load(mine[1]) as stored:
+        names = ["T-shirt/top", "$1 to $5", "$5_$10"]
+        np.savez(place / "s.npz", **{**stored, "names": names})
+    own = ["--model", str(mine[0]), "--samples", str(place / "s.npz"), "--count", "2"]
+    pair = ["--source", "t-shirt/TOP", "--target", "$5_$10"]
+    for script, name in (
+        (two_to_six, "t_shirt_TOPs_as__5__10s_mine.keras_s.png"),
+        (epsilon, "epsilon_mine.keras_t_shirt_TOP_to__5__10_s.png"),
+    ):
+        assert script.main([*own, *pair]) == [files.IMG / name]
+        assert (files.IMG / name).exists()
 
 
 def test_the_example_of_the_readme_runs(tmp_path, monkeypatch, short, place, capsys):

@@ -88,6 +88,29 @@ def test_classes_are_called_by_their_own_names():
         labels.index_of("4", NAMES)
 
 
+def test_a_target_is_read_in_one_way_for_digits_and_photographs():
+    """A number is an index, whatever the classes are called; else a name, in any case."""
+    for names, text, index in (
+        (("2", "0", "1"), "0", 0),
+        (("2", "0", "1"), "002", 2),
+        (("boat", "Tree"), "TREE", 1),
+        (None, "6", 6),
+    ):
+        network = own_model.Network("m", None, None, len(names or range(10)), names=names)
+        assert network.target(text) == index
+        assert labels.index_of(text, names or tuple("0123456789")) == index
+    for names, text, message in (
+        (None, "0000000099", "--target '0000000099' is not a class: give its index from 0 to 9"),
+        (None, "1" * 5000, "is not a class"),
+        (("10", "20"), "10", "from 0 to 1"),
+        (("a", "A"), "a", "--target 'a' is the name of the classes 0 and 1: give the index"),
+        (("boat", "tree"), "boot", "close names: boat"),
+    ):
+        network = own_model.Network("m", None, None, len(names or range(10)), names=names)
+        with pytest.raises(Failure, match=message):
+            network.target(text)
+
+
 def test_what_photographs_cannot_be_shown_to(album, place, refuses):
     folder, names, network = album
     script = "method2_fgsm/imnet_fast_gradient"

@@ -76,6 +76,15 @@ def test_a_backend_that_is_not_there_is_none_that_is_needed(backend):
     assert (done.stdout == "svg\n") == (backend == "svg")
 
 
+def test_dollars_in_a_name_are_drawn_and_are_no_formula(tmp_path):
+    for name in ("$1 to $5", "$5_$10"):
+        plots.save(plots.figure(4, 3, name), tmp_path / "a.png")
+        escaped = plots.figure(4, 3, "")
+        escaped.suptitle(name.replace("$", r"\$"), fontsize=14, parse_math=True)
+        plots.save(escaped, tmp_path / "b.png")
+        assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+
+
 @pytest.mark.parametrize("ending", plots.ENDINGS)
 def test_a_figure_is_written_in_the_format_of_its_ending(tmp_path, ending):
     path = plots.check_output(tmp_path / f"a{ending.upper()}")

@@ -62,49 +62,48 @@ def of_settings(config):
     return config.get("names") or names()
 
 
-def _of_number(text, own=None):
-    """The index that "388" or "n02510455" stands for, or None."""
-    classes = len(own) if own else CLASSES
-    if text.isascii() and text.isdigit() and int(text[:9]) < classes and len(text) < 9:
-        return int(text)
-    return synsets().index(text) if not own and text in synsets() else None
+def _found(text, own):
+    """The indices of the classes that a text stands for: one, none, or all of the same name."""
+    called = own or names()
+    if text.isdecimal():  # perhaps of more digits than `int` reads
+        index = int(text.lstrip("0")[:9] or 0)
+        return [index] if index < len(called) else []
+    if not own and text in synsets():
+        return [synsets().index(text)]
+    wanted = _plain(text)
+    return [index for index, name in enumerate(called) if _plain(name) == wanted]
 
 
 @cache
 def of_folder(name, own=None):
     """The index of the class that a folder is called by, or None; `Failure` where it is two."""
-    known = _of_number(name, own) is not None or _plain(name) in map(_plain, own or names())
-    return index_of(name, own) if known else None
+    return index_of(name, own) if _found(name, own) else None
 
 
-def index_of(text, own=None):
+def index_of(text, own=None, option=""):
     """The index of a class given by index, synset or name, upper or lower case.
 
-    Raises `Failure` when there is no such class, or two have the name.
+    A text of digits is an index, also where a class has it for its name.  option: where the text
+    was given, for the message.  Raises `Failure` when there is no such class, or two have the name.
     """
-    index = _of_number(text, own)
-    if index is not None:
-        return index
-    wanted = _plain(text)
-    kind, called = "" if own else "ImageNet ", own or names()
-    plain = [_plain(name) for name in called]
-    found = [index for index, name in enumerate(plain) if name == wanted]
+    found, called = _found(text, own), own or names()
     if len(found) == 1:
         return found[0]
+    shown = f"{option} {text!r}".strip()
     if found:
-        numbers = " and ".join(str(index) for index in found)
-        raise Failure(f"{text!r} is the name of the {kind}classes {numbers}: give the index")
+        raise Failure(
+            f"{shown} is the name of the classes {' and '.join(map(str, found))}: give the index"
+        )
+    wanted = "" if text.isdecimal() else _plain(text)
+    plain = [_plain(name) for name in called]
     close = [name for name in plain if wanted and wanted in name]
     close = close or difflib.get_close_matches(wanted, plain)
-    hint = f"; close names: {', '.join(called[plain.index(name)] for name in close[:5])}"
-    if own:
-        raise Failure(
-            f"{text!r} is not a class: give an index from 0 to {len(own) - 1}, or a name from "
-            f"--classes{hint if close else ''}"
-        )
+    close = ", ".join(called[plain.index(name)] for name in close[:5])
+    kind = "a class" if own else "an ImageNet class"
+    name = "its name" if own else f"its synset, or its name in {files.show(NAMES)}"
+    hint = f"; close names: {close}" if close else ""
     raise Failure(
-        f"{text!r} is not an ImageNet class: give an index from 0 to 999, a synset or a name "
-        f"from {files.show(NAMES)}{hint if close else ''}"
+        f"{shown} is not {kind}: give its index from 0 to {len(called) - 1}, or {name}{hint}"
     )
 
 
@@ -221,7 +220,8 @@ def _class_of_row(cells, column, own):
     if any(more) and column is None and (label.isdigit() or not numbers):
         raise Failure("which column is the class? Leave two, or call one `class` in the first line")
     first = label.partition(" ")[0]
-    return index_of(label[:100] if _of_number(first, own) is None else first, own)
+    number = first.isdecimal() or first in synsets()
+    return index_of(first if number else label[:100], own)
 
 
 def _plain(name):

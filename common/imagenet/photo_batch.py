@@ -12,7 +12,6 @@ from typing import NamedTuple
 import numpy as np
 
 from common import engine, files, models, own_model
-from common.command import Failure
 from common.imagenet import networks, photos, rows
 
 
@@ -83,19 +82,6 @@ def attack(job, prepared):
     batch, pixels, skipped = prepared
     if not batch.paths:
         return [], {}, skipped
-    import tensorflow as tf
-
-    try:
-        return *_attack(job, batch, pixels), skipped
-    except (MemoryError, tf.errors.ResourceExhaustedError) as error:
-        raise Failure(
-            f"out of memory with {len(batch.paths)} photographs at a time: ask for fewer "
-            "(--batch-size)"
-        ) from error
-
-
-def _attack(job, batch, pixels):
-    """(rows, arrays for the figure) of a batch whose pixels are uint8 (n, side, side, 3)."""
     model, judge = load_network(job.network)
     x = _floats(pixels)
     before = look(model, judge, x)
@@ -129,7 +115,7 @@ def _attack(job, batch, pixels):
     ]
     first = np.flatnonzero(counted)[: rows.KEPT] if batch.keep else []
     if not len(first):
-        return found, {}
+        return found, {}, skipped
     figure = {
         "paths": np.array(batch.paths)[first],
         "xs": x[first],
@@ -146,7 +132,7 @@ def _attack(job, batch, pixels):
         figure["steps"] = steps[first]
     if job.for_figure:
         figure |= job.for_figure(model, x[first], aim[first])
-    return found, figure
+    return found, figure, skipped
 
 
 def look(model, judge, x):

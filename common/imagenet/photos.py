@@ -17,6 +17,7 @@ import stat
 import threading
 import warnings
 from contextlib import nullcontext, suppress
+from pathlib import Path
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, PngImagePlugin
@@ -90,9 +91,11 @@ def find(paths, report):
     for path in paths:
         if not os.path.exists(path):
             raise Failure(f"{files.show(path)} not found: name a photograph or a folder of them")
-    folder = os.path.commonpath(
-        [path if os.path.isdir(path) else os.path.dirname(path) for path in paths]
-    )
+    folders = [path if os.path.isdir(path) else os.path.dirname(path) for path in paths]
+    try:
+        folder = os.path.commonpath(folders)
+    except ValueError as error:  # of Windows
+        raise Failure(f"{' and '.join(folders)} are on different drives: name one") from error
     starts = [path.removeprefix(folder).replace(os.sep, "/").lstrip("/") for path in paths]
     names = dict.fromkeys(name for start in starts for name in walk(folder, report, start))
     return folder, list(names)
@@ -117,7 +120,7 @@ def walk(folder, report, start=""):
             continue
         real = os.path.realpath(here)
         # A link to elsewhere in the tree: the folder is visited under its own name.
-        into_tree = os.path.islink(here) and os.path.commonpath([root, real]) == root
+        into_tree = os.path.islink(here) and Path(real).is_relative_to(root)
         if real in visited or (into_tree and path != start):
             continue
         visited.add(real)

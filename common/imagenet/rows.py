@@ -32,7 +32,6 @@ import csv
 import hashlib
 import json
 import os
-import shutil
 from collections import Counter
 from contextlib import contextmanager, suppress
 
@@ -74,20 +73,29 @@ def locked(output):
         folder.mkdir(exist_ok=True)
         descriptor = os.open(folder, os.O_RDONLY) if os.name == "posix" else None
     try:
-        if descriptor is not None:
-            import fcntl
-
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    except BlockingIOError as error:
-        raise Failure(
-            f"another run is writing {files.show(output)}: wait for it, or name another --output"
-        ) from error
+        if descriptor is not None and not _lock(descriptor, folder):
+            shown = files.show(output)
+            raise Failure(f"another run is writing {shown}: wait for it, or name another --output")
+        try:
+            yield
+        finally:
+            with suppress(OSError):  # it is not empty
+                folder.rmdir()
     finally:
-        with suppress(OSError):  # it is not empty, or gone already
-            folder.rmdir()
         if descriptor is not None:
             os.close(descriptor)
+
+
+def _lock(descriptor, folder):
+    """Whether the folder, opened as `descriptor`, is this process's from now on."""
+    import fcntl
+
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # A run that has ended meanwhile removes its folder, and a third run makes it anew.
+        return os.path.samestat(os.fstat(descriptor), os.stat(folder))
+    except (BlockingIOError, FileNotFoundError):
+        return False
 
 
 def described(settings, paths):
@@ -111,12 +119,6 @@ def resume(output, run):
     elif output.is_file() and npz.is_file():
         earlier, left = results.load(npz, remedy=REMEDY)["config"], output
     else:
-        partial = output.with_name(f"{output.stem}.partial.csv")
-        if partial.exists():
-            raise Failure(
-                f"{files.show(partial)} was left by an earlier version of this script, which alone "
-                f"can go on with it: delete it, or {REMEDY}"
-            )
         return set()
     differences = ", ".join(
         f"{key} was {json.dumps(earlier.get(key))} and is {json.dumps(value)}"
@@ -183,7 +185,8 @@ def finish(output, run, count, image_shape):
         joined = {name: np.concatenate([part[name] for part in parts])[:KEPT] for name in parts[0]}
         # The .npz is in its place before the CSV is: complete is what has both.
         results.save(output.with_suffix(".npz"), config=run | {"paths": paths[:KEPT]}, **joined)
-    shutil.rmtree(unfinished(output))
+    for path in unfinished(output).iterdir():  # the folder itself is the lock: see `locked`
+        path.unlink()
     return passed_over
 
 
