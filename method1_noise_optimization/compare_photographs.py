@@ -29,7 +29,7 @@ WAYS = ("sign step, smallest eps", *attack.METHODS, "one grey level")
 def main(argv=None):
     args = parse(argv)
     targets = [labels.index_of(target) for target in args.targets]
-    x = few_photographs.read(args.images, args.limit, networks.side(args.model))
+    x = few_photographs.read(args.images, args.limit, networks.SIDE)
     model = networks.load(args.model)
     y = models.predict(model, x).argmax(axis=1)
 

@@ -1,6 +1,5 @@
 """Method 1 on folders of photographs: what is written, saved, resumed, drawn and refused."""
 
-import re
 import shutil
 
 import keras
@@ -15,7 +14,6 @@ from method1_noise_optimization import (
     attack_imnet,
     compare_photographs,
     photo_noise,
-    transfer_photographs,
     visualize_adv_examples,
 )
 
@@ -161,7 +159,7 @@ def test_the_target_is_a_setting_of_the_run(attacked, three):
 
 
 def test_one_grey_level_turns_the_panda_into_an_ostrich(attacked, tmp_path):
-    lite0 = efficientnet_lite.load("efficientnet_lite0")
+    lite0 = efficientnet_lite.load()
     folder = tmp_path / "one"
     folder.mkdir()
     shutil.copy(PHOTOGRAPHS / "panda.jpg", folder)
@@ -212,23 +210,6 @@ def test_wrong_settings_end_before_the_network_is_loaded(monkeypatch, tmp_path, 
             attack_imnet.main([*arguments, *output])
         assert end.value.code == 2
         assert words in capsys.readouterr().err
-
-
-@pytest.mark.slow
-def test_what_fools_a_network_fools_the_same_network_under_another_name(
-    simple, three, monkeypatch, capsys
-):
-    monkeypatch.setattr(networks, "load", lambda name: simple)
-    monkeypatch.setattr(photo_noise, "MAX_STEPS", {"minimal": 30, "grey levels": 30})
-    transfer_photographs.main(
-        ["--images", str(three), "--models", "efficientnet_lite0", "vgg16", "--limit", "2"]
-    )
-    table = capsys.readouterr().out.splitlines()[2:]
-    assert len(table) == 6
-    for row in table:
-        first, second = re.findall(r"\d+ \(\d+\)", row)
-        assert first == second
-        assert first == "2 (2)" or row.startswith("sign step")
 
 
 @pytest.mark.slow

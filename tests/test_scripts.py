@@ -111,7 +111,6 @@ def test_methods_import_from_common_and_themselves_only():
             "compare_photographs.py",
             "distances.py",
             "every_pair.py",
-            "transfer_photographs.py",
             "exact.py",
             "robust_gradients.py",
             "robustness.py",

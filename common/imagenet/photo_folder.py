@@ -72,7 +72,7 @@ def network_of(args):
         weights_file.check(args.weights, remedy=networks.REMEDY)
     path = args.weights and os.path.abspath(args.weights)
     sha256 = args.weights and files.sha256(args.weights)
-    shape = (networks.side(args.model), networks.side(args.model), 3)
+    shape = (networks.SIDE, networks.SIDE, 3)
     return own_model.Network(args.model, path, sha256, networks.CLASSES, shape)
 
 

@@ -164,7 +164,7 @@ def main(argv=None):
     args = parser.parse_args(argv)
     folder = files.COMMON / "images"
     paths = sorted(path.name for path in folder.iterdir() if path.suffix != ".md")
-    _, pixels, _ = photos.read_batch(folder, paths, networks.side("efficientnet_lite0"))
+    _, pixels, _ = photos.read_batch(folder, paths, networks.SIDE)
     compare(networks.load("efficientnet_lite0"), pixels, labels.index_of("ostrich"))
     if args.count > 0:
         with tempfile.TemporaryDirectory() as place:
