@@ -1,7 +1,7 @@
 """Scripts that are interrupted, or killed, at any moment: nothing is lost, nothing is half there.
 
 The scripts run in processes of their own, forked from a server that has imported TensorFlow once.
-(The run over photographs, with and without its workers: test_engine.py.)
+(The run over photographs: test_engine.py.)
 """
 
 import importlib

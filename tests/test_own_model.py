@@ -4,6 +4,7 @@ import json
 import re
 import zipfile
 
+import distributed
 import keras
 import numpy as np
 import pytest
@@ -486,6 +487,8 @@ def test_another_file_in_its_place_is_not_the_network(mine):
 @pytest.mark.slow
 def test_workers_leave_the_same_bytes(mine, tmp_path):
     outputs = [tmp_path / f"{workers}.npz" for workers in (0, 1)]
-    for output, more in zip(outputs, ([], ["--workers", "1"]), strict=True):
-        mnist_fast_gradient.main([*arguments(mine), "--output", str(output), *more])
+    options = {"n_workers": 1, "threads_per_worker": 1, "dashboard_address": None}
+    with distributed.LocalCluster(host="127.0.0.1", memory_limit=0, **options) as local:
+        for output, more in zip(outputs, ([], ["--cluster", local.scheduler_address]), strict=True):
+            mnist_fast_gradient.main([*arguments(mine), "--output", str(output), *more])
     assert outputs[0].read_bytes() == outputs[1].read_bytes()

@@ -133,7 +133,7 @@ def attack(args, network, attack, target_of, settings, title, *, to_8_bits=None,
         "save_images": args.save_images and files.from_root(args.save_images),
     }
     began = time.perf_counter()
-    with rows.locked(args.output), engine.start(args.workers, args.cluster) as run:
+    with rows.locked(args.output), engine.start(args.cluster) as run:
         attacked, passed_over = _attack(
             run, job, Batch(paths, y_true, y_target, False), skipped, args, settings
         )
