@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from common import data, engine, files, models, own_model, startup
+from common import data, engine, files, models, own_model
 from common.command import Failure
 
 
@@ -50,7 +50,7 @@ def read(args, limit=None, *, full_test_set=False):
     path = models.weights_path(args.model)
     if isinstance(args.model, Path):
         if side_by_side:
-            startup.one_thread()
+            engine.one_thread()
         return own_model.examine(path, x, y, names, args.pixels), x, y, indices
     elsewhere = side_by_side and args.cluster and path.is_file()
     sha256 = files.sha256(path) if elsewhere else None

@@ -24,7 +24,7 @@ from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 
-from common import files, startup
+from common import files
 from common.command import Failure
 
 AHEAD = 2  # batches for each core: one in work, one waiting
@@ -56,7 +56,7 @@ def start(cluster=None):
     have ended when the block ends.
     """
     if cluster is None:
-        if not startup.one_thread():
+        if not one_thread():
             print(
                 "TensorFlow has begun with several threads for an operation: rows may differ in "
                 "their last digit from those of a new process",
@@ -82,6 +82,21 @@ def cores():
     """How many cores this process may use."""
     available = getattr(os, "sched_getaffinity", None)  # Linux alone
     return len(available(0)) if available else os.cpu_count() or 1
+
+
+def one_thread():
+    """Have every operation of TensorFlow use one thread; returns whether it does.
+
+    Then sums are taken in the same order whatever the number of cores.  TensorFlow takes the
+    number before its first operation, and no other afterwards.
+    """
+    import tensorflow as tf
+
+    try:
+        tf.config.threading.set_intra_op_parallelism_threads(1)
+    except RuntimeError:
+        return os.environ.get("TF_NUM_INTRAOP_THREADS") == "1"
+    return True
 
 
 def once(function):
@@ -115,7 +130,7 @@ def _run(pool, function, batches, prepare=None, name=str):
 
 def _work(function, prepare, batch):
     """One batch, in a thread here or in a worker."""
-    startup.one_thread()
+    one_thread()
     prepared = batch if prepare is None else prepare(batch)
     with _gpu():
         return function(prepared)

@@ -12,7 +12,8 @@ from unittest.mock import Mock
 
 import pytest
 
-from common import command, files, startup
+import common
+from common import command, files
 
 
 def test_arguments_are_read():
@@ -104,8 +105,7 @@ def test_any_stream_will_do(monkeypatch, kind):
 
     def main():
         print("done")
-        with startup.without_log_lines():
-            raise command.Failure("name another")
+        raise command.Failure("name another")
 
     assert outcome(monkeypatch, main) == 1
     if kind is NotebookStream:
@@ -144,4 +144,4 @@ def test_keras_on_another_backend_is_one_line(monkeypatch):
     keras = SimpleNamespace(config=SimpleNamespace(backend=lambda: "jax"))
     monkeypatch.setitem(sys.modules, "keras", keras)
     with pytest.raises(ImportError, match="runs on jax: import `common` before it"):
-        startup.set_keras()
+        common.set_keras()

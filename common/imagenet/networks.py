@@ -17,7 +17,7 @@ import socket
 
 import numpy as np
 
-from common import files, weights_file
+from common import files, set_keras, weights_file
 from common.command import Failure
 from common.imagenet import efficientnet_lite
 
@@ -75,6 +75,7 @@ def load(name, weights=None):
     if weights is not None:
         weights_file.check(weights, remedy=REMEDY)
 
+    set_keras()
     if name == efficientnet_lite.NAME:
         if weights is None:
             return efficientnet_lite.load()

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from common import command, engine, files, own_model, startup, weights_file
+from common import command, engine, files, own_model, weights_file
 from common.command import Failure
 from common.imagenet import labels, networks, photo_batch, rows
 from common.imagenet.photo_batch import Batch, Job
@@ -64,7 +64,7 @@ def network_of(args):
     """The `own_model.Network` that `args` names; of a file it says in one line what it found."""
     if isinstance(args.model, Path):
         names = args.classes and labels.read_names(args.classes)
-        startup.one_thread()
+        engine.one_thread()
         x = np.zeros((1, *own_model.photograph_shape(args.model)), np.float32)
         network = own_model.examine(args.model, x, None, names, args.pixels)
         return network._replace(names=names or tuple(map(str, range(network.classes))))
