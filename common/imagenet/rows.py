@@ -111,12 +111,6 @@ def resume(output, run):
     elif output.is_file() and npz.is_file():
         earlier, left = results.load(npz, remedy=REMEDY)["config"], output
     else:
-        partial = output.with_name(f"{output.stem}.partial.csv")
-        if partial.exists():
-            raise Failure(
-                f"{files.show(partial)} was left by an earlier version of this script, which alone "
-                f"can go on with it: delete it, or {REMEDY}"
-            )
         return set()
     differences = ", ".join(
         f"{key} was {json.dumps(earlier.get(key))} and is {json.dumps(value)}"
