@@ -172,7 +172,6 @@ def torch_file(path):
 
 
 def without_a_layer(path):
-    """Keras itself only warns, and leaves the layer's random weights as they are."""
     with h5py.File(path, "a") as file:
         del file["layers/dense_1"]
 
