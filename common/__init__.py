@@ -1,7 +1,6 @@
 """What every method shares: the digits, the models, the figures, the command line.
 
-Importing this package settles that Keras runs on TensorFlow, with float32 and channels last
-whatever ~/.keras/keras.json says, and that TensorFlow starts without its log lines.  It imports
+Importing this package settles that Keras runs on TensorFlow, and how TensorFlow starts.  It imports
 neither.
 """
 
@@ -9,15 +8,31 @@ import logging
 import os
 import sys
 
-from common import startup
+
+def set_keras():
+    """Give Keras its standard number and image format; a model's own dtype policy stays free.
+
+    Called before a model is made or read: Keras takes both from ~/.keras/keras.json, and the
+    results here should not depend on them.
+    Raises `ImportError` where Keras runs on another backend than TensorFlow.
+    """
+    import keras
+
+    if keras.config.backend() != "tensorflow":
+        raise ImportError(
+            f"Keras was imported earlier and runs on {keras.config.backend()}: import `common` "
+            "before it, or set KERAS_BACKEND=tensorflow"
+        )
+    keras.config.set_floatx("float32")
+    keras.config.set_image_data_format("channels_last")
+
 
 if "keras" in sys.modules:
-    startup.set_keras()
+    set_keras()
 os.environ["KERAS_BACKEND"] = "tensorflow"
 # TensorFlow would use oneDNN only where the processor has AVX512-VNNI or AVX-VNNI; on the others
 # convolutions are twice as fast with it too.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-sys.meta_path.insert(0, startup.Finder())
 # A function is traced anew for each model: TensorFlow would warn of that.
 logging.getLogger("tensorflow").setLevel(logging.ERROR)

@@ -139,7 +139,8 @@ def model_of(found, name, weights):
         return models.load(name, weights) if models.known(name) else None
     stored = found["config"].get("weights")  # of weights that the attack was given as a file
     if stored is None:
-        return networks.load(name) if efficientnet_lite.installed(name) else None
+        at_hand = name == efficientnet_lite.NAME and efficientnet_lite.installed()
+        return networks.load(name) if at_hand else None
     same = weights is not None and files.sha256(weights) == stored
     return networks.load(name, weights) if same and name in networks.NAMES else None
 

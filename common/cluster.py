@@ -1,4 +1,4 @@
-"""A Dask cluster for engine.py: started on this machine or found, and checked to be like it.
+"""A running Dask cluster for engine.py, checked to be like this machine.
 
 Dask restarts workers, runs a lost batch elsewhere, and gives up on one that kills its workers.
 """
@@ -9,16 +9,12 @@ import json
 import logging
 import pickle
 import platform
-import signal
-import threading
 import warnings
 from concurrent.futures import CancelledError
 from contextlib import contextmanager, suppress
 from importlib import metadata
-from multiprocessing import resource_tracker
 
-import dask
-from distributed import Client, KilledWorker, LocalCluster, get_worker
+from distributed import Client, KilledWorker
 from distributed.scheduler import NoWorkerError
 
 from common import files, results
@@ -28,12 +24,6 @@ CONNECT = 10  # seconds to reach a scheduler
 JOIN = 60  # seconds for its first worker, which may still be loading its packages
 SILENT = logging.CRITICAL + 1  # we say in one line what Dask would log in many
 CODE = ("common", "logreg_softmax", "method1_noise_optimization", "method2_fgsm")
-# Of a cluster on this machine: one batch a worker, so that the one that kills it is known, and an
-# end where no worker can be started any more.
-OURS = {
-    "distributed.scheduler.worker-saturation": 1.0,
-    "distributed.scheduler.no-workers-timeout": "60s",
-}
 LOST = "the connection to the scheduler was lost: start it again"
 
 logging.getLogger("distributed").setLevel(SILENT)
@@ -62,7 +52,7 @@ class Workers:
         try:
             return future.result()
         except NoWorkerError as error:
-            raise Failure("no worker has been left for a minute") from error
+            raise Failure("the cluster has no workers left") from error
         except KilledWorker as error:
             raise Failure(
                 f"{name} ended every worker that tried it: is memory short, or does a file crash "
@@ -70,37 +60,6 @@ class Workers:
             ) from error
         except CancelledError as error:
             raise Failure(LOST) from error
-
-
-@contextmanager
-def start(count):
-    """Start `count` processes on this machine; yields them as `Workers`.
-
-    Whatever Dask's files of settings say of other clusters, this one has Dask's own settings.  No
-    process that was started is left after the block.
-    """
-    client = None
-    with dask.config.set(dask.config.merge(*dask.config.defaults)), dask.config.set(OURS):
-        try:
-            with _interrupts_held_back() as interrupts:
-                cluster = LocalCluster(
-                    n_workers=count,
-                    threads_per_worker=1,
-                    host="127.0.0.1",
-                    dashboard_address="127.0.0.1:0",
-                    silence_logs=SILENT,
-                    memory_limit=0,  # Dask's share for each is less than TensorFlow may need
-                    scheduler_kwargs={"dashboard": False},
-                )
-                client = Client(cluster)
-            if interrupts:
-                signal.raise_signal(signal.SIGINT)
-            yield Workers(client)
-        finally:
-            if client is not None:
-                with _interrupts_held_back():
-                    client.close()
-                    client.cluster.close()
 
 
 @contextmanager
@@ -185,29 +144,6 @@ def environment():
     }
 
 
-@contextmanager
-def _interrupts_held_back():
-    """Yield a list that grows with each Ctrl-C, which does nothing else during the block.
-
-    Threads started meanwhile, and the processes that they start, stay deaf to it: the terminal
-    sends Ctrl-C to the workers too, but it is this process that ends them.
-    """
-    interrupts = []
-    if threading.current_thread() is not threading.main_thread():
-        yield interrupts
-        return
-    # multiprocessing's own helper lifts the block when it is started, so it is started before.
-    resource_tracker.ensure_running()
-    handler = signal.signal(signal.SIGINT, lambda *_: interrupts.append(True))
-    mask = getattr(signal, "pthread_sigmask", lambda *_: None)  # Windows has none
-    mask(signal.SIG_BLOCK, [signal.SIGINT])
-    try:
-        yield interrupts
-    finally:
-        mask(signal.SIG_UNBLOCK, [signal.SIGINT])
-        signal.signal(signal.SIGINT, handler)
-
-
 # What workers do ---------------------------------------------------------------------------------
 
 
@@ -215,22 +151,4 @@ def _work(pickled, expected):
     """One batch, in a worker."""
     _compare(environment(), expected, f"the worker on {platform.node()}")
     work, batch = pickle.loads(pickled)
-    _choose_gpu()
     return work(batch)
-
-
-@functools.cache
-def _choose_gpu():
-    """Of this machine's GPUs, a process of `--workers` sees one: its number's."""
-    number = get_worker().name
-    if not isinstance(number, int):  # of a cluster: its starter has dealt out the GPUs
-        return
-
-    import tensorflow as tf
-
-    gpus = tf.config.list_physical_devices("GPU")
-    if gpus:
-        own = gpus[number % len(gpus)]
-        tf.config.set_visible_devices(own, "GPU")
-        # Two workers on one GPU have to share its memory.
-        tf.config.experimental.set_memory_growth(own, True)

@@ -6,8 +6,6 @@ and an exit code.  Other code calls `main` directly and sees the exception itsel
 """
 
 import argparse
-import errno
-import io
 import math
 import os
 import sys
@@ -133,10 +131,12 @@ def run(main):
     Exits with 0 done, 1 failed, 2 wrong arguments, 130 interrupted.  The message of an
     `Interrupted` (how to go on) is printed with it.
     """
-    _prepare_streams()
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            # A file name may hold what the terminal cannot show; that must not end the run.
+            stream.reconfigure(errors="backslashreplace")
     try:
         try:
-            _check_installation()
             for path in main() or ():
                 print(f"wrote {show(path)}")
         finally:
@@ -148,11 +148,6 @@ def run(main):
         # Whoever read our output has gone, as in `script | head`: nobody is left to tell.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         sys.exit(1)
-    except OSError as error:
-        if error.errno != errno.ENOSPC:
-            raise
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # for what is still to be flushed
-        code, message = 1, f"error: cannot print: {error.strerror}"
     except KeyboardInterrupt as interrupt:
         code, message = 130, "interrupted"
         if isinstance(interrupt, Interrupted):
@@ -166,41 +161,3 @@ def run(main):
         code, message = 1, "error: out of memory: ask for fewer or smaller things at a time"
     print(f"{one_line(Path(sys.argv[0]).name)}: {one_line(message)}", file=sys.stderr)
     sys.exit(code)
-
-
-def _prepare_streams():
-    """Make stdout and stderr take any text, or none where they are closed."""
-    for name in ("stdout", "stderr"):
-        stream = getattr(sys, name)
-        if stream is None:
-            # This takes the closed descriptor, too, which no other file should get.
-            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
-        elif hasattr(stream, "reconfigure"):
-            # A file name may hold what the terminal cannot show; that must not end the run.
-            stream.reconfigure(errors="backslashreplace")
-            if on_terminal(stream) and os.name == "posix":
-                raw = io.BufferedWriter(_Terminal(stream.fileno(), "w", closefd=False))
-                how = (stream.encoding, "backslashreplace", None, True)  # line by line
-                setattr(sys, name, io.TextIOWrapper(raw, *how))
-
-
-class _Terminal(io.FileIO):
-    """A terminal, which may go away in mid-run; unless SIGHUP ends it, the run goes on."""
-
-    def write(self, data):
-        try:
-            return super().write(data)
-        except OSError as error:
-            if error.errno != errno.EIO:
-                raise
-            return len(data)
-
-
-def _check_installation():
-    """Raise `Failure` where `common` is that of another checkout than the script's."""
-    script = Path(sys.argv[0]).resolve().parent.parent
-    if script != ROOT and (script / "common" / "command.py").is_file():
-        raise Failure(
-            f"the checkout installed is {ROOT}, not the one of this script: "
-            f"run `pip install -e {script}`"
-        )

@@ -29,43 +29,34 @@ END = object()
 tracing = threading.RLock()
 
 
-def compiled(body, *, jit_compile=None):
+def compiled(body):
     """Decorate `body(model, *arrays)`: compiled as by `tf.function`, once for each model.
 
     A `tf.function` that took the model as an argument would hold the weights of every model it
     has met until the process ends.  Here what was compiled goes when the model goes, and when
     anything that it holds is exchanged.  Several threads may call it at once.
 
-    Arrays are traced for any number of rows.  jit_compile: that of `tf.function`; XLA compiles
-    for each number all the same.  Where it has no compiler for the device, the function runs
-    without it.
+    Arrays are traced for any number of rows.
     """
 
     @functools.wraps(body)
     def call(model, *arrays):
-        nonlocal jit_compile
         if tf.inside_function():  # part of another trace: no lock of TensorFlow's inside ours
             return body(model, *arrays)
         arrays = tf.nest.map_structure(tf.convert_to_tensor, arrays)
         kinds = (
             (array.dtype, array.shape.rank, *array.shape[1:]) for array in tf.nest.flatten(arrays)
         )
-        found, key = known(model), (body, jit_compile, id(model), *kinds)
+        found, key = known(model), (body, id(model), *kinds)
         function = found.get(key)
         if function is None:
-            function = found.setdefault(key, _function(body, model, arrays, jit_compile))
-        try:
-            return function(*arrays)
-        except tf.errors.OpError:
-            if not jit_compile:
-                raise
-        jit_compile = None
-        return call(model, *arrays)
+            function = found.setdefault(key, _function(body, model, arrays))
+        return function(*arrays)
 
     return call
 
 
-def _function(body, model, arrays, jit_compile):
+def _function(body, model, arrays):
     """`body` of a model, compiled for such arrays, of any number of rows.
 
     Each size of its own would be optimised in its own way, and the sums for a size would depend
@@ -82,7 +73,7 @@ def _function(body, model, arrays, jit_compile):
         return tf.TensorSpec([None, *array.shape[1:]] if array.shape.rank else [], array.dtype)
 
     signature = tf.nest.map_structure(any_rows, arrays)
-    return tf.function(of_model, input_signature=signature, jit_compile=jit_compile)
+    return tf.function(of_model, input_signature=signature)
 
 
 @compiled

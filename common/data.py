@@ -32,13 +32,10 @@ ARRAYS = {
 def load(split, path=None):
     """Read one half of MNIST: `split` is "train" (60,000 digits) or "test" (10,000).
 
-    Returns (x, y): float32 (n, 28, 28) in [0, 1] and int64 (n,).  Where the file is absent,
-    Keras's own download takes its place.  Raises `Failure` when the file is broken or holds
-    other arrays than the original MNIST.
+    Returns (x, y): float32 (n, 28, 28) in [0, 1] and int64 (n,).  Raises `Failure` when the file is
+    missing, broken or holds other arrays than the original MNIST.
     """
     path = PATH if path is None else path
-    if not path.exists():
-        path = _download(path)
     x, y = (_read(path, f"{kind}_{split}") for kind in "xy")
     return x.astype(np.float32) / np.float32(255), y.astype(np.int64)
 
@@ -55,24 +52,6 @@ def _read(path, name):
     else:
         return array
     raise Failure(f"{files.show(path)}: {name} {problem}; {restore}")
-
-
-def _download(missing):
-    """Fetch MNIST the way Keras does; its copy goes through the same checks as ours."""
-    import keras
-
-    try:
-        path = keras.utils.get_file(
-            "mnist.npz",
-            origin="https://storage.googleapis.com/tensorflow/tf-keras-datasets/mnist.npz",
-            file_hash="731c5ac602752760c8e48fbffcf8c3b850d9dc2a2aedcf2cc48468fc17b673d1",
-        )
-    except Exception as error:  # whatever the network, a proxy or the cache folder raises
-        raise Failure(
-            f"{files.show(missing)} not found, and downloading it failed "
-            f"({files.reason(error)}); restore it with `git checkout {files.show(missing)}`"
-        ) from error
-    return type(missing)(path)
 
 
 def add_samples(parser):

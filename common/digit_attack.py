@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from common import data, engine, files, models, own_model, startup
+from common import data, engine, files, models, own_model
 from common.command import Failure
 
 
@@ -36,11 +36,11 @@ class Attacked(NamedTuple):
 def read(args, limit=None, *, full_test_set=False):
     """The network of `args`, and the samples that it is attacked on, or the first `limit` of them.
 
-    args: with model, pixels and samples; of the scripts that share their work, with workers and
-    cluster too.  Returns (`own_model.Network`, x, y, indices): x float32 (n, ...),
+    args: with model, pixels and samples; of the scripts that share their work, with cluster
+    too.  Returns (`own_model.Network`, x, y, indices): x float32 (n, ...),
     y int64 (n,), indices int64 (n,) or None.  Raises `Failure` as their readers do.
     """
-    side_by_side = hasattr(args, "workers")
+    side_by_side = hasattr(args, "cluster")
     if full_test_set:
         x, y = (part[:limit] for part in data.load("test"))
         indices, names = np.arange(len(x)), None
@@ -51,9 +51,9 @@ def read(args, limit=None, *, full_test_set=False):
     path = models.weights_path(args.model)
     if isinstance(args.model, Path):
         if side_by_side:
-            startup.one_thread()
+            engine.one_thread()
         return own_model.examine(path, x, y, names, args.pixels), x, y, indices
-    elsewhere = side_by_side and (args.workers or args.cluster) and path.is_file()
+    elsewhere = side_by_side and args.cluster and path.is_file()
     sha256 = files.sha256(path) if elsewhere else None
     network = own_model.Network(args.model, files.from_root(path), sha256, data.CLASSES)
     return network, x, y, indices
@@ -68,7 +68,7 @@ def opened(args, limit=None, *, full_test_set=False):
 def attack_digits(args, network, attack, x, y, indices, y_target=None, *, batch_size):
     """Attack the digits that the model classifies correctly and not as their target.
 
-    args: of the command line, with workers and cluster.
+    args: of the command line, with cluster.
     attack: attack(model, x, y) -> x_adv, or (x_adv, steps); y are the targets, or the labels
     where y_target is None.  A function of a module, or `functools.partial` of one.
     network, x, y, indices: as `read` gives them.  batch_size: digits for a core at a time, of
@@ -85,7 +85,7 @@ def attack_digits(args, network, attack, x, y, indices, y_target=None, *, batch_
         rows = list(tqdm(found, total=len(starts), unit="batch", disable=None))
         return [np.concatenate(parts) for parts in zip(*rows, strict=True)]
 
-    with engine.start(args.workers, args.cluster) as run:
+    with engine.start(args.cluster) as run:
         (y_pred,) = each(run, functools.partial(classify_batch, network), x)
         right = y_pred == y
         is_target = right & (False if y_target is None else y == y_target)

@@ -1,6 +1,6 @@
-"""Run a function over many batches, side by side: in threads here, in processes, or on a cluster.
+"""Run a function over many batches, side by side: in threads here, or on a cluster.
 
-    with engine.start(args.workers, args.cluster) as run:
+    with engine.start(args.cluster) as run:
         for result in run(attack_batch, batches, prepare=read_batch):
             ...
 
@@ -10,7 +10,7 @@ it is computed.  The results come in the order of the batches, which are taken f
 as they are needed: at most `AHEAD` for each core are under way, so memory does not grow with
 their number.
 
-Dask (`pip install "dask[distributed]"`) shares the batches among processes and machines.
+Dask (`pip install "dask[distributed]"`) shares the batches among machines.
 common/README.md says how to start a cluster.
 """
 
@@ -24,7 +24,7 @@ from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 
-from common import command, files, startup
+from common import files
 from common.command import Failure
 
 AHEAD = 2  # batches for each core: one in work, one waiting
@@ -32,36 +32,31 @@ MOST_THREADS = 8  # in this process: each batch in work needs its memory
 
 
 def add_arguments(parser):
-    """`--workers` and `--cluster`, of which at most one can be given."""
-    where = parser.add_mutually_exclusive_group()
-    where.add_argument(
-        "--workers", type=command.positive_int, metavar="N", help="share the work among N processes"
-    )
-    where.add_argument(
+    """`--cluster`."""
+    parser.add_argument(
         "--cluster",
         metavar="ADDRESS",
-        help="share it on a Dask cluster: tcp://HOST:PORT of its scheduler, or a scheduler file",
+        help="share the work on a Dask cluster: tcp://HOST:PORT, or its scheduler file",
     )
 
 
 @contextmanager
-def start(workers=None, cluster=None):
+def start(cluster=None):
     """Yield `run(function, batches, prepare=None, name=str)`, a generator of results in order.
 
-    workers: how many processes on this machine.  cluster: a scheduler's address or file.  Without
-    either the work is done by threads of this process.  Begin with this, since TensorFlow takes
-    its number of threads before it computes anything.
+    cluster: a scheduler's address or file.  Without it the work is done by threads of this process.
+    Begin with this, since TensorFlow takes its number of threads before it computes anything.
 
     A result is function(batch), or function(prepare(batch)), where `prepare` is the reading, which
     goes on while a GPU computes another batch.  Both are functions of a module (not of a script)
     or `functools.partial` of such, since workers import them, and are called by several threads at
     once.  name(batch) is what a message calls it.
     Raises `Failure` where there is no Dask, no cluster, or a different one, and for a batch that
-    kills its workers.  What is raised in a worker is raised here.  All threads and processes that
-    were started have ended when the block ends.
+    kills its workers.  What is raised in a worker is raised here.  All threads that were started
+    have ended when the block ends.
     """
-    if workers is None and cluster is None:
-        if not startup.one_thread():
+    if cluster is None:
+        if not one_thread():
             print(
                 "TensorFlow has begun with several threads for an operation: rows may differ in "
                 "their last digit from those of a new process",
@@ -76,12 +71,10 @@ def start(workers=None, cluster=None):
     try:
         from common import cluster as dask_cluster
     except ImportError as error:
-        raise Failure(
-            '--workers and --cluster need Dask: run `pip install "dask[distributed]"`'
-        ) from error
+        raise Failure('--cluster needs Dask: run `pip install "dask[distributed]"`') from error
     except Exception as error:  # Dask reads all files of settings when it is imported
         raise Failure(f"Dask does not start: {files.reason(error)}") from error
-    with dask_cluster.start(workers) if workers else dask_cluster.connect(cluster) as pool:
+    with dask_cluster.connect(cluster) as pool:
         yield functools.partial(_run, pool)
 
 
@@ -89,6 +82,21 @@ def cores():
     """How many cores this process may use."""
     available = getattr(os, "sched_getaffinity", None)  # Linux alone
     return len(available(0)) if available else os.cpu_count() or 1
+
+
+def one_thread():
+    """Have every operation of TensorFlow use one thread; returns whether it does.
+
+    Then sums are taken in the same order whatever the number of cores.  TensorFlow takes the
+    number before its first operation, and no other afterwards.
+    """
+    import tensorflow as tf
+
+    try:
+        tf.config.threading.set_intra_op_parallelism_threads(1)
+    except RuntimeError:
+        return os.environ.get("TF_NUM_INTRAOP_THREADS") == "1"
+    return True
 
 
 def once(function):
@@ -122,7 +130,7 @@ def _run(pool, function, batches, prepare=None, name=str):
 
 def _work(function, prepare, batch):
     """One batch, in a thread here or in a worker."""
-    startup.one_thread()
+    one_thread()
     prepared = batch if prepare is None else prepare(batch)
     with _gpu():
         return function(prepared)

@@ -5,7 +5,7 @@ import zipfile
 
 import numpy as np
 
-from common import files
+from common import files, set_keras
 from common.command import Failure
 
 SAVE = 'save it with model.save("mine.keras")'
@@ -31,6 +31,7 @@ def read(path):
     from common import first_convolution  # noqa: F401 (known to Keras then: our CNN has one)
 
     check_version(keras.__version__, name)
+    set_keras()
     try:
         network = keras.models.load_model(path, compile=False, safe_mode=True)
         inputs = network.inputs

@@ -26,7 +26,7 @@ from pathlib import Path
 
 import numpy as np
 
-from common import files, weights_file
+from common import files, set_keras, weights_file
 from common.command import Failure
 from common.logits import ends_in_logits, logits_of  # noqa: F401 (parts of this module)
 
@@ -152,6 +152,7 @@ def build(name):
 
     from common.first_convolution import Conv2D
 
+    set_keras()
     image = keras.Input((28, 28))
     if architecture(name) == "strided":
         stack = [

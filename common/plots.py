@@ -3,8 +3,12 @@
 Figures are made without pyplot: no window, no global list of open figures, and a faster start.
 """
 
+import os
 import textwrap
 from contextlib import contextmanager
+
+# Our figures need no backend, and one that is not there would end the import.
+os.environ.pop("MPLBACKEND", None)
 
 import matplotlib.style
 from matplotlib.figure import Figure

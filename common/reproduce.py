@@ -77,7 +77,6 @@ SZEGEDY = {
     "fc200-200-10_sigmoid": ("200", "200"),
 }
 FULL_STEPS = (
-    ("two_to_six_steps", "method2_fgsm.two_to_six", ("--model", "cnn", "--steps", "500")),
     ("every_pair_linf", f"{METHOD1}.every_pair", ("--norm", "linf")),
     ("adversarial_training", "method2_fgsm.adversarial_training", ()),
     ("robust_training", "method2_fgsm.adversarial_training", ("--attack", "pgd")),

@@ -17,7 +17,7 @@ writes  img/distances.png, and method1_noise_optimization/distances.npz with a r
 import numpy as np
 from tqdm import tqdm
 
-from common import command, data, files, models, plots, startup
+from common import command, data, engine, files, models, plots
 from method1_noise_optimization import attack
 
 NETWORKS = *models.NAMES, "cnn_adversarial", "cnn_robust", "mlp_certified", "strided_certified"
@@ -93,7 +93,7 @@ def main(argv=None):
         table = output.with_name(f"{output.stem}_distances.npz")
     files.check_output(table)
     names = list(dict.fromkeys([*args.models, args.model]))
-    startup.one_thread()  # the same figure on any number of cores
+    engine.one_thread()  # the same figure on any number of cores
     networks = {name: models.load(name) for name in names}
     x, y = (part[: args.count] for part in data.load("test"))
 

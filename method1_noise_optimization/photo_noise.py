@@ -22,11 +22,10 @@ def random_target(path, seed, classes=1000):
     return int.from_bytes(digest[:8], "big") % classes
 
 
-def few_levels(model, x, y_target, *, levels=1, confidence=None, max_steps=None):
+def few_levels(model, x, y_target, *, levels, confidence, max_steps):
     """Photographs in which few values have moved, by `levels` at most: (x_adv, steps)."""
     from method1_noise_optimization import grey_levels
 
-    max_steps = max_steps or MAX_STEPS["grey levels"]
     images, _ = grey_levels.search(
         model, _pixels(x), y_target, levels=levels, confidence=confidence, max_steps=max_steps
     )

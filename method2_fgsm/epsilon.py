@@ -12,13 +12,9 @@ Each image has two panels.  Above, the raw line: softmax regression is linear, s
 are ten straight lines.  Below, the line is clipped to [0, 1], which keeps the image valid; the
 dotted line marks the smallest epsilon at which 6 is predicted.
 
-With --steps above 1 the line leads through the noise that so many steps find instead
-(smallest_eps.py), scaled to at most epsilon a pixel: a network that bends away from the sign
-step's line seldom bends away from this one.
-
 reads   common/mnist.npz or --samples, common/weights/{model}.weights.h5 or a .keras file
 writes  img/epsilon_{model}.png, for other digits img/epsilon_{model}_{source}_to_{target}.png;
-        with --steps _steps and with --samples the name of that file is added
+        with --samples the name of that file is added
 """
 
 import numpy as np
@@ -95,7 +91,6 @@ def main(argv=None):
     args = source_to_target.parse(parser, argv)
     pair = args.source, args.target
     digits = "" if pair == ("2", "6") else "_" + "_to_".join(map(files.plain, pair))
-    digits += "" if args.steps == 1 else "_steps"
     digits += "" if args.samples is None else f"_{args.samples.stem}"
     output = plots.check_output(
         args.output or files.IMG / f"epsilon_{own_model.stem(args.model)}{digits}.png", args
@@ -108,18 +103,10 @@ def main(argv=None):
     kind = "test image" if args.samples is None else "image"
     targets = np.full(len(choice.x), pair.target)
 
-    if args.steps == 1:
-        from method2_fgsm import fgsm
+    from method2_fgsm import fgsm
 
-        direction = fgsm.gradient_signs(model, choice.x, targets)
-        line = f"x + ε sign(∇J(x, {pair.target_name}))"
-    else:
-        from method2_fgsm.smallest_eps import smallest_eps
-
-        eps, x_adv = smallest_eps(model, choice.x, targets, steps=args.steps)
-        choice = choice._replace(eps=eps)
-        direction = ((choice.x - x_adv).T / np.fmax(eps, 1e-6)).T
-        line = f"x − ε r/|r|∞, r the noise of {args.steps} steps towards {pair.target_name}"
+    direction = fgsm.gradient_signs(model, choice.x, targets)
+    line = f"x + ε sign(∇J(x, {pair.target_name}))"
     raw = scores(model, choice.x, direction, EPS, clip=False)
     clipped = scores(model, choice.x, direction, EPS, clip=True)
 
@@ -134,8 +121,7 @@ def main(argv=None):
     print(f"{kind:>10}   smallest eps   furthest from a straight line (logits)")
     for index, smallest, distance in zip(choice.indices, choice.eps, bend(EPS, raw), strict=True):
         print(f"{index:10d}   {smallest:12.4f}   {distance:12.4f}")
-    if args.steps == 1:
-        print(source_to_target.reach(choice, pair))
+    print(source_to_target.reach(choice, pair))
     if np.isfinite(choice.eps).any():
         print(f"median smallest eps {np.nanmedian(choice.eps):.4f}")
     return [output]

@@ -5,7 +5,6 @@ Images are float32 (n, ...) in [0, 1], labels integers (n,), epsilon in the same
 units.  A model is any Keras model from such images to logits (n, classes).
 """
 
-import keras
 import numpy as np
 import tensorflow as tf
 
@@ -43,16 +42,12 @@ def fgsm(model, x, y, eps, *, targeted=False, batch_size=1000):
     x, y = contract.checked(model, x, y)
     eps = contract.pixel_size("eps", eps, x)
     eps = tf.constant(-eps if targeted else eps, tf.float32)
-    linear = is_linear(model)
     x_adv = np.empty_like(x)
     for start in range(0, len(x), batch_size):
         batch = slice(start, start + batch_size)
-        step = fused_sign_step if linear and batch.stop <= len(x) else sign_step
         size = eps[batch] if eps.shape.rank else eps
-        x_adv[batch] = step(model, x[batch], y[batch], size).numpy()
-        # In a linear model what is not finite reaches every pixel of its image: one is enough.
-        pixels = x_adv[batch].reshape(len(y[batch]), -1)
-        contract.finite(pixels[:, :1] if linear else pixels, "logits or gradients")
+        x_adv[batch] = sign_step(model, x[batch], y[batch], size).numpy()
+    contract.finite(x_adv, "logits or gradients")
     return x_adv
 
 
@@ -109,19 +104,3 @@ def label_and_others(logits, y):
     number there is: bool and float (n, classes)."""
     is_label = tf.one_hot(y, logits.shape[-1], on_value=True, off_value=False)
     return is_label, tf.where(is_label, logits.dtype.min, logits)
-
-
-# What makes it fast ------------------------------------------------------------------------------
-
-# XLA passes over the pixels once instead of five times: softmax regression, which does little else,
-# takes two thirds of the time.  It compiles anew for every batch size, so only full batches use
-# it.  On a processor it does not speed up matrix products, and it slows down convolutions.
-fused_sign_step = compiled(sign_step.__wrapped__, jit_compile=True)
-
-
-def is_linear(model):
-    """Whether a Keras model is nothing but one Dense layer, as softmax regression is."""
-    kinds = [type(layer) for layer in model.layers]
-    return set(kinds) <= {keras.layers.InputLayer, keras.layers.Flatten, keras.layers.Dense} and (
-        kinds.count(keras.layers.Dense) == 1
-    )

@@ -18,7 +18,7 @@ writes  img/robust_gradients.png
 
 import numpy as np
 
-from common import command, data, files, models, plots, startup
+from common import command, data, engine, files, models, plots
 from common.command import Failure
 
 NETWORKS = {"cnn": "plain", "cnn_adversarial": "sign steps", "cnn_robust": "projected steps"}
@@ -81,7 +81,7 @@ def main(argv=None):
     command.add_output(parser, "the figure to write", files.IMG / "robust_gradients.png")
     args = parser.parse_args(argv)
     output = plots.check_output(args.output, args)
-    startup.one_thread()  # the same figure on any number of cores
+    engine.one_thread()  # the same figure on any number of cores
     networks = {name: models.load(name) for name in NETWORKS}
     x, y = data.load("test")
 

@@ -27,31 +27,23 @@ class Choice(NamedTuple):
     """Images of one class and the smallest epsilon that turns each into the target.
 
     x: float32 (count, ...).  indices: int64 (count,), places in the test set or sample file.
-    eps: float32 (count,), pixel units, NaN where no epsilon is enough.  tried: float32
-    (n, ...), all correctly classified images that were tried; rows: which of them x are;
-    reachable: for how many of them some epsilon is enough.
+    eps: float32 (count,), pixel units, NaN where no epsilon is enough.  tried: how many correctly
+    classified images were tried; reachable: for how many of them some epsilon is enough.
     """
 
     x: np.ndarray
     indices: np.ndarray
     eps: np.ndarray
-    tried: np.ndarray
-    rows: np.ndarray
+    tried: int
     reachable: int
 
 
 def parse(parser, argv):
-    """The command line, with --model, --source, --target, --count, --steps and --samples."""
+    """The command line, with --model, --source, --target, --count and --samples."""
     own_model.add_model(parser, "softmax")
     parser.add_argument("--source", default="2", help="the digit it is, or the class of a file")
     parser.add_argument("--target", default="6", help="the digit, or class, to be seen")
     command.add_count(parser, "--count", "how many images", 10)
-    parser.add_argument(
-        "--steps",
-        type=command.positive_int,
-        default=1,
-        help="1: the sign step; more: the smallest epsilon that so many steps find (500, say)",
-    )
     parser.add_argument(
         "--samples",
         type=command.path,
@@ -104,14 +96,12 @@ def choose(model, x, indices, target, count):
         # What was tried after the last image needed is not counted.
         eps = eps[: np.flatnonzero(np.isfinite(eps))[count - 1] + 1]
     rows = np.argsort(np.isnan(eps), kind="stable")[:count]
-    return Choice(
-        x[rows], indices[rows], eps[rows], x[: len(eps)], rows, int(np.isfinite(eps).sum())
-    )
+    return Choice(x[rows], indices[rows], eps[rows], len(eps), int(np.isfinite(eps).sum()))
 
 
 def reach(choice, pair):
     """One sentence: how many of the images tried can be turned into the target at all."""
     return (
-        f"one step turns {choice.reachable} of the first {len(choice.tried)} correctly classified "
+        f"one step turns {choice.reachable} of the first {choice.tried} correctly classified "
         f"{pair.sources} into a {pair.target_name}"
     )

@@ -2,7 +2,6 @@
 
     python method2_fgsm/two_to_six.py --model softmax
     python method2_fgsm/two_to_six.py --model cnn --source 3 --target 8
-    python method2_fgsm/two_to_six.py --model cnn --steps 500
 
 One step of the targeted fast gradient sign method, with the smallest epsilon that each image
 needs plus the small margin that lifts the confidence in the target above 50 %.  An image that
@@ -10,13 +9,9 @@ no epsilon lifts so far is shown at the smallest epsilon that makes the target t
 digit.  `--margin` fixes the margin, `--eps` one epsilon for all.  (Goodfellow et al. 2015,
 section 4.)
 
-With --steps above 1 the figure sets the same digits side by side: original | one sign step at its
-smallest epsilon | the smallest epsilon that so many steps find (smallest_eps.py).
-
 reads   common/mnist.npz or --samples, common/weights/{model}.weights.h5 or a .keras file
 writes  img/2s_{model}.png (for other digits img/3s_{model}.png, img/3s_as_8s_{model}.png
-        and so on; with --steps img/2s_steps_{model}.png; with --samples the name of that
-        file is added)
+        and so on; with --samples the name of that file is added)
 """
 
 import numpy as np
@@ -120,9 +115,7 @@ def main(argv=None):
         "for another target than 6 img/{source}s_as_{target}s_{model}.png)",
     )
     args = source_to_target.parse(parser, argv)
-    if args.steps > 1 and not (args.eps is None and args.margin is None):
-        parser.error("--steps finds the smallest epsilon: leave --eps and --margin out")
-    name = f"{files.plain(args.source)}s{'' if args.steps == 1 else '_steps'}"
+    name = f"{files.plain(args.source)}s"
     name += "" if args.target == "6" else f"_as_{files.plain(args.target)}s"
     name += f"_{own_model.stem(args.model)}"
     name += "" if args.samples is None else f"_{args.samples.stem}"
@@ -134,15 +127,6 @@ def main(argv=None):
         eps, step = np.full(len(x), args.eps, np.float32), f"ε = {args.eps:g}"
     else:
         choice = source_to_target.choose(model, x, indices, pair.target, args.count)
-        if args.steps > 1:
-            from method2_fgsm import one_step_and_many
-
-            figure, table = one_step_and_many.compare(
-                model, models.title(args.model), choice, pair, args.steps
-            )
-            plots.save(figure, output)
-            print("\n".join(table))
-            return [output]
         x, indices = choice.x, choice.indices
         eps, step = enough_eps(model, choice, pair.target, args.margin)
 

@@ -1,6 +1,5 @@
 """Method 1 on folders of photographs: what is written, saved, resumed, drawn and refused."""
 
-import re
 import shutil
 
 import keras
@@ -11,13 +10,7 @@ from PIL import Image
 from common import check_results, files, results
 from common.command import Failure
 from common.imagenet import efficientnet_lite, labels, networks, photo_batch, photos, rows
-from method1_noise_optimization import (
-    attack_imnet,
-    compare_photographs,
-    photo_noise,
-    transfer_photographs,
-    visualize_adv_examples,
-)
+from method1_noise_optimization import attack_imnet, photo_noise, visualize_adv_examples
 
 PHOTOGRAPHS = files.COMMON / "images"
 OSTRICH = 9
@@ -161,7 +154,7 @@ def test_the_target_is_a_setting_of_the_run(attacked, three):
 
 
 def test_one_grey_level_turns_the_panda_into_an_ostrich(attacked, tmp_path):
-    lite0 = efficientnet_lite.load("efficientnet_lite0")
+    lite0 = efficientnet_lite.load()
     folder = tmp_path / "one"
     folder.mkdir()
     shutil.copy(PHOTOGRAPHS / "panda.jpg", folder)
@@ -212,33 +205,3 @@ def test_wrong_settings_end_before_the_network_is_loaded(monkeypatch, tmp_path, 
             attack_imnet.main([*arguments, *output])
         assert end.value.code == 2
         assert words in capsys.readouterr().err
-
-
-@pytest.mark.slow
-def test_what_fools_a_network_fools_the_same_network_under_another_name(
-    simple, three, monkeypatch, capsys
-):
-    monkeypatch.setattr(networks, "load", lambda name: simple)
-    monkeypatch.setattr(photo_noise, "MAX_STEPS", {"minimal": 30, "grey levels": 30})
-    transfer_photographs.main(
-        ["--images", str(three), "--models", "efficientnet_lite0", "vgg16", "--limit", "2"]
-    )
-    table = capsys.readouterr().out.splitlines()[2:]
-    assert len(table) == 6
-    for row in table:
-        first, second = re.findall(r"\d+ \(\d+\)", row)
-        assert first == second
-        assert first == "2 (2)" or row.startswith("sign step")
-
-
-@pytest.mark.slow
-def test_the_methods_are_compared_on_the_same_photographs(simple, three, monkeypatch, capsys):
-    monkeypatch.setattr(networks, "load", lambda name: simple)
-    steps = {"sgd": 300, "lbfgs": 5, "minimal": 30, "grey levels": 30}
-    monkeypatch.setattr(photo_noise, "MAX_STEPS", steps)
-    monkeypatch.setattr(compare_photographs, "LARGEST_EPS", 0.02)
-    compare_photographs.main(["--images", str(three), "--limit", "1", "--targets", "ostrich"])
-    lines = capsys.readouterr().out.splitlines()[2:]
-    assert [line.split("  ")[0] for line in lines] == list(compare_photographs.WAYS)
-    size = {line.split("  ")[0]: line.split()[-3] for line in lines if "1 of  1" in line}
-    assert float(size["minimal"]) <= float(size["one grey level"])

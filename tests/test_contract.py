@@ -11,7 +11,6 @@ import pytest
 import tensorflow as tf
 
 from common import contract, files, models
-from common.compiled import compiled
 from method1_noise_optimization import attack
 from method2_fgsm import fgsm, pgd
 from method2_fgsm.smallest_eps import smallest_eps
@@ -472,26 +471,6 @@ def test_each_image_can_have_an_epsilon_of_its_own(eps):
         np.testing.assert_array_equal(
             pgd.pgd(model, x, y, np.full(3, 0.2), **settings), pgd.pgd(model, x, y, 0.2, **settings)
         )
-
-
-def test_where_xla_has_no_compiler_the_function_runs_without_it(monkeypatch):
-    """As on Apple's GPUs, and on NVIDIA's without the toolkit."""
-    real, tried = tf.function, []
-
-    def function(body, jit_compile=None, **settings):
-        def refuses(*arrays):
-            tried.append(1)
-            raise tf.errors.UnimplementedError(None, None, "no compiler for this device")
-
-        return refuses if jit_compile else real(body, **settings)
-
-    monkeypatch.setattr(tf, "function", function)
-    logits = compiled(lambda model, x: model(x), jit_compile=True)
-    x = np.full((2, *SHAPE), 0.5, np.float32)
-    for model in (linear(), linear()):
-        for _ in range(2):
-            np.testing.assert_allclose(logits(model, x), model(x), rtol=1e-6)
-    assert len(tried) == 1
 
 
 def test_the_readmes_own_models_are_attacked():

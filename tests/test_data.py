@@ -1,12 +1,11 @@
 """The digits are the digits, and a file that is anything else is refused in one line."""
 
 import zipfile
-from unittest import mock
 
 import numpy as np
 import pytest
 
-from common import data, files, generate_5k, make_mnist
+from common import data, files, generate_5k
 from common.command import Failure
 
 
@@ -43,6 +42,7 @@ def flip_a_bit(path):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
+        (lambda path: None, "not found"),
         (flip_a_bit, "truncated or not"),
         (other, "altered"),
         (lambda path: other(path, x_test=None), "truncated or not"),
@@ -55,38 +55,6 @@ def test_other_digits_are_refused(tmp_path, make, message):
     make(path)
     with pytest.raises(Failure, match=rf"mnist\.npz.*{message}.*git checkout"):
         data.load("test", path)
-
-
-def test_an_absent_file_is_downloaded_and_goes_through_the_same_checks(tmp_path):
-    import keras
-
-    with mock.patch.object(keras.utils, "get_file") as get_file:
-        get_file.return_value = str(data.PATH)
-        assert data.load("test", tmp_path / "mnist.npz")[0].shape == (10000, 28, 28)
-        other(tmp_path / "other.npz")
-        get_file.return_value = str(tmp_path / "other.npz")
-        with pytest.raises(Failure, match="altered"):
-            data.load("test", tmp_path / "mnist.npz")
-        get_file.side_effect = OSError("no route to host")
-        with pytest.raises(Failure, match=r"downloading it failed.*git checkout"):
-            data.load("test", tmp_path / "mnist.npz")
-
-
-def test_packing_takes_the_originals_and_nothing_else(tmp_path):
-    """The IDX files are rebuilt from the arrays; their MD5 sums are the published ones."""
-    arguments = [str(tmp_path), "--output", str(tmp_path / "mnist.npz")]
-    with pytest.raises(Failure, match="train-images-idx3-ubyte"):
-        make_mnist.main(arguments)
-    with np.load(data.PATH, allow_pickle=False) as arrays:
-        for name, file_name, _, shape, _ in make_mnist.IDX_FILES:
-            header = np.array([0x0800 + len(shape), *shape], ">i4").tobytes()
-            (tmp_path / file_name).write_bytes(header + arrays[name].tobytes())
-        for name, array in make_mnist.read_idx(tmp_path).items():
-            np.testing.assert_array_equal(array, arrays[name])
-    (tmp_path / "train-images-idx3-ubyte").write_bytes(b"\0" * 47040016)
-    with pytest.raises(Failure, match="MD5"):
-        make_mnist.main(arguments)
-    assert not (tmp_path / "mnist.npz").exists()
 
 
 def test_samples_are_distinct_test_digits(tmp_path, digits):

@@ -27,7 +27,7 @@ def test_on_softmax_regression_it_is_the_closed_form(trained, right, targeted):
     clear = np.abs(gradient) > 1e-6 * np.abs(gradient).max()  # where the sign is not rounding
     expected = np.clip(x + (-0.2 if targeted else 0.2) * np.sign(gradient), 0, 1)
     assert clear.mean() > 0.99
-    # In full batches and a rest, which take different paths, and all at once.
+    # In full batches and a rest, and all at once.
     for batch_size in (64, 1000):
         x_adv = fgsm.fgsm(model, x, labels, 0.2, targeted=targeted, batch_size=batch_size)
         np.testing.assert_allclose(x_adv[clear], expected[clear], atol=1e-6)

@@ -21,7 +21,7 @@ PHOTOGRAPHS = files.COMMON / "images"
 
 @pytest.fixture(scope="module")
 def network():
-    return efficientnet_lite.load("efficientnet_lite0")
+    return efficientnet_lite.load()
 
 
 @pytest.fixture

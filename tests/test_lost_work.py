@@ -1,12 +1,7 @@
-"""No run overwrites what it reads, nor ends because nobody is there to see it."""
+"""No run overwrites what it reads."""
 
-import errno
 import os
-import pty
-import signal
 import stat
-import subprocess
-import sys
 from types import SimpleNamespace
 
 import pytest
@@ -78,49 +73,3 @@ def test_all_that_a_run_writes_is_looked_at_before_the_work(
         monkeypatch.setattr(part, "load", lambda *_: pytest.fail("loaded"))
     (place / also).touch(0o444)
     refuses(script, "--output", place / output, culprit=f"{also}: it is write-protected")
-
-
-def in_a_terminal(tmp_path, hangup):
-    """A run whose terminal goes away after its first line: (exit code, whether it got to its end).
-
-    hangup: what SIGHUP does there.
-    """
-    code = (
-        "import signal, sys\n"
-        "from common import command\n"
-        f"signal.signal(signal.SIGHUP, signal.{hangup})\n"
-        "def main():\n"
-        "    print('begun', flush=True)\n"
-        f"    while open({str(tmp_path / 'gone')!r}).read() != 'gone': pass\n"
-        "    for stream in (sys.stdout, sys.stderr): print('x' * 10**5, file=stream, flush=True)\n"
-        f"    open({str(tmp_path / 'end')!r}, 'w').close()\n"
-        "command.run(main)\n"
-    )
-    (tmp_path / "gone").touch()
-    pid, terminal = pty.fork()
-    if pid == 0:
-        os.execve(sys.executable, ["python", "-c", code], {"PYTHONPATH": str(files.ROOT)})
-    assert b"begun" in os.read(terminal, 100)
-    os.close(terminal)
-    (tmp_path / "gone").write_text("gone")
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), (tmp_path / "end").exists()
-
-
-def test_a_terminal_that_goes_away_ends_a_run_only_by_sighup(tmp_path):
-    assert in_a_terminal(tmp_path, "SIG_DFL") == (-signal.SIGHUP, False)
-    assert in_a_terminal(tmp_path, "SIG_IGN") == (0, True)
-
-
-@pytest.mark.parametrize("end", ["return []", "raise command.Failure('other')"])
-def test_a_full_disk_under_what_is_printed_is_one_line(end):
-    code = f"from common import command\ndef main():\n    print(1)\n    {end}\ncommand.run(main)"
-    with open("/dev/full", "w") as full:
-        done = subprocess.run(
-            [sys.executable, "-c", code],
-            stdout=full,
-            stderr=subprocess.PIPE,
-            text=True,
-            env={"PYTHONPATH": str(files.ROOT)},
-        )
-    assert done.returncode == 1
-    assert done.stderr == f"-c: error: cannot print: {os.strerror(errno.ENOSPC)}\n"

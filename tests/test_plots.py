@@ -57,23 +57,14 @@ def test_whatever_makes_a_figure_does_so_in_our_style():
     assert len(makers) > 10
 
 
-@pytest.mark.parametrize("backend", ["no_such", "svg", ""])
-def test_a_backend_that_is_not_there_is_none_that_is_needed(backend):
-    """Whatever MPLBACKEND is, it is still there afterwards, and pyplot takes it if it can."""
-    code = (
-        "import os, common, matplotlib\n"
-        f"assert os.environ['MPLBACKEND'] == {backend!r}\n"
-        "from common import plots\n"
-        "print(matplotlib.rcParams._get('backend'))\n"
-    )
+def test_a_backend_that_is_not_there_is_none_that_is_needed():
     done = subprocess.run(
-        [sys.executable, "-c", code],
-        env={**os.environ, "PYTHONPATH": str(files.ROOT), "MPLBACKEND": backend},
+        [sys.executable, "-c", "from common import plots"],
+        env={**os.environ, "PYTHONPATH": str(files.ROOT), "MPLBACKEND": "no_such"},
         capture_output=True,
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    assert (done.stdout == "svg\n") == (backend == "svg")
 
 
 def test_dollars_in_a_name_are_drawn_and_are_no_formula(tmp_path):

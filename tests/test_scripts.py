@@ -108,10 +108,8 @@ def test_methods_import_from_common_and_themselves_only():
         if here not in folders or path.name in (
             "reproduce.py",
             "compare_methods.py",
-            "compare_photographs.py",
             "distances.py",
             "every_pair.py",
-            "transfer_photographs.py",
             "exact.py",
             "robust_gradients.py",
             "robustness.py",

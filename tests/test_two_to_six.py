@@ -49,16 +49,6 @@ def test_two_to_six_takes_one_eps_or_a_margin_above_the_smallest(trained, right,
     np.testing.assert_allclose(shown("--margin", "0.05"), smallest + 0.05, atol=1e-4)
 
 
-def test_many_steps_need_no_more_than_one(trained, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(files, "IMG", tmp_path)
-    for script, name in ((epsilon, "epsilon_mlp_steps.png"), (two_to_six, "2s_steps_mlp.png")):
-        arguments = ["--model", "mlp", "--count", "3", "--steps", "20"]
-        assert script.main(arguments) == [tmp_path / name]
-    ratios = re.findall(r"^ +\d+ +0\.\d{4} +0\.\d{4} +(\d+\.\d\d)$", capsys.readouterr().out, re.M)
-    assert len(ratios) == 3
-    assert min(map(float, ratios)) >= 1
-
-
 def test_the_chosen_images_are_the_first_that_work(trained, digits):
     """Against the definition, one image after the other."""
     x, y = digits
@@ -74,8 +64,7 @@ def test_the_chosen_images_are_the_first_that_work(trained, digits):
         if len(works) == 3:
             break
     assert choice.indices.tolist() == works
-    assert (len(choice.tried), choice.reachable) == (tried, 3)
-    np.testing.assert_array_equal(choice.tried[choice.rows], choice.x)
+    assert (choice.tried, choice.reachable) == (tried, 3)
     with pytest.raises(Failure, match=r"the test set has \d+ correctly classified 2s, not 5000"):
         two_to_six.main(["--count", "5000"])
 

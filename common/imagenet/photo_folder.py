@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from common import command, engine, files, own_model, startup, weights_file
+from common import command, engine, files, own_model, weights_file
 from common.command import Failure
 from common.imagenet import labels, networks, photo_batch, rows
 from common.imagenet.photo_batch import Batch, Job
@@ -64,7 +64,7 @@ def network_of(args):
     """The `own_model.Network` that `args` names; of a file it says in one line what it found."""
     if isinstance(args.model, Path):
         names = args.classes and labels.read_names(args.classes)
-        startup.one_thread()
+        engine.one_thread()
         x = np.zeros((1, *own_model.photograph_shape(args.model)), np.float32)
         network = own_model.examine(args.model, x, None, names, args.pixels)
         return network._replace(names=names or tuple(map(str, range(network.classes))))
@@ -72,7 +72,7 @@ def network_of(args):
         weights_file.check(args.weights, remedy=networks.REMEDY)
     path = args.weights and os.path.abspath(args.weights)
     sha256 = args.weights and files.sha256(args.weights)
-    shape = (networks.side(args.model), networks.side(args.model), 3)
+    shape = (networks.SIDE, networks.SIDE, 3)
     return own_model.Network(args.model, path, sha256, networks.CLASSES, shape)
 
 
@@ -133,7 +133,7 @@ def attack(args, network, attack, target_of, settings, title, *, to_8_bits=None,
         "save_images": args.save_images and files.from_root(args.save_images),
     }
     began = time.perf_counter()
-    with rows.locked(args.output), engine.start(args.workers, args.cluster) as run:
+    with rows.locked(args.output), engine.start(args.cluster) as run:
         attacked, passed_over = _attack(
             run, job, Batch(paths, y_true, y_target, False), skipped, args, settings
         )

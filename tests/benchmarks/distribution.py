@@ -6,8 +6,8 @@
 A folder of COUNT photographs (tests/benchmarks/memory.py) is attacked with EfficientNet-Lite0 by
 one Dask worker that is tied to one core, and by two, each tied to a core of its own; client and
 scheduler run wherever they fall.  The workers have attacked a few photographs before, so that
-starting and compiling are not timed.  Then the script as a user calls it, on the same two cores:
-in one process, and with --workers 2, from start to end.  All results have to be the same bytes.
+starting and compiling are not timed.  Then the script as a user calls it, on the same two cores,
+in one process, from start to end.  All results have to be the same bytes.
 
 Last the estimate for the 50,000 photographs of the ImageNet validation set on 8 and 64 such
 workers, with its assumptions.  The machine needs two idle cores.
@@ -26,9 +26,10 @@ import tempfile
 import time
 from pathlib import Path
 
+from distributed import Client, LocalCluster
 from memory import write_photographs
 
-from common import cluster, command, files
+from common import command, files
 from common.command import Failure
 from method2_fgsm import imnet_fast_gradient
 
@@ -53,8 +54,14 @@ def attack(images, output, *options):
 
 def pinned(count, images, few, output):
     """Photographs a second of workers with a core each, and this process's seconds a batch."""
-    with cluster.start(count) as pool:
-        client = pool.client
+    local = LocalCluster(
+        n_workers=count,
+        threads_per_worker=1,
+        host="127.0.0.1",
+        dashboard_address=None,
+        memory_limit=0,
+    )
+    with local, Client(local) as client:
         where = f"--cluster={client.scheduler.address}"
         client.wait_for_workers(count)
         workers = sorted(client.nthreads())
@@ -67,7 +74,7 @@ def pinned(count, images, few, output):
     return found, busy / -(-len(list(images.rglob("*.jpg"))) // BATCH)
 
 
-def as_called(cores, images, output, *options):
+def as_called(cores, images, output):
     """The script in a process of its own on `cores`; returns (photographs a second, seconds)."""
     start = time.perf_counter()
     done = subprocess.run(
@@ -77,7 +84,6 @@ def as_called(cores, images, output, *options):
             f"--images={images}",
             f"--output={output}",
             f"--batch-size={BATCH}",
-            *options,
         ],
         env={**os.environ, "PYTHONPATH": str(files.ROOT)},
         preexec_fn=lambda: os.sched_setaffinity(0, cores),
@@ -134,14 +140,9 @@ def main(argv=None):
         print(f"two are {measured[2][0] / measured[1][0]:.2f} times as fast as one")
         print()
         print("as called, on two cores   photographs a second   in all, s")
-        for name, options in (("in one process", ()), ("--workers 2", ("--workers", "2"))):
-            found, seconds = as_called(
-                cores, images, folder / f"called{len(options)}.csv", *options
-            )
-            print(f"{name:25} {found:20.1f} {seconds:11.1f}", flush=True)
-        contents = [
-            (folder / f"{name}.csv").read_bytes() for name in ("1", "2", "called0", "called2")
-        ]
+        found, seconds = as_called(cores, images, folder / "called.csv")
+        print(f"{'in one process':25} {found:20.1f} {seconds:11.1f}", flush=True)
+        contents = [(folder / f"{name}.csv").read_bytes() for name in ("1", "2", "called")]
         same = len(set(contents)) == 1
         print(f"the CSV files are {'the same, byte for byte' if same else 'NOT the same'}")
         print()

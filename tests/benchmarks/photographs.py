@@ -7,25 +7,20 @@ The nine photographs of common/images become ostriches: by `minimal`, and by dec
 and norm (Rony et al. 2019), written here from the paper's algorithm 1, without its rounding to 8
 bits, and run by the same TensorFlow on the same network.  Both are compiled before the clock
 starts.  The same for the nearest class, whichever that is.  Then the 8-bit files: the nearest, and
-within one grey level.  Then COUNT photographs, made from the nine (tests/benchmarks/memory.py), are
-attacked by attack_imnet.py in one process and by two workers: photographs a second, and the largest
-resident memory of each process, looked at ten times a second (Linux alone).  Exit code 1 where a
-process needs more than 2,500 MB.
+within one grey level.  Before all this COUNT photographs, made from the nine
+(tests/benchmarks/memory.py), are attacked by attack_imnet.py: seconds from start to end, and the
+largest resident memory.  Exit code 1 where it needs more than 2,500 MB.
 
 reads   common/images, the installed weights
 writes  nothing that stays
 """
 
-import os
-import re
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
-from memory import LIMIT, write_photographs
+from memory import LIMIT, measure, write_photographs
 
 from common import command, files, models
 from common.command import Failure
@@ -112,66 +107,23 @@ def compare(model, pixels, target):
         line(name, images / np.float32(255), time.perf_counter() - began)
 
 
-def resident(pid):
-    """The largest resident memory so far, in MB, of a process and those below it: pid -> MB."""
-    found = {}
-    for child in Path("/proc").glob("[0-9]*"):
-        try:
-            status = (child / "status").read_text()
-        except OSError:  # ended meanwhile
-            continue
-        parent = int(re.search(r"PPid:\s+(\d+)", status)[1])
-        peak = re.search(r"VmHWM:\s+(\d+)", status)
-        if peak:
-            found[int(child.name)] = parent, int(peak[1]) * 1024 / 1e6
-    family = {pid}
-    while grown := {child for child, (parent, _) in found.items() if parent in family} - family:
-        family |= grown
-    return {member: found[member][1] for member in family if member in found}
-
-
-def attack_folder(folder, *options):
-    """Run the script; prints its rate and returns the peak of its processes in MB."""
-    with tempfile.TemporaryDirectory() as place:
-        output = Path(place, "out.csv")
-        process = subprocess.Popen(
-            [sys.executable, SCRIPT, "--images", folder, "--output", output, *options],
-            stdout=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "PYTHONPATH": str(files.ROOT)},
-        )
-        peaks = {}
-        while process.poll() is None:
-            peaks |= resident(process.pid)
-            time.sleep(0.1)
-        printed = process.stdout.read()
-    if process.returncode:
-        raise Failure(f"{SCRIPT.name} ended with exit code {process.returncode}")
-    rate = re.search(r"photographs a second +([\d.]+)", printed)[1]
-    client = peaks.pop(process.pid)
-    workers = ", ".join(f"{peak:.0f}" for peak in sorted(peaks.values()) if peak > 100)
-    print(
-        f"{' '.join(options) or 'one process':20}{rate:>6} a second   client {client:.0f} MB",
-        end="",
-    )
-    print(f", workers {workers} MB" if workers else "", flush=True)
-    return max(client, *peaks.values()) if peaks else client
-
-
 def main(argv=None):
     parser = command.Parser(__doc__)
     parser.add_argument("--count", type=int, default=200, help="photographs of the folder")
     args = parser.parse_args(argv)
     folder = files.COMMON / "images"
     paths = sorted(path.name for path in folder.iterdir() if path.suffix != ".md")
-    _, pixels, _ = photos.read_batch(folder, paths, networks.side("efficientnet_lite0"))
-    compare(networks.load("efficientnet_lite0"), pixels, labels.index_of("ostrich"))
+    _, pixels, _ = photos.read_batch(folder, paths, networks.SIDE)
     if args.count > 0:
+        # First, since a process starts with the peak of the one that made it.
         with tempfile.TemporaryDirectory() as place:
             write_photographs(Path(place), args.count)
-            peaks = [attack_folder(place, *options) for options in ((), ("--workers", "2"))]
-        if max(peaks) > LIMIT:
-            raise Failure(f"a process needed {max(peaks):.0f} MB, more than {LIMIT}")
+            output = Path(place, "out.csv")
+            seconds, peak = measure(SCRIPT, "--images", place, "--output", output)
+        print(f"{args.count} photographs: {seconds:.1f} s, {peak:.0f} MB")
+        if peak > LIMIT:
+            raise Failure(f"it needed {peak:.0f} MB, more than {LIMIT}")
+    compare(networks.load("efficientnet_lite0"), pixels, labels.index_of("ostrich"))
 
 
 if __name__ == "__main__":
