@@ -1,12 +1,14 @@
 """What every method shares: the digits, the models, the figures, the command line.
 
-Importing this package settles that Keras runs on TensorFlow, and how TensorFlow starts.  It imports
-neither.
+Importing this package settles that Keras runs on TensorFlow, and that TensorFlow starts without its
+log lines.  It imports neither.
 """
 
 import logging
 import os
 import sys
+
+from common import startup
 
 
 def set_keras():
@@ -34,5 +36,6 @@ os.environ["KERAS_BACKEND"] = "tensorflow"
 # convolutions are twice as fast with it too.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+sys.meta_path.insert(0, startup.Finder())
 # A function is traced anew for each model: TensorFlow would warn of that.
 logging.getLogger("tensorflow").setLevel(logging.ERROR)

@@ -140,7 +140,7 @@ def test_keras_settings_of_the_user_change_nothing(tmp_path):
         capture_output=True,
         text=True,
     )
-    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
     here = {}
     exec(code.replace("assert", "#"), here)
     assert done.stdout.splitlines()[-1] == here["logits"]

@@ -380,8 +380,8 @@ def test_ctrl_c_and_a_kill_lose_nothing(whole, tmp_path):
     process.send_signal(signal.SIGINT)
     error = process.communicate()[1]
     assert process.returncode == 130, error
-    assert "Traceback" not in error
-    assert "go on with --resume" in error.splitlines()[-1]
+    assert error.count("\n") == 1
+    assert "go on with --resume" in error
 
     process = start(output, "--resume", batches=6)
     process.kill()
