@@ -20,7 +20,7 @@ Reads each file (its format: common/results.py) and looks at
 
 and prints PASS, with exit code 0, or FAIL and every violation, with exit code 1.  Predictions on
 photographs are recomputed if their network's weights are installed by pip, or given by --weights;
-those of a network of your own, if its .keras file is given by --model.
+those of a network of your own, if its .keras file is given by --model.  To give others is an error.
 
 reads   method*/results_*.npz or those named, common/mnist.npz, the weights
 writes  nothing
@@ -129,20 +129,22 @@ def by_row(found, eps, model):
         yield "predictions", far, f"the model does not say {name}"
 
 
-def model_of(found, name, weights):
-    """The model that is said to have made the predictions, or None where it is not at hand."""
-    if is_own(found) and isinstance(name, Path):
-        return own_model.load(name, found["xs"].shape[1:], found["config"]["pixels"])
-    if is_own(found) or not isinstance(name, str):
-        return None
+def model_of(found, name=None, weights=None):
+    """The model that made the predictions, if `name` and `weights` allow it and it is at hand."""
+    config = found["config"]
+    said = config.get("model")
+    if is_own(found):
+        fits = isinstance(name, Path) and weights is None
+        return own_model.load(name, found["xs"].shape[1:], config["pixels"])[1] if fits else None
     if is_digits(found):
-        return models.load(name, weights) if models.known(name) else None
-    stored = found["config"].get("weights")  # of weights that the attack was given as a file
-    if stored is None:
-        at_hand = name == efficientnet_lite.NAME and efficientnet_lite.installed()
-        return networks.load(name) if at_hand else None
-    same = weights is not None and files.sha256(weights) == stored
-    return networks.load(name, weights) if same and name in networks.NAMES else None
+        name = name or said
+        return models.load(name, weights) if isinstance(name, str) and models.known(name) else None
+    if name is not None or said not in networks.NAMES:
+        return None
+    same = config.get("weights") == (weights and files.sha256(weights))
+    lite = said == efficientnet_lite.NAME and efficientnet_lite.installed()
+    here = weights is not None or lite  # the others would be downloaded
+    return networks.load(said, weights) if same and here else None
 
 
 def report(path, name=None, weights=None):
@@ -154,10 +156,15 @@ def report(path, name=None, weights=None):
     else:
         found["config"] = json.loads(str(found["config"]))
         kind = "digits" if is_digits(found) else "images" if is_own(found) else "photographs"
-        name = (kind != "photographs" and name) or found["config"].get("model")
-        model = model_of(found, name, weights)
+        said, model = found["config"].get("model"), model_of(found, name, weights)
+        asked = " with ".join(str(given) for given in (name, weights) if given)
+        if model is None and asked:
+            raise Failure(
+                f"{files.show(path)} holds results of {said}, not of {asked}: give what made them, "
+                "or leave it out"
+            )
         kept = "" if model is not None else ", whose predictions are not recomputed"
-        print(f"{files.show(path)}: {len(found['xs'])} {kind}, attacks on {name}{kept}")
+        print(f"{files.show(path)}: {len(found['xs'])} {kind}, attacks on {name or said}{kept}")
         outcome |= check(found, model)
 
     for check_name, lines in outcome.items():

@@ -14,8 +14,9 @@ import functools
 import numpy as np
 
 from common import models
+from common.command import Failure
 from method2_fgsm.fgsm import fgsm
-from method2_fgsm.pgd import pgd
+from method2_fgsm.pgd import generators, pgd
 from method2_fgsm.smallest_eps import smallest_eps
 from method2_fgsm.square import square
 
@@ -49,14 +50,12 @@ def attacks(source):
             source, x, y, eps, steps=STEPS, seed=seed
         ),
     }
-    without = {
-        **(transferred if source is not None else {}),
+    return with_gradient, ({} if source is None else transferred) | {
         "random squares": lambda model, x, y, eps, seed: square(
             model, x, y, eps, queries=QUERIES, seed=seed
         ),
         "random noise": random_noise,
     }
-    return with_gradient, without
 
 
 def projected(model, x, y, eps, seed, *, loss):
@@ -82,19 +81,16 @@ def smallest(model, x, y, eps, seed):
     """The smallest epsilon that leads to any other class, if it is no larger than eps."""
     if not eps:
         return x.copy()
-    settings = {"targeted": False, "steps": SMALLEST_STEPS, "max_eps": eps}
-    return first_hit(
-        model, x, y, [lambda rows: smallest_eps(model, x[rows], y[rows], **settings)[1]]
-    )
+    return smallest_eps(model, x, y, targeted=False, steps=SMALLEST_STEPS, max_eps=eps)[1]
 
 
 def random_noise(model, x, y, eps, seed):
     """Random corners of the box: every pixel eps up or down."""
-    rng = np.random.default_rng(seed)
+    rngs = generators(x, seed)
 
     def corner(rows):
-        up = rng.random(x.shape, np.float32) < 0.5
-        return np.clip(x[rows] + np.where(up[rows], eps, -eps), 0, 1)
+        up = np.stack([rngs[row].random(x.shape[1:], np.float32) for row in rows]) < 0.5
+        return np.clip(x[rows] + np.where(up, eps, -eps), 0, 1)
 
     return first_hit(model, x, y, [corner] * DRAWS)
 
@@ -122,21 +118,28 @@ def ranked(model, x, y):
 
 
 def withstood(model, x, y, eps, attack, *, seed=0):
-    """Which images the model still classifies as y under one attack: bool (n,)."""
-    stands, size = np.empty(len(x), bool), models.at_a_time(x)
-    for start in range(0, len(x), size):
-        rows = slice(start, start + size)
+    """Which images the model classifies as y before one attack and after it: bool (n,)."""
+    stands, size = models.classify(model, x) == y, models.at_a_time(x)
+    right = np.flatnonzero(stands)
+    for start in range(0, len(right), size):
+        rows = right[start : start + size]
         stands[rows] = models.classify(model, attack(model, x[rows], y[rows], eps, seed)) == y[rows]
     return stands
+
+
+def sign_step_curve(model, x, y, eps):
+    """The share of the images that withstand the sign step at each eps (k,): float64 (k,)."""
+    sign_step = attacks(None)[0][SIGN_STEP]
+    return np.array([withstood(model, x, y, size, sign_step).mean() for size in eps])
 
 
 def withstood_all(model, x, y, eps, attacks, *, seed=0):
     """Which images withstand every one of `attacks`, each tried on what the others left: (n,)."""
     standing = models.classify(model, x) == y
     for attack in attacks:
-        rows = np.flatnonzero(standing)
-        if len(rows):
-            standing[rows] = withstood(model, x[rows], y[rows], eps, attack, seed=seed)
+        if standing.any():
+            left = x[standing], y[standing]
+            standing[standing] = withstood(model, *left, eps, attack, seed=seed)
     return standing
 
 
@@ -157,6 +160,15 @@ def largest_withstood(model, source, x, y, eps, *, seed=0):
             stands = withstood_all(model, x[rows], y[rows], eps[place], every, seed=seed)
             low[rows[stands]], high[rows[~stands]] = place, place
     return low
+
+
+def check_proof(proven_eps, broken_eps):
+    """Raise `Failure` for an image that is proven up to an epsilon at which an attack succeeds."""
+    for image in np.flatnonzero(proven_eps >= broken_eps):
+        raise Failure(
+            f"image {image}: an attack succeeds at eps {broken_eps[image]:g}, though "
+            f"{proven_eps[image]:g} is proven: method2_fgsm/bounds.py or the attack is wrong"
+        )
 
 
 def masked(with_gradient, without):

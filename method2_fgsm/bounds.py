@@ -59,9 +59,8 @@ def margin_bounds(model, x, y, eps, *, batch_size=250):
     float64, for an eps outside [0, 1] and for what `common/contract.py` refuses.
     """
     contract.positive("batch_size", batch_size, whole=True)
-    for size in np.unique(eps).tolist():
-        contract.pixel_size("eps", size)
     x, y = contract.checked(model, x, y)
+    contract.pixel_size("eps", eps, x)
     check(model)
     low, high = box(x, np.broadcast_to(eps, len(x)))
     bounds = np.zeros((len(x), contract.count_classes(model, x)))
@@ -232,7 +231,7 @@ def check(model):
     """Raise ValueError for a layer of a model whose bounds are not known here."""
     if not type(model).call.__module__.startswith("keras."):
         raise ValueError(f"interval bounds need a model that shows its layers, not {model.name}")
-    for layer in getattr(model, "operations", model.layers):
+    for layer in getattr(model, "_functional", model).operations:  # with those of its input
         name = f"the layer {layer.name} ({type(layer).__name__})"
         if isinstance(layer, keras.Model):
             check(layer)
@@ -242,5 +241,6 @@ def check(model):
         elif getattr(layer, "activation", activations.linear) not in FUNCTIONS:
             known = ", ".join(function.__name__ for function in FUNCTIONS)
             raise ValueError(f"the activation of {name} is none of {known}: no bounds are known")
-        elif layer.dtype_policy.name not in ("float32", "float64"):
-            raise ValueError(f"{name} computes in {layer.dtype_policy.name}, not in float32")
+        # An input casts to its own dtype, whatever its policy.
+        elif coarse := {layer.dtype, layer.dtype_policy.name} - {"float32", "float64"}:
+            raise ValueError(f"{name} works in {coarse.pop()}, not in float32")

@@ -6,6 +6,8 @@ A network can be trained until one sign step no longer hurts it, without being a
 its gradient simply points elsewhere.  Many small steps show the difference.
 """
 
+import zlib
+
 import numpy as np
 import tensorflow as tf
 
@@ -50,6 +52,11 @@ def margin_ascent(logits, y, y_target):
     return tf.one_hot(t, logits.shape[-1], dtype=logits.dtype) - tf.cast(is_label, logits.dtype)
 
 
+def generators(x, seed):
+    """A random generator for each image of x, from the seed and that image alone: a list."""
+    return [np.random.default_rng([seed, zlib.crc32(image.tobytes())]) for image in x]
+
+
 def pgd(
     model,
     x,
@@ -76,7 +83,7 @@ def pgd(
     Wagner 2017), whose gradient does not fade where the model is sure.  y_target: integers (n,),
     classes for the margin to be taken with instead of the strongest other (Gowal et al. 2019,
     "An Alternative Surrogate Loss for PGD-based Adversarial Testing").
-    seed: of the random start, which does not depend on batch_size.
+    seed: of the random start, which depends neither on batch_size nor on the other images.
     Returns x_adv: float32, the shape of x, in [0, 1] and within eps of x.
     Raises ValueError when eps is not in [0, 1], step_size is negative or not finite, steps or
     batch_size is below 1, for an unknown loss, targets without the margin, pixels outside [0, 1]
@@ -98,14 +105,13 @@ def pgd(
         raise ValueError("y_target goes with the loss 'margin'")
     else:
         _, y_target = contract.checked(model, x, y_target, name="targets")
-    rng = np.random.default_rng(seed)
     box, step_size = np.asarray(eps, np.float32), np.asarray(step_size, np.float32)
     x_adv = np.empty_like(x)
     for start in range(0, len(x), batch_size):
         batch = np.arange(start, min(start + batch_size, len(x)))
-        reach = eps[batch] if eps.ndim else eps
-        noise = rng.uniform(-reach, reach, x[batch].shape).astype(np.float32)
-        x_adv[batch] = np.clip(x[batch] + noise, 0, 1)
+        u = np.stack([rng.random(x.shape[1:], np.float32) for rng in generators(x[batch], seed)])
+        reach = box[batch] if box.ndim else box
+        x_adv[batch] = np.clip(x[batch] + reach * (2 * u - 1), 0, 1)
         for _ in range(steps):
             sizes = (size[batch] if size.ndim else size for size in (box, step_size))
             now = x[batch], x_adv[batch], y[batch], *sizes

@@ -18,11 +18,11 @@ of
     random squares          1,000 queries without any gradient (Andriushchenko et al. 2020)
     random noise            20 random corners of the box
 
-and what counts is what is left under all of them.  "only this" are the images that no other attack
-fools.  The last row is the other side: the images of which interval bounds (bounds.py) prove that
-no attack can fool them.  Where an attack that never looks at the gradient does more than one that
-follows it, by more than chance explains, a line warns that the gradient is masked, and on how many
-images.  A thousand questions to the network are not set beside the single sign step.
+and what counts is what is left under all of them: right before and after.  "only this" are the
+images that no other attack fools, "proven" those of which interval bounds (bounds.py) prove that
+none can; one that does ends the script with an error.  Where an attack that never looks at the
+gradient does more than one that follows it, by more than chance explains, a line warns that the
+gradient is masked.  Random squares are not compared with the single sign step.
 
 Intervals are those of 95 % confidence for a share of so many images (Clopper & Pearson 1934).  The
 figure shows accuracy against epsilon for the first 100, whose median |r|_2 is printed too, the
@@ -66,16 +66,14 @@ def share(hits):
 def summary(clean, standing):
     """What each attack leaves, what only it finds, and what all leave together: a dict for JSON.
 
-    clean: bool (n,).  standing: bool (n,) for each attack by name.
+    clean: bool (n,).  standing: bool (n,) for each attack by name, of images that are clean.
     """
-    fooled = {name: clean & ~left for name, left in standing.items()}
-    times = np.sum(list(fooled.values()), axis=0)
     found = {"no attack": share(clean)}
-    for name, left in standing.items():
-        alone = int((fooled[name] & (times == 1)).sum())
-        found[name] = share(left) | {"fooled": int(fooled[name].sum()), "only this": alone}
-    together = np.all(list(standing.values()), axis=0)
-    found["all together"] = share(together) | {"fooled": int((clean & ~together).sum())}
+    times = np.sum([clean & ~left for left in standing.values()], axis=0)
+    for name, left in (standing | {"all together": clean & (times == 0)}).items():
+        found[name] = share(left) | {"fooled": int((clean & ~left).sum())}
+        if name in standing:
+            found[name]["only this"] = int((~left & (times == 1)).sum())
     return found
 
 
@@ -95,11 +93,10 @@ def nearest(model, x, y):
     it, and for the first FEW images the |r|₂ of the smallest noise by that measure.
     """
     from method1_noise_optimization import attack
-    from method2_fgsm import battery, smallest_eps
+    from method2_fgsm import battery
+    from method2_fgsm.smallest_eps import smallest_eps
 
-    eps, x_adv = smallest_eps.smallest_eps(
-        model, x, y, targeted=False, steps=battery.SMALLEST_STEPS
-    )
+    eps, x_adv = smallest_eps(model, x, y, targeted=False, steps=battery.SMALLEST_STEPS)
     x, y = x[:FEW], y[:FEW]
     size = min(attack.BATCH_SIZE["minimal"], models.at_a_time(x))
     settings = {"targeted": False, "method": "minimal", "starts": 1, "batch_size": size}
@@ -111,9 +108,7 @@ def nearest(model, x, y):
 def main(argv=None):
     parser = command.Parser(__doc__)
     own_model.add_model(parser, "cnn_robust")
-    parser.add_argument(
-        "--samples", type=command.path, help="the images (default: the test digits)"
-    )
+    parser.add_argument("--samples", type=command.path, help="images (default: the test digits)")
     parser.add_argument(
         "--eps",
         type=command.pixel_size,
@@ -136,7 +131,7 @@ def main(argv=None):
     if eps is None:
         eps = OWN_EPS[x.shape[3:] == (3,)] if own else models.trained_eps(args.model)
 
-    from method2_fgsm import battery, bounds, error_rates, report_figure
+    from method2_fgsm import battery, bounds, report_figure
 
     with_gradient, without = battery.attacks(source)
     clean = models.classify(model, x) == y
@@ -150,12 +145,17 @@ def main(argv=None):
         for name, attack in tqdm({**with_gradient, **without}.items(), disable=None, unit="attack")
     }
     rows = summary(clean, standing)
-    try:
-        rows["proven"] = share(bounds.proven(model, x, y, eps))
-        unproven = ""
-    except ValueError as error:
-        unproven = f"nothing can be proven: {error}"
     smallest, x_adv, l2 = nearest(model, x[clean], y[clean])
+    near = np.zeros(len(x))
+    near[clean] = smallest
+    try:
+        proven, unproven = bounds.proven(model, x, y, eps), []
+    except ValueError as error:
+        unproven = [f"nothing can be proven: {error}"]
+    else:
+        rows["proven"] = share(proven)
+        left = np.all(list(standing.values()), axis=0)
+        battery.check_proof(np.where(proven, eps, np.nan), np.where(left, near, eps))
     masked = battery.masked(*({k: standing[k] for k in kind} for kind in (with_gradient, without)))
 
     title = f"{models.title(args.model)}, ε = {eps:.4g}"
@@ -167,16 +167,14 @@ def main(argv=None):
     }
     for name, value in medians.items():
         print(f"{name:36}{value:10.4f}")
-    for line in [*([unproven] if unproven else []), *(f"warning: {line}" for line in masked)]:
+    for line in [*unproven, *(f"warning: {line}" for line in masked)]:
         print(line)
 
     few = slice(FEW)
     epsilons = np.minimum(EPSILONS * eps, 1)
     places = battery.largest_withstood(model, source, x[few], y[few], epsilons, seed=args.seed)
-    near = np.zeros(len(x))
-    near[clean] = smallest
     curves = {
-        "one sign step": 1 - error_rates.error_rates(model, x[few], y[few], epsilons)[0],
+        "one sign step": battery.sign_step_curve(model, x[few], y[few], epsilons),
         "many steps": np.array([(clean & (near > e))[few].mean() for e in epsilons]),
         "all attacks": np.array([(places >= place).mean() for place in range(len(epsilons))]),
     }

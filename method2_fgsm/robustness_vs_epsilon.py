@@ -69,20 +69,14 @@ def main(argv=None):
     mlp = models.load("mlp")
     x, y = (part[: args.count] for part in data.load("test"))
 
-    from method2_fgsm.battery import largest_withstood
-    from method2_fgsm.error_rates import error_rates
+    from method2_fgsm.battery import largest_withstood, sign_step_curve
 
-    largest = {
-        name: largest_withstood(
-            model, mlp if name == "cnn" else networks["cnn"], x, y, EPS, seed=args.seed
-        )
-        for name, model in tqdm(networks.items(), disable=None, unit="network")
-    }
-    curves = {
-        name: np.array([(places >= place).mean() for place in range(len(EPS))])
-        for name, places in largest.items()
-    }
-    illusion = 1 - error_rates(networks["cnn_adversarial"], x, y, EPS)[0]
+    curves = {}
+    for name, model in tqdm(networks.items(), disable=None, unit="network"):
+        source = mlp if name == "cnn" else networks["cnn"]
+        places = largest_withstood(model, source, x, y, EPS, seed=args.seed)
+        curves[name] = np.array([(places >= place).mean() for place in range(len(EPS))])
+    illusion = sign_step_curve(networks["cnn_adversarial"], x, y, EPS)
     plots.save(draw(curves, illusion, len(x)), output)
 
     print(f"accuracy under the worst of all attacks, {len(x)} test digits")

@@ -8,6 +8,7 @@ What it finds, a gradient should find too.  Where it finds more, the gradient is
 import numpy as np
 
 from common import contract, models
+from method2_fgsm.pgd import generators
 
 # The share of the image that a square covers: at first, and where it halves, of 10,000 queries.
 FIRST_SHARE = 0.8
@@ -24,7 +25,7 @@ def square(model, x, y, eps, *, queries=1000, seed=0, batch_size=1000):
 
     x: float32 (n, height, width) or (n, height, width, channels) in [0, 1].  y: integers (n,).
     eps: from 0 to 1, in pixel units.  queries: how often each image is shown to the model at most.
-    seed: of the stripes, the places and the signs; they do not depend on batch_size.
+    seed: of what is random, which depends neither on batch_size nor on the other images.
     Returns x_adv: float32, the shape of x, in [0, 1] and within eps of x.
     Raises ValueError when eps is not in [0, 1], queries or batch_size is below 1, for pixels
     outside [0, 1] or not numbers, and for labels that do not match the images or the model.
@@ -33,43 +34,39 @@ def square(model, x, y, eps, *, queries=1000, seed=0, batch_size=1000):
     contract.positive("queries", queries, whole=True)
     contract.positive("batch_size", batch_size, whole=True)
     x, y = contract.checked(model, x, y)
-    if not len(x):
-        return x.copy()
-    rng = np.random.default_rng(seed)
-    n, height, width, channels = images = (*x.shape, 1)[:4]
-    low, high = np.clip(x - np.float32(eps), 0, 1), np.clip(x + np.float32(eps), 0, 1)
+    n, height, width, channels = (*x.shape, 1)[:4]
+    x_adv = x.reshape(n, height, width, channels).copy()
+    low, high = np.clip(x_adv - np.float32(eps), 0, 1), np.clip(x_adv + np.float32(eps), 0, 1)
 
-    def lead(x_adv, chosen):
-        logits = models.predict(model, x_adv, batch_size)
+    def lead(images, chosen):
+        logits = models.predict(model, images.reshape(-1, *x.shape[1:]), batch_size)
         own = logits[np.arange(len(chosen)), y[chosen]]
         logits[np.arange(len(chosen)), y[chosen]] = -np.inf
-        return own - logits.max(axis=1)
+        return own - logits.max(axis=1, initial=-np.inf)  # of no images, too
 
-    margin = lead(x, np.arange(n))
-    up = rng.random((n, 1, width, channels)) < 0.5
-    striped = np.where(np.broadcast_to(up, images).reshape(x.shape), high, low)
+    margin = lead(x_adv, np.arange(n))
     active = np.flatnonzero(margin > 0)
-    x_adv = x.copy()
-    x_adv[active] = striped[active]
+    # For each query two numbers that say where, and one for each channel that says which way.
+    numbers = np.empty((n, queries, 2 + channels), np.float32)
+    for image, rng in zip(active, generators(x[active], seed), strict=True):
+        up = rng.random((width, channels)) < 0.5
+        x_adv[image] = np.where(up, high[image], low[image])
+        rng.random(out=numbers[image], dtype=np.float32)
     margin[active] = lead(x_adv[active], active)
     rows, columns = np.arange(height)[:, np.newaxis, np.newaxis], np.arange(width)[:, np.newaxis]
     for query in range(1, queries):
         share = FIRST_SHARE / 2 ** np.searchsorted(HALVINGS * queries, query)
         side = int(np.clip(round((share * height * width) ** 0.5), 1, min(height, width) - 1))
-        # For all images, the finished ones too, so that each has its own numbers.
-        top = rng.integers(0, height - side + 1, (n, 1, 1, 1))
-        left = rng.integers(0, width - side + 1, (n, 1, 1, 1))
-        up = rng.random((n, 1, 1, channels)) < 0.5
         active = active[margin[active] > 0]
         if not len(active):
             break
-        top, left, up = top[active], left[active], up[active]
+        drawn = numbers[active, query, np.newaxis, np.newaxis]
+        top = (drawn[..., :1] * (height - side + 1)).astype(int)
+        left = (drawn[..., 1:2] * (width - side + 1)).astype(int)
+        up = drawn[..., 2:] < 0.5
         inside = (top <= rows) & (rows < top + side) & (left <= columns) & (columns < left + side)
-        shape = (len(active), *x.shape[1:])
-        inside = np.broadcast_to(inside, (len(active), *images[1:])).reshape(shape)
-        up = np.broadcast_to(up, (len(active), *images[1:])).reshape(shape)
         tried = np.where(inside, np.where(up, high[active], low[active]), x_adv[active])
         found = lead(tried, active)
         better = found < margin[active]
         x_adv[active[better]], margin[active[better]] = tried[better], found[better]
-    return x_adv
+    return x_adv.reshape(x.shape)

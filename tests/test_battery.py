@@ -1,13 +1,17 @@
 """The battery: together the attacks leave no more than each alone, and bent gradients are named."""
 
+import json
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from common import models
+from common import data, models
 from common.command import Failure
-from method2_fgsm import battery, robust_gradients, robustness, robustness_vs_epsilon
+from method2_fgsm import battery, bounds, robust_gradients, robustness, robustness_vs_epsilon
+from method2_fgsm.pgd import pgd
+from method2_fgsm.square import square
 
 EPS = 0.08
 
@@ -42,6 +46,88 @@ def test_every_attack_stays_in_the_box_and_all_together_leave_no_more_than_any(t
     assert not (together & ~clean).any()
     for left in standing.values():
         assert together.sum() <= left.sum()
+
+
+@pytest.fixture
+def nearest_mean(digits):
+    """The linear network of the nearest mean digit: right on four in five, and not trained."""
+    x, y = digits
+    means = np.stack([x[y == digit].mean(axis=0).ravel() for digit in range(10)])
+    dense = keras.layers.Dense(10)
+    model = keras.Sequential([keras.Input((28, 28)), keras.layers.Flatten(), dense])
+    model.set_weights([means.T, -(means**2).sum(axis=1) / 2])
+    return model
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [
+        lambda model, x, y: battery.random_noise(model, x, y, EPS, 3),
+        lambda model, x, y: square(model, x, y, EPS, queries=40, seed=3),
+        lambda model, x, y: pgd(model, x, y, EPS, steps=1, step_size=0, seed=3),
+    ],
+)
+def test_the_random_numbers_of_an_image_do_not_depend_on_those_beside_it(nearest_mean, x_y, attack):
+    x, y = x_y
+    x_adv = attack(nearest_mean, x, y)
+    rows = np.array([50, 3, 17, 18, 0])
+    np.testing.assert_array_equal(attack(nearest_mean, x[rows], y[rows]), x_adv[rows])
+    noise = (x_adv - x)[(np.abs(x_adv - x) > 0).any(axis=(1, 2))]
+    assert len(noise) == len(np.unique(noise, axis=0)) > 5
+    # A grey image beside one that is a little lighter: numbers of their own.
+    grey = np.full((2, 28, 28), 0.5, np.float32) + np.float32([[[0]], [[1e-3]]])
+    one, other = attack(nearest_mean, grey, models.classify(nearest_mean, grey)) - grey
+    assert np.abs(one - other).max() > EPS / 10
+
+
+def test_an_image_that_is_wrong_before_the_attack_withstands_nothing(nearest_mean, x_y):
+    x, y = x_y
+    right = models.classify(nearest_mean, x) == y
+    assert not right.all()
+
+    def mend(model, x, y, eps, seed):
+        return model.get_weights()[0].T.reshape(10, 28, 28)[y]  # the mean digits
+
+    np.testing.assert_array_equal(battery.withstood(nearest_mean, x, y, 1, mend), right)
+    np.testing.assert_array_equal(battery.withstood_all(nearest_mean, x, y, 1, [mend]), right)
+
+
+def test_of_the_card_a_curve_is_at_epsilon_what_its_row_says(monkeypatch, tmp_path):
+    """Also where the sign step carries a wrong image past the border, and so mends it."""
+    bent = keras.Sequential(
+        [
+            keras.Input((28, 28)),
+            keras.layers.Flatten(),
+            keras.layers.Dense(2, "relu"),
+            keras.layers.Dense(2),
+        ]
+    )
+    # Of the mean grey g: class 1 for |g - 0.5| < 0.2.
+    each = np.full((784, 1), 1 / 784)
+    ends = np.array([[0, -1], [0, -1]])
+    bent.set_weights([each * [1, -1], np.array([-0.5, 0.5]), ends, np.array([0, 0.2])])
+    grey = np.float32([0.4, 0.45, 0.05, 0.95])[:, np.newaxis, np.newaxis]
+    x, y = np.broadcast_to(grey, (4, 28, 28)), np.zeros(4, np.int64)
+    assert (models.classify(bent, x) == y).tolist() == [False, False, True, True]
+    monkeypatch.setattr(data, "load", lambda split: (x, y))
+    monkeypatch.setattr(models, "load", lambda name, path=None: bent)
+    output = str(tmp_path / "r.png")
+    _, written = robustness.main(["--model", "cnn", "--eps", "0.4", "--output", output])
+    report = json.loads(written.read_text())
+    curves = report["curves"]
+    place = curves.pop("eps").index(0.4)
+    assert [curve[0] for curve in curves.values()] == [0.5] * 3
+    assert curves["one sign step"][place] == report["rows"]["sign step"]["share"] == 0
+
+
+def test_an_attack_that_breaks_a_proof_ends_the_card(nearest_mean, x_y, monkeypatch, tmp_path):
+    monkeypatch.setattr(models, "load", lambda name, path=None: nearest_mean)
+    wrong = np.flatnonzero(models.classify(nearest_mean, x_y[0]) == x_y[1])[2]
+    monkeypatch.setattr(bounds, "proven", lambda model, x, y, eps: np.arange(len(x)) == wrong)
+    arguments = ["--model", "cnn", "--eps", "0.25", "--count", "60", "--output"]
+    with pytest.raises(Failure, match=rf"image {wrong}: an attack succeeds at eps 0\.25"):
+        robustness.main([*arguments, str(tmp_path / "r.png")])
+    assert not list(tmp_path.iterdir())
 
 
 def test_bent_gradients_are_named_and_true_ones_are_not(trained, x_y, capsys, monkeypatch):

@@ -12,7 +12,7 @@ from scipy.optimize import linprog
 
 from common import models
 from logreg_softmax.linear_programme import smallest_linf
-from method2_fgsm.bounds import box, largest_proven_eps, margin_bounds, proven
+from method2_fgsm.bounds import box, check, largest_proven_eps, margin_bounds, proven
 from method2_fgsm.fgsm import gradient_signs
 from method2_fgsm.pgd import pgd
 from method2_fgsm.square import square
@@ -241,6 +241,18 @@ def test_a_layer_without_bounds_is_named(name):
         margin_bounds(network(within, shape=(4, 4)), np.zeros((1, 4, 4)), np.array([0]), 0.1)
     culprit = {"elu": "with_elu", "softplus": "Activation", "float16": "mixed_float16"}
     assert culprit.get(name, name) in str(error.value)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "int32", "uint8"])
+def test_an_input_that_rounds_the_image_is_named(dtype):
+    """Keras casts what a model is fed to the dtype of its input, whatever its layers compute in."""
+    image = keras.Input((4,), dtype=dtype, name="coarse")
+    within = keras.Model(image, layers.Dense(3)(image))
+    for model in (within, keras.Sequential([image, layers.Dense(3)]), network(within, shape=(4,))):
+        with pytest.raises(ValueError, match=f"layer coarse .* {dtype}, not in float32"):
+            check(model)
+    fine, x = keras.Sequential([keras.Input((4,), dtype="float64"), layers.Dense(3)]), np.eye(4)
+    assert proven(fine, x, models.classify(fine, x), 1e-6).all()
 
 
 def test_an_operation_between_layers_and_a_model_of_its_own_kind_are_named():

@@ -93,7 +93,7 @@ def test_the_loss_bounds_the_loss_of_every_image_in_the_box():
 def test_an_attack_that_breaks_a_proof_ends_the_script():
     largest, places = np.array([0.12, np.nan]), np.array([2, -1])
     certified.both_edges(largest, places)
-    with pytest.raises(Failure, match=r"digit 0: an attack succeeds at 0\.1, though 0\.12"):
+    with pytest.raises(Failure, match=r"image 0: an attack succeeds at eps 0\.1, though 0\.12"):
         certified.both_edges(largest, np.array([1, -1]))
 
 

@@ -131,6 +131,29 @@ def test_photographs_are_checked_but_for_their_predictions(checked, rows):
 
 
 @pytest.mark.parametrize(
+    ("shape", "config", "option", "named"),
+    [
+        ((28, 28), {"model": "mlp"}, "--model", "mine.keras"),
+        ((8, 8), {"model": "a.keras", "pixels": "0..1"}, "--model", "mlp"),
+        ((8, 8), {"model": "a.keras", "pixels": "0..1"}, "--weights", "w.h5"),
+        ((8, 8, 3), {"model": "vgg16"}, "--model", "mlp"),
+        ((8, 8, 3), {"model": "vgg16"}, "--weights", "w.h5"),
+        ((8, 8, 3), {"model": "vgg16", "weights": "00"}, "--weights", "w.h5"),
+        ((8, 8, 3), {"model": "efficientnet_lite0"}, "--weights", "w.h5"),
+    ],
+)
+def test_a_network_that_is_asked_for_and_not_looked_at_is_an_error(
+    tmp_path, monkeypatch, shape, config, option, named
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "w.h5").touch()
+    images, labels = np.zeros((1, *shape), np.float32), dict.fromkeys(results.LABELS, np.array([0]))
+    results.save(tmp_path / "r.npz", xs=images, noises=images, **labels, config=config)
+    with pytest.raises(Failure, match=rf"r\.npz holds .* {config['model']}, not of {named}: give"):
+        check_results.main(["r.npz", option, named])
+
+
+@pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"signs": np.zeros((2, 8, 8, 3), np.float32)}, "noises are not the sign step"),

@@ -1,5 +1,6 @@
 """Random search over squares asks for answers alone, stays in its box and only ever gets nearer."""
 
+import keras
 import numpy as np
 
 from common import models
@@ -39,3 +40,18 @@ def test_the_seed_repeats_it_in_any_batch_and_a_misclassified_image_stays(traine
     np.testing.assert_array_equal(again, x_adv)
     assert (square(trained["mlp"], x, y, EPS, queries=30, seed=5) != x_adv).any()
     np.testing.assert_array_equal(square(trained["mlp"], x, (y + 1) % 10, EPS), x)
+
+
+def test_a_model_of_its_own_class_with_nothing_to_attack_gets_its_images_back():
+    class Declared(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.flatten, self.dense = keras.layers.Flatten(), keras.layers.Dense(3)
+
+        def call(self, x):
+            return self.dense(self.flatten(x))
+
+    model, x = Declared(), np.random.default_rng(0).random((4, 5, 5, 2), np.float32)
+    wrong = (model(x).numpy().argmax(axis=1) + 1) % 3
+    for rows in (slice(None), slice(0)):
+        np.testing.assert_array_equal(square(model, x[rows], wrong[rows], EPS), x[rows])
