@@ -24,19 +24,34 @@ def checked(model, x, y, *, name="labels"):
             f"images are {type(x).__name__}, not an array of pixels: read files and data sets first"
         ) from error
     check_shape(model, x)
-    # Written so that NaN fails too.
-    if x.size and not (x.min() >= 0 and x.max() <= 1):
-        raise ValueError(
-            f"images have pixels outside [0, 1] (from {x.min():g} to {x.max():g}), or not numbers: "
-            "divide pixels up to 255 by 255, give (x + 1) / 2 for pixels from -1 to 1; where the "
-            "model expects those, put keras.layers.Rescaling(255) or (2, offset=-1) in front of it"
-        )
+    problem, layer = outside(x)
+    if layer:
+        problem += f"; where the model expects those, put keras.layers.{layer} in front of it"
+    if problem:
+        raise ValueError(problem)
     if y.shape != x.shape[:1] or not np.issubdtype(y.dtype, np.integer):
         raise ValueError(f"{name} are {y.dtype} {y.shape}, not integers {x.shape[:1]}")
     classes = count_classes(model, x)
     if len(y) and not 0 <= y.min() <= y.max() < classes:
         raise ValueError(f"{name} must be from 0 to {classes - 1}")
     return x, y.astype(np.int64)
+
+
+def outside(x):
+    """What is wrong with images x (n, ...) that are not in [0, 1], and which layer of Keras makes
+    such pixels of those that are: two strings, empty where there is nothing to say.
+    """
+    low, high = (x.min(), x.max()) if x.size else (0, 1)
+    if low >= 0 and high <= 1:
+        return "", ""
+    if not np.isfinite(low + high):
+        return "images hold values that are no finite numbers: leave those images out", ""
+    problem = f"images have pixels from {low:g} to {high:g}, outside [0, 1]: "
+    if low >= -1 and high <= 1:
+        return problem + "give (x + 1) / 2", "Rescaling(2, offset=-1)"
+    if low >= 0 and high <= 255:
+        return problem + "divide them by 255", "Rescaling(255)"
+    return problem + "give them as they were before they were scaled", ""
 
 
 def check_shape(model, x):
@@ -70,14 +85,12 @@ def count_classes(model, x):
     Raises ValueError unless it gives a row of at least two logits for each image, in float32 or
     float64, which are not probabilities and can be differentiated by the pixels.
     """
-    from common.compiled import known, remember, tracing
+    from common.compiled import known
 
     found, shape = known(model), x.shape[1:]
     if shape not in found:
         noise = np.random.default_rng(0).random((2, *shape), np.float32)
-        with tracing:
-            found[shape] = _try(model, np.concatenate([x[:2], noise]))
-            remember(model)
+        found[shape] = _try(model, np.concatenate([x[:2], noise]))
     return found[shape]
 
 
@@ -85,16 +98,19 @@ def _try(model, x):
     """`count_classes` of a model that was not tried yet, on the images x."""
     import tensorflow as tf
 
+    from common.compiled import compiled, forward, remember, tracing
     from common.logits import ends_in_logits, logits_of
 
     name = f"the model {model.name}"
-    x = tf.constant(x)
-    with tf.GradientTape(watch_accessed_variables=False) as tape:
-        tape.watch(x)
-        try:
-            logits = model(x, training=False)
-        except (AttributeError, TypeError, ValueError, tf.errors.InvalidArgumentError) as error:
-            raise ValueError(f"{name} does not take images {x.shape[1:]}: {error}") from error
+    errors = AttributeError, NotImplementedError, TypeError, ValueError
+    try:
+        # Compiled as in an attack: eagerly TensorFlow computes the gradients by the weights too,
+        # which ends the process for some convolutions.
+        logits, gradient = compiled(_logits_and_gradient)(model, x)
+    except (*errors, tf.errors.InvalidArgumentError) as error:
+        # Of an error in Python code AutoGraph tells where it arose, and keeps what it said itself.
+        problem = error.__context__ or error
+        raise ValueError(f"{name} does not take images {x.shape[1:]}: {problem}") from error
     if not isinstance(logits, tf.Tensor) or logits.shape.rank != 2 or len(logits) != len(x):
         shapes = tf.nest.map_structure(lambda output: tuple(output.shape[1:]), logits)
         raise ValueError(
@@ -111,54 +127,62 @@ def _try(model, x):
             f"{name} gives logits in {logits.dtype.name} (dtype policy {model.dtype_policy.name}), "
             "which is too coarse to attack: models.logits_of(model) computes them in float32"
         )
-    _check_differentiable(name, tape, logits, x)
     z = logits.numpy().astype(np.float64)
+    numbers = np.nan_to_num(z)
+    changes = np.ptp(numbers, axis=0) > 1e-4 * np.abs(numbers).max()
+    if gradient is None or (changes.any() and not gradient.numpy().any()):
+        raise ValueError(
+            f"{name} cannot be differentiated by the pixels of its image, which every attack needs"
+        )
     _check_repeats(name, model, x, z)
     # Probabilities they are if they stay in [0, 1] for images a thousand times as bright, too.
-    rows = (z, model(1000 * x, training=False).numpy())
-    if not any(((part < 0) | (part > 1)).any() for part in rows) and not ends_in_logits(model):
-        remedy = "attack models.logits_of(model), the same model without its softmax or sigmoids"
-        try:
-            logits_of(model)
-        except ValueError as error:
-            remedy = error
-        raise ValueError(f"{name} gives probabilities, and an attack needs logits: {remedy}")
+    rows = np.concatenate([z, forward(model, 1000 * x)])
+    with tracing:
+        if not ((rows < 0) | (rows > 1)).any() and not ends_in_logits(model):
+            try:
+                logits_of(model)
+                remedy = "attack models.logits_of(model), without its softmax or sigmoids"
+            except ValueError as error:
+                remedy = error
+            raise ValueError(f"{name} gives probabilities, and an attack needs logits: {remedy}")
+        remember(model)
     return z.shape[1]
+
+
+def _logits_and_gradient(model, x):
+    """What the model gives for images x, and its gradient by them, None where there is none."""
+    import tensorflow as tf
+
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch(x)
+        logits = model(x, training=False)
+    if not isinstance(logits, tf.Tensor) or not logits.dtype.is_floating:
+        return logits, None
+    # Weights that differ, because what is the same for every class may cancel out.
+    weights = tf.cos(tf.range(tf.size(logits), dtype=tf.float32))
+    weights = tf.cast(tf.reshape(weights, tf.shape(logits)), logits.dtype)
+    try:
+        return logits, tape.gradient(logits, x, output_gradients=weights)
+    except LookupError:  # an operation without a gradient
+        return logits, None
 
 
 def _check_repeats(name, model, x, z):
     """Raise ValueError where the logits z (n, classes) of x are others when asked for again."""
+    from common.compiled import forward
     from common.logits import COARSE
 
     coarse = any(layer.compute_dtype in COARSE for layer in model._flatten_layers())
     rounding = (0.1 if coarse else 3e-4) * np.abs(z).max()
-    if (np.abs(model(x, training=False) - z) > rounding).any():
+    if (np.abs(forward(model, x) - z) > rounding).any():
         raise ValueError(
             f"{name} answers differently each time it is asked: leave out dropout and noise that "
             "stay on (training=True) outside training"
         )
-    if (np.abs(model(x[:1], training=False) - z[:1]) > rounding).any():
+    if (np.abs(forward(model, x[:1]) - z[:1]) > rounding).any():
         raise ValueError(
             f"{name} answers differently when an image is alone: leave out what depends on the "
             "rest of the batch, such as BatchNormalization with training=True"
-        )
-
-
-def _check_differentiable(name, tape, logits, x):
-    """Raise ValueError where the logits change with the image and no gradient says how."""
-    import tensorflow as tf
-
-    # Weights that differ, because what is the same for every class may cancel out.
-    weights = tf.cast(tf.cos(tf.range(logits.shape[1], dtype=tf.float32)), logits.dtype)
-    try:
-        gradient = tape.gradient(logits, x, output_gradients=tf.zeros_like(logits) + weights)
-    except LookupError:  # an operation without a gradient
-        gradient = None
-    z = np.nan_to_num(logits.numpy())
-    changes = np.ptp(z, axis=0) > 1e-4 * np.abs(z).max()
-    if gradient is None or (changes.any() and not gradient.numpy().any()):
-        raise ValueError(
-            f"{name} cannot be differentiated by the pixels of its image, which every attack needs"
         )
 
 

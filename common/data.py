@@ -8,7 +8,7 @@ import sys
 
 import numpy as np
 
-from common import command, files
+from common import command, contract, files
 from common.command import Failure
 
 PATH = files.COMMON / "mnist.npz"
@@ -106,29 +106,45 @@ def load_samples(path=None, limit=None):
     return images[rows], labels[rows].astype(np.int64), own
 
 
-def load_own_samples(path, limit=None):
-    """Read a file of samples for a network of one's own, or the first `limit` of them.
+def drawn(count, limit, seed=0):
+    """Which `limit` of `count` samples to take, drawn since they may lie sorted: int64, in order.
+
+    All of them where there are no more, or limit is None.
+    """
+    limit = count if limit is None else min(limit, count)
+    return np.sort(np.random.default_rng(seed).choice(count, limit, replace=False))
+
+
+def load_own_samples(path, limit=None, seed=0, *, dark=False):
+    """Read a file of samples for a network of one's own, or `limit` of them, as `drawn` draws them.
 
     images: uint8 from 0 to 255 or floating point in [0, 1], (n, h, w) or (n, h, w, c).  labels:
     integers (n,) or (n, 1), or one-hot (n, classes).  They may also be called x_test and y_test.
-    names: text (classes,), may be missing.
+    names: text (classes,), may be missing.  dark: whether uint8 may stay below 128, as it does not
+    where white is 255.
     Returns (images, labels, names): float32 in [0, 1], int64 (n,), a tuple of strings or None.
     Raises `Failure` when the file is missing, broken or holds anything but such arrays.
     """
-    remedy = "make it with np.savez(FILE, images=x, labels=y)"
+    remedy = "make it with np.savez(FILE, images=x, labels=y), the classes y as numbers from 0"
     arrays = files.read_npz(path, holds="an .npz of images and labels", remedy=remedy)
     images, labels = (
         arrays.get(name, arrays.get(other))
         for name, other in (("images", "x_test"), ("labels", "y_test"))
     )
     problem = _own_problem(images, labels, arrays.get("names"))
+    if not (problem or dark) and images.dtype == np.uint8 and images.max() < 128:
+        problem = (
+            f"the largest pixel is {images.max()}, not 255: give floats in [0, 1] of the range "
+            "that the network was trained on, or say what it expects with --pixels"
+        )
     if problem:
         raise Failure(f"{files.show(path)}: {problem}; {remedy}")
     if labels.ndim == 2:
         labels = labels[:, 0] if labels.shape[1] == 1 else labels.argmax(axis=1)
     scale = np.float32(255 if images.dtype == np.uint8 else 1)
     names = tuple(map(str, arrays["names"])) if "names" in arrays else None
-    return images[:limit].astype(np.float32) / scale, labels[:limit].astype(np.int64), names
+    rows = drawn(len(images), limit, seed)
+    return images[rows].astype(np.float32) / scale, labels[rows].astype(np.int64), names
 
 
 def _own_problem(images, labels, names):
@@ -138,9 +154,10 @@ def _own_problem(images, labels, names):
     whole = images.dtype == np.uint8
     if not (whole or images.dtype.kind == "f") or images.ndim not in (3, 4) or not images.size:
         return f"images are {images.dtype} {images.shape}, not uint8 or float32 (n, h, w[, c])"
-    # Written so that NaN fails too.
-    if not (whole or (images.min() >= 0 and images.max() <= 1)):
-        return "images have pixels outside [0, 1]: give uint8, or divide them by 255"
+    if not whole and (problem := contract.outside(images)[0]):
+        return problem
+    if labels.dtype.kind in "US":
+        return "labels are text: give the place of each class in a list, and that list as names"
     one_hot = labels.ndim == 2 and labels.shape[1] > 1
     if one_hot and not (((labels == 0) | (labels == 1)).all() and (labels.sum(axis=1) == 1).all()):
         return "labels are not one-hot"

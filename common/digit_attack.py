@@ -34,7 +34,8 @@ class Attacked(NamedTuple):
 
 
 def read(args, limit=None, *, full_test_set=False):
-    """The network of `args`, and the samples that it is attacked on, or the first `limit` of them.
+    """The network of `args`, and the samples that it is attacked on, or `limit` of them: the first,
+    of a file for a network of one's own as many drawn.
 
     args: with model, pixels and samples; of the scripts that share their work, with cluster
     too.  Returns (`own_model.Network`, x, y, indices): x float32 (n, ...),
@@ -45,7 +46,8 @@ def read(args, limit=None, *, full_test_set=False):
         x, y = (part[:limit] for part in data.load("test"))
         indices, names = np.arange(len(x)), None
     elif isinstance(args.model, Path):
-        (x, y, names), indices = data.load_own_samples(args.samples, limit), None
+        seed, indices = getattr(args, "seed", 0), None
+        x, y, names = data.load_own_samples(args.samples, limit, seed, dark=bool(args.pixels))
     else:
         x, y, indices = data.load_samples(args.samples, limit)
     path = models.weights_path(args.model)

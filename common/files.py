@@ -159,7 +159,9 @@ def read_npz(path, names=None, *, ours=False, holds="a result file", remedy):
     except (MemoryError, OSError) as error:
         raise Failure(f"cannot read {show(path)}: {reason(error)}; {remedy}") from error
     except Exception as error:  # a hostile file can make a decoder raise anything
-        raise Failure(f"{show(path)} is truncated or not {holds}: {remedy}") from error
+        pickled = "allow_pickle" in str(error)
+        problem = "holds Python objects" if pickled else f"is truncated or not {holds}"
+        raise Failure(f"{show(path)} {problem}: {remedy}") from error
     if not all(isinstance(array, np.ndarray) for array in arrays.values()):
         raise Failure(f"{show(path)} is not {holds}: it holds something that is no array; {remedy}")
     return arrays

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from common import command, contract, files, keras_file, models
+from common import command, contract, data, files, keras_file, models
 from common.command import Failure
 from common.imagenet import labels
 
@@ -26,7 +26,6 @@ KINDS = (*PIXELS, "caffe", "torch")
 TORCH = {"mean": (0.485, 0.456, 0.406), "variance": (0.229**2, 0.224**2, 0.225**2)}
 TRIED = 1000  # images, to find out which of them it is
 SIDE = 224  # of photographs, where a network takes any
-NEAR = 0.05  # in accuracy: too close to tell
 
 
 class Network(NamedTuple):
@@ -181,10 +180,8 @@ def scaled(x, pixels):
 
 def without_squashing(network):
     """`network` without its softmax or sigmoids."""
-    if models.ends_in_logits(network):
-        return network
     try:
-        return models.logits_of(network)
+        return network if models.ends_in_logits(network) else models.logits_of(network)
     except ValueError:
         if is_binary(network):
             raise
@@ -204,30 +201,50 @@ def is_binary(network):
 
 
 def begins_with(network):
-    """The pixels that a network expects, where its first layer says so; None otherwise."""
-    from keras import Model, layers
+    """The pixels that a network expects, where what it does first says so; None otherwise."""
+    from keras import layers
 
-    for layer in network._flatten_layers(include_self=False):
-        if isinstance(layer, layers.Rescaling):
-            return "0..255" if np.max(layer.scale) < 0.1 else "0..1"
-        if isinstance(layer, layers.Normalization):
-            return "0..255" if np.max(np.abs(layer.mean)) > 2 else "0..1"
-        augments = type(layer).__name__.startswith("Random")
-        if not augments and not isinstance(layer, Model | layers.InputLayer):
-            return None
+    first = first_operation(network)
+    if isinstance(first, layers.Rescaling) and np.ndim(first.scale) == np.ndim(first.offset) == 0:
+        black_and_white = first.offset, 255 * first.scale + first.offset
+        if any(np.allclose(black_and_white, (low, 1), atol=1e-3) for low in (0, -1)):
+            return "0..255"
     return None
 
 
-def find_pixels(network, path, x, y):
-    """The accuracy on images x (n, ...) in [0, 1] with labels y (n,) for each of `PIXELS`: a dict.
+def first_operation(network):
+    """The first operation on images, also of a model within, but for augmenting, which is off.
 
-    The first are those for which it is highest.
+    The network itself where there is more than one, None where there is none.
     """
-    found = {}
-    for pixels in PIXELS:
-        model = fit(network, path, x.shape[1:], pixels)
-        found[pixels] = float((models.classify(model, x) == y).mean())
-    return dict(sorted(found.items(), key=lambda item: -item[1]))
+    from keras import Model
+
+    operations = Model(network.inputs, network.outputs).operations
+    tensor = network.inputs[0]
+    while True:
+        nodes = [node for operation in operations for node in operation._inbound_nodes]
+        used = {n.operation: n for n in nodes if any(fed is tensor for fed in n.input_tensors)}
+        if len(used) != 1:
+            return network if used else None
+        ((first, node),) = used.items()
+        first = first_operation(first) if isinstance(first, Model) else first
+        if first is not None and not type(first).__name__.startswith("Random"):
+            return first
+        tensor = node.output_tensors[0]
+
+
+def cross_entropy(z, y):
+    """The mean cross entropy of labels y (n,) by logits z (n, classes), in nats.
+
+    Probabilities are their softmax (sigmoids give the same, where just one class holds), and at
+    least 1e-7.  A thousandth of each label is of all classes alike: else a network that is always
+    right would do the better the larger its pixels.
+    """
+    from scipy.special import log_softmax
+
+    log_p = log_softmax(z.astype(np.float64), axis=1)
+    of_label = np.maximum(log_p[np.arange(len(y)), y], np.log(1e-7))
+    return np.nan_to_num(-of_label.mean() - 1e-3 * log_p.mean(), nan=np.inf)
 
 
 def examine(path, x, y, names=None, pixels=None):
@@ -238,43 +255,42 @@ def examine(path, x, y, names=None, pixels=None):
     Returns a `Network`.  Raises `Failure` for labels and names that are not its own, and where
     nothing says which pixels it expects.
     """
-    network, name = keras_file.read(path), files.show(path)
-    if y is not None and is_grey(network) and x.shape[3:] == (3,):
+    network, name, shape = keras_file.read(path), files.show(path), tuple(x.shape[1:])
+    if y is None and not (pixels := pixels or begins_with(network)):
+        kinds = " or ".join(KINDS)
+        raise Failure(f"{name} does not say which pixels it expects: give --pixels {kinds}")
+    if y is not None and is_grey(network) and shape[2:] == (3,):
         raise Failure(
             f"{name} takes grey images, and these are in colour: give grey ones (--samples)"
         )
-    few, found = slice(TRIED), {}
-    if y is None:
-        pixels = pixels or begins_with(network)
-    elif pixels is None:
-        found = find_pixels(network, path, x[few], y[few])
-        pixels = next(iter(found))
-    if pixels is None:
-        kinds = " or ".join(KINDS)
-        raise Failure(f"{name} does not say which pixels it expects: give --pixels {kinds}")
-    model = fit(network, path, x.shape[1:], pixels)
-    classes = contract.count_classes(model, x)
+    fitted = {kind: fit(network, path, shape, kind) for kind in ([pixels] if pixels else PIXELS)}
+    classes = contract.count_classes(next(iter(fitted.values())), x)
     if names is not None and len(names) != classes:
         raise Failure(f"{name} tells {classes} classes apart, but there are {len(names)} names")
     if y is not None and y.max() >= classes:
         raise Failure(f"{name} tells {classes} classes apart, but there is a label {y.max()}")
-    said = f"{name}: {' x '.join(map(str, x.shape[1:]))}, {classes} classes, pixels {pixels}"
+    right = warning = ""
     if y is not None:
-        accuracy = found.get(pixels, (models.classify(model, x[few]) == y[few]).mean())
-        said += f" ({accuracy:.1%} right"
-        said += "".join(f", as {other} {share:.1%}" for other, share in list(found.items())[1:])
-        said += ")"
+        few = data.drawn(len(x), TRIED)
+        logits = {kind: models.predict(model, x[few]) for kind, model in fitted.items()}
+        losses = {kind: cross_entropy(z, y[few]) for kind, z in logits.items()}
+        pixels, *others = sorted(losses, key=losses.get)
+        accuracy = (logits[pixels].argmax(axis=1) == y[few]).mean()
+        right = f" ({accuracy:.1%} right, cross entropy {losses[pixels]:.3g}"
+        right += "".join(f", as {other} {losses[other]:.3g}" for other in others) + ")"
+        if accuracy < 1 / classes + 2 / (classes * len(few)) ** 0.5:
+            warning = "no better than chance: check --pixels and the order of the classes"
+        elif others and losses[others[0]] <= 1.1 * losses[pixels]:
+            warning = f"as good with pixels {pixels} and {others[0]}: say which with --pixels"
+    said = f"{name}: {' x '.join(map(str, shape))}, {classes} classes, pixels {pixels}{right}"
     if is_binary(network):
         said += ", one output z: class 1 where z > 0"
     elif not models.ends_in_logits(network):
         said += ", without the softmax or sigmoids at its end"
     print(said, flush=True)
-    if y is not None and accuracy < 1 / classes + 2 / (classes * len(y[few])) ** 0.5:
-        warn(name, "no better than chance: mend --pixels, or the order of the classes")
-    elif len(close := [other for other, share in found.items() if accuracy - share < NEAR]) > 1:
-        warn(name, f"as good with pixels {' and '.join(close)}: say which with --pixels")
+    if warning:
+        print(f"warning: {name} is {warning}", file=sys.stderr)
     place = files.from_root(os.path.abspath(path))
-    shape = tuple(x.shape[1:])
     return Network(stem(path), place, files.sha256(path), classes, shape, names, pixels)
 
 
@@ -290,7 +306,3 @@ def photograph_shape(path):
             "grey"
         )
     return takes[0] or SIDE, takes[1] or SIDE, 3
-
-
-def warn(name, what):
-    print(f"warning: {name} is {what}", file=sys.stderr)

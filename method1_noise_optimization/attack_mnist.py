@@ -71,7 +71,7 @@ def main(argv=None):
         "--target", default="random", help="the class to be seen, random, or any but the label"
     )
     data.add_samples(parser)
-    parser.add_argument("--limit", type=command.positive_int, help="attack the first LIMIT digits")
+    command.add_count(parser, "--limit", "attack the first LIMIT digits (of a file: drawn)")
     command.add_seed(parser, "of the random targets")
     command.add_output(parser, "the .npz file to write (default: see above)")
     engine.add_arguments(parser)

@@ -9,9 +9,9 @@ the fast gradient sign with its smallest epsilon (not every digit has one), and 
 epsilon that many steps find.  Under each image stand |r|_2 and |r|_inf.  The first table has the
 means of these over the first LIMIT digits; the second has mean |r|, mean r, max and min for the
 three regularisers over all digits of the sample, beside the mean, max and min published with the
-collection whose method this is, for its network; for a file of your own there is no second.  With
-`--target any` each digit is to become the nearest other one, by the three ways that need no target,
-and there is no second table either.
+collection whose method this is, for its network; for a file of your own there is no second, and
+--seed draws the LIMIT.  With `--target any` each digit is to become the nearest other one, by the
+three ways that need no target, and there is no second table either.
 
 reads   common/weights/{model}.weights.h5 and common/5k_samples.npz, or a .keras file and samples
 writes  img/noise_methods.png, for other models than the MLP img/noise_methods_{model}.png, and
@@ -124,7 +124,9 @@ def main(argv=None):
     # One digit of each kind for the figure, in front of those of the table.
     first = np.unique(y, return_index=True)[1][:10]
     others = np.setdiff1d(np.arange(len(x)), first)
-    chosen = np.concatenate([first, others[: max(args.limit - len(first), 0)]])
+    more = max(args.limit - len(first), 0)
+    others = others[data.drawn(len(others), more, args.seed) if network.pixels else slice(more)]
+    chosen = np.concatenate([first, others])
     rows = [
         (way, *noise_of(model, judge, x[chosen], y_target[chosen], way, targeted))
         for way in tqdm(ways, disable=None, unit="way")

@@ -115,7 +115,7 @@ def main(argv=None):
         help="largest change of a pixel (default: 0.3 for a CNN of ours, otherwise 0.1; for a file "
         "in colour 8/255)",
     )
-    command.add_count(parser, "--count", "how many images", 1000)
+    command.add_count(parser, "--count", "how many images (of a file: drawn)", 1000)
     command.add_seed(parser, "random starts, squares, noise")
     command.add_output(parser, "the figure to write (default: img/robustness_{model}.png)")
     args = parser.parse_args(argv)

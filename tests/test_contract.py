@@ -295,6 +295,24 @@ def test_a_model_that_cannot_be_attacked_is_refused(make, message):
             contract.checked(make(), np.full((count, *shape), 0.5), np.zeros(count, int))
 
 
+class Watched(Subclassed):
+    """Notes whether each of its calls is traced, to be compiled."""
+
+    def call(self, x):
+        self.eager.append(tf.executing_eagerly())
+        return super().call(x)
+
+
+def test_what_a_model_is_tried_for_is_compiled():
+    """Eagerly the gradients by all its weights would be computed too, and some of them crash."""
+    model = Watched()
+    model.eager = []
+    called(model).eager.clear()
+    contract.checked(model, np.full((2, *SHAPE), 0.5), np.zeros(2, int))
+    assert model.eager
+    assert not any(model.eager)
+
+
 def test_every_attack_refuses_it(attacked):
     with pytest.raises(ValueError, match=r"models\.logits_of\(model\)"):
         attacked(linear(activation="softmax"))
@@ -403,7 +421,8 @@ PIXELS = np.random.default_rng(0).random((2, *SHAPE), np.float32)
 UNSUITABLE = {
     "pixels from 0 to 255": (255 * PIXELS, "divide .* by 255"),
     "uint8": ((255 * PIXELS).astype(np.uint8), r"Rescaling\(255\)"),
-    "pixels from -1 to 1": (2 * PIXELS - 1, r"\(x \+ 1\) / 2 .*offset=-1"),
+    "pixels from -1 to 1": (2 * PIXELS - 1, r"\[0, 1\]: give \(x \+ 1\) / 2; [^5]*offset=-1"),
+    "NaN": (np.where(PIXELS > 0.5, np.nan, PIXELS), "^images hold values that are no .*numbers"),
     "one image": (PIXELS[0], r"x\[np.newaxis\]"),
     "no channels": (PIXELS[..., 0], r"x\[..., np.newaxis\]"),
     "a data set": (tf.data.Dataset.from_tensor_slices(PIXELS), "images are .*Dataset"),

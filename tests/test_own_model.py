@@ -3,6 +3,7 @@
 import json
 import re
 import zipfile
+from types import SimpleNamespace
 from unittest.mock import Mock
 
 import distributed
@@ -143,24 +144,122 @@ def test_the_pixels_are_found_on_the_samples(mine, capsys):
         own_model.examine(mine[0], x, y, names[:2])
 
 
+def thirds(path, scale, *first, end=None):
+    """Write a network whose logits are the brightness of the three thirds times `scale`.
+
+    Without a bias it says the same whatever all pixels are multiplied by.
+    """
+    last = layers.Dense(3, use_bias=False, activation=end)
+    network = saved(path, (8, 6, 3), *first, layers.Flatten(), last)
+    third = np.eye(3).repeat(2, axis=0)[:, np.newaxis]
+    last.set_weights([scale * np.broadcast_to(third, (8, 6, 3, 3)).reshape(144, 3)])
+    network.save(path)
+    return path
+
+
+@pytest.mark.parametrize("wrong", [0, 4])
+@pytest.mark.parametrize(("scale", "pixels"), [(0.3, "0..1"), (0.3 / 255, "0..255")])
+@pytest.mark.parametrize("end", [None, "softmax", "sigmoid"])
+def test_among_pixels_that_do_as_well_the_lowest_cross_entropy_decides(
+    tmp_path, capsys, end, scale, pixels, wrong
+):
+    """A network is too sure of larger pixels than it learned on, and too unsure of smaller ones."""
+    x, y = squares(200)
+    z = 0.3 * x.astype(np.float64).reshape(200, 8, 3, 2, 3).sum(axis=(1, 3, 4))
+    y[:wrong] = (y[:wrong] + 1) % 3
+    loss = np.log(np.exp(z).sum(axis=1)) - z[range(200), y]
+    found = own_model.examine(thirds(tmp_path / "n.keras", scale, end=end), x, y)
+    said, warned = capsys.readouterr()
+    assert found.pixels == pixels
+    assert f"({1 - wrong / 200:.1%} right" in said
+    assert float(re.search(r"cross entropy ([\d.]+)", said)[1]) == pytest.approx(
+        loss.mean(), abs=0.01
+    )
+    assert not warned
+
+
 def test_where_two_kinds_of_pixels_do_as_well_it_is_said(tmp_path, capsys):
     x, y = squares(50)
-    saved(tmp_path / "n.keras", (8, 6, 3), layers.Flatten(), layers.Dense(3, use_bias=False))
-    y = models.classify(own_model.load(tmp_path / "n.keras", (8, 6, 3), "0..1")[0], x)
-    own_model.examine(tmp_path / "n.keras", x, y)
-    assert "as good with pixels 0..1 and 0..255: say which with --pixels" in capsys.readouterr().err
+    path = thirds(tmp_path / "n.keras", 9, layers.Flatten(), layers.UnitNormalization())
+    own_model.examine(path, x, y)
+    error = capsys.readouterr().err
+    assert re.search(r"as good with pixels 0\.\.\S+ and 0\.\.\S+: say which with --pixels", error)
 
 
-def test_what_a_first_layer_says_of_pixels(tmp_path):
-    firsts = {
-        "0..255": [layers.Rescaling(1 / 127.5, -1), layers.Normalization(mean=120.0, variance=4e3)],
-        "0..1": [layers.Rescaling(2, -1), layers.Normalization(mean=0.5, variance=0.1)],
-        None: [layers.Flatten()],
-    }
-    for expected, stack in firsts.items():
-        for first in stack:
-            saved(tmp_path / "n.keras", (4, 4), first, layers.Flatten(), layers.Dense(2))
-            assert own_model.begins_with(keras_file.read(tmp_path / "n.keras")) == expected
+def test_the_samples_may_be_sorted_by_class(tmp_path, capsys, monkeypatch):
+    x, y = squares(300)
+    order = np.argsort(y)
+    x, y = x[order], y[order]
+    np.savez(tmp_path / "s.npz", images=x, labels=y)
+    path = thirds(tmp_path / "n.keras", 0.3)
+    monkeypatch.setattr(own_model, "TRIED", 60)
+    own_model.examine(path, x, np.where(y == 0, 1, y))  # wrong in one class of three
+    assert not capsys.readouterr().err
+    for seed in (3, 4):
+        args = SimpleNamespace(model=path, samples=tmp_path / "s.npz", pixels="0..1", seed=seed)
+        _, _, _, images, labels, _ = digit_attack.opened(args, 30)
+        places = np.random.default_rng(seed).choice(300, 30, replace=False)
+        np.testing.assert_array_equal(images, x[np.sort(places)])
+        np.testing.assert_array_equal(labels, y[np.sort(places)])
+    compared = []
+
+    def noise_of(model, judge, x, *_):
+        compared.append(models.classify(model, x))
+        return np.zeros_like(x), np.ones(len(x), bool)
+
+    monkeypatch.setattr(compare_methods, "noise_of", noise_of)
+    options = ["--model", str(path), "--samples", str(tmp_path / "s.npz"), "--limit", "40"]
+    compare_methods.main([*options, "--output", str(tmp_path / "f.png")])
+    assert len(compared[0]) == 40
+    assert np.bincount(compared[0]).min() > 5
+
+
+def dark(largest):
+    return np.random.default_rng(0).integers(0, largest + 1, (40, 8, 6, 3), np.uint8)
+
+
+def test_whole_numbers_that_never_come_near_255_need_a_word(tmp_path, place, refuses):
+    """Grey levels from 0 to 16 say nothing of what was white when the network was trained."""
+    path, samples = thirds(tmp_path / "n.keras", 0.3), place / "s.npz"
+    labels = np.arange(40) % 3
+    script = "method2_fgsm/mnist_fast_gradient", "--model", path, "--samples", samples
+    for largest in (1, 16, 127):
+        np.savez(samples, images=dark(largest), labels=labels)
+        for culprit in (f"largest pixel is {largest}, not 255", "--pixels"):
+            refuses(*script, culprit=culprit)
+        args = SimpleNamespace(model=path, samples=samples, pixels="0..255")
+        np.testing.assert_array_equal(digit_attack.read(args)[1], dark(largest) / np.float32(255))
+    np.savez(samples, images=dark(128), labels=labels)
+    data.load_own_samples(samples)
+
+
+def test_what_a_network_does_first_says_which_pixels_it_expects(tmp_path):
+    """Nothing does where that is anything but one of two layers, or where images go two ways."""
+
+    def expects(*operations):
+        x = image = keras.Input((4, 4, 1))
+        for operation in operations:
+            x = operation(x)
+        keras.Model(image, layers.Dense(2)(layers.Flatten()(x))).save(tmp_path / "n.keras")
+        return own_model.begins_with(keras_file.read(tmp_path / "n.keras"))
+
+    unit, centred = layers.Rescaling(1 / 255), layers.Rescaling(1 / 127.5, offset=-1)
+    within = keras.Sequential([unit, layers.Normalization(mean=0.5, variance=0.1)])
+    augment = keras.Sequential([layers.RandomFlip(), layers.RandomRotation(0.1)])
+    for first in ([unit], [centred], [within], [augment, unit], [layers.RandomFlip(), within]):
+        assert expects(*first) == "0..255"
+    for first in (
+        [],
+        [lambda x: x * 255, unit],
+        [lambda x: x * 255, augment, within],
+        [lambda x: unit(x) + x],
+        [lambda x: augment(x) + x, unit],
+        [layers.Rescaling(1, offset=-127)],
+        [layers.Rescaling(2, offset=-1)],
+        [layers.Normalization(mean=120.0, variance=4e3)],
+        [layers.Conv2D(1, 1), unit],
+    ):
+        assert expects(*first) is None
 
 
 def test_a_keras_with_known_holes_loads_nothing():
@@ -172,8 +271,8 @@ def test_a_keras_with_known_holes_loads_nothing():
 
 
 @keras.saving.register_keras_serializable()
-class Unknown(layers.Layer):
-    """A layer that no other process knows."""
+class UnknownToEveryOtherProcess(layers.Layer):
+    """A layer of one's own."""
 
     def call(self, x):
         return x
@@ -186,8 +285,8 @@ def broken(kind, folder):
     if kind == "Lambda":
         saved(path, (4, 4), flat, layers.Lambda(lambda x: 2 * x), layers.Dense(2))
     elif kind == "class":
-        saved(path, (4, 4), flat, Unknown(), layers.Dense(2))
-        keras.saving.get_custom_objects().pop("Custom>Unknown", None)
+        saved(path, (4, 4), flat, UnknownToEveryOtherProcess(), layers.Dense(2))
+        keras.saving.get_custom_objects().pop("Custom>UnknownToEveryOtherProcess", None)
     elif kind == "NaN":
         saved(
             path,
@@ -202,6 +301,14 @@ def broken(kind, folder):
         saved(path, (4, 4), flat, layers.Dense(2))
         with zipfile.ZipFile(path, "a") as archive:
             archive.writestr("config.json", json.dumps({"class_name": "Functional", "config": 3}))
+    elif kind == "Keras 2":
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("metadata.json", json.dumps({"keras_version": "2.15.0"}))
+            old = {"module": "keras.src.engine.functional", "class_name": "Functional"}
+            archive.writestr("config.json", json.dumps({**old, "config": {"layers": []}}))
+    elif kind == "whole numbers":
+        image = keras.Input((4, 4), dtype="uint8")
+        keras.Model(image, layers.Dense(2)(layers.Flatten()(image))).save(path)
     elif kind == "two inputs":
         inputs = keras.Input((4,)), keras.Input((4,))
         keras.Model(inputs, layers.Add()(inputs)).save(path)
@@ -227,11 +334,13 @@ BROKEN = {
     "truncated": "truncated",
     "garbled": "truncated",
     "Lambda": "Lambda",
-    "class": "class of one's own",
+    "class": "'UnknownToEveryOtherProcess'",
+    "Keras 2": "Keras 2.15.0, which is older",
+    "whole numbers": "whole numbers (uint8), which have no gradient",
     "NaN": "finite",
     "two inputs": "2 inputs",
-    "SavedModel": "convert it",
-    "whole .h5": "convert it",
+    "SavedModel": "with the TensorFlow that made it",
+    "whole .h5": "convert an .h5",
     "weights": "load_weights",
 }
 
@@ -240,7 +349,7 @@ BROKEN = {
 @pytest.mark.parametrize("kind", BROKEN)
 def test_files_that_are_no_network_to_attack(refuses, place, kind):
     path = broken(kind, place)
-    x, y = np.zeros((3, 4, 4), np.uint8), [0, 1, 0]
+    x, y = np.full((3, 4, 4), 200, np.uint8), [0, 1, 0]
     np.savez(place / "s.npz", images=x, labels=y)
     for script in ("method2_fgsm/mnist_fast_gradient", "method1_noise_optimization/attack_mnist"):
         refuses(script, "--model", path, "--samples", place / "s.npz", culprit=BROKEN[kind])
@@ -256,9 +365,9 @@ def test_samples_of_every_kind_are_the_same(tmp_path):
     ]
     for form in forms:
         np.savez(tmp_path / "s.npz", **form)
-        images, labels, names = data.load_own_samples(tmp_path / "s.npz", 8)
-        np.testing.assert_array_equal(images, x[:8])
-        np.testing.assert_array_equal(labels, y[:8])
+        images, labels, names = data.load_own_samples(tmp_path / "s.npz")
+        np.testing.assert_array_equal(images, x)
+        np.testing.assert_array_equal(labels, y)
         assert (images.dtype, labels.dtype, names) == (np.float32, np.int64, None)
 
 
@@ -268,11 +377,16 @@ def test_samples_of_every_kind_are_the_same(tmp_path):
         ({"images": None}, "no images"),
         ({"images": np.full((4, 2, 2), 255.0)}, "divide them by 255"),
         ({"images": np.zeros((4, 2, 2), np.int64)}, "int64"),
-        ({"images": np.full((4, 2, 2), np.nan)}, "outside"),
+        ({"images": np.full((4, 2, 2), 300.0)}, "before they were scaled"),
+        ({"images": np.linspace(-1, 1, 16).reshape(4, 2, 2)}, r"\[0, 1\]: give \(x \+ 1\) / 2;"),
+        ({"images": np.full((4, 2, 2), np.nan)}, "images hold values that are no finite numbers"),
         ({"labels": np.arange(3)}, "not classes"),
         ({"labels": np.arange(4) - 1}, "not classes"),
         ({"labels": np.zeros((4, 3))}, "one-hot"),
         ({"labels": np.arange(4.0)}, "not classes"),
+        ({"labels": np.array(["cat", "dog", "cat", "cow"])}, "place of each class .* as names"),
+        ({"labels": np.array([b"cat", b"dog", b"cat", b"cow"])}, "place of each class .* as names"),
+        ({"labels": np.array(["a", "b", "a", "c"], object)}, "objects: .* classes y as numbers"),
         ({"names": np.arange(4)}, "not text"),
     ],
 )
@@ -467,7 +581,7 @@ def test_targets_and_samples_that_do_not_fit(mine, refuses, place):
     script = "method2_fgsm/mnist_fast_gradient"
     for target in ("3", "up", "-1"):
         refuses(script, *arguments(mine), f"--target={target}", culprit="index from 0 to 2")
-    np.savez(place / "grey.npz", images=np.zeros((3, 8, 6), np.uint8), labels=[0, 1, 2])
+    np.savez(place / "grey.npz", images=np.zeros((3, 8, 6)), labels=[0, 1, 2])
     refuses(script, "--model", mine[0], "--samples", place / "grey.npz", culprit="takes images")
     refuses(
         "method1_noise_optimization/distances",
