@@ -117,47 +117,52 @@ def ranked(model, x, y):
     return np.argsort(-logits, axis=1)[:, 1:]
 
 
-def withstood(model, x, y, eps, attack, *, seed=0):
-    """Which images the model classifies as y before one attack and after it: bool (n,)."""
-    stands, size = models.classify(model, x) == y, models.at_a_time(x)
+def withstood(model, x, y, eps, attack, *, judge=None, seed=0):
+    """Which images are classified as y before one attack on the model and after it: bool (n,).
+
+    judge: the network that classifies them, if it is not the one that is attacked.
+    """
+    judge = model if judge is None else judge
+    stands, size = models.classify(judge, x) == y, models.at_a_time(x)
     right = np.flatnonzero(stands)
     for start in range(0, len(right), size):
         rows = right[start : start + size]
-        stands[rows] = models.classify(model, attack(model, x[rows], y[rows], eps, seed)) == y[rows]
+        stands[rows] = models.classify(judge, attack(model, x[rows], y[rows], eps, seed)) == y[rows]
     return stands
 
 
-def sign_step_curve(model, x, y, eps):
+def sign_step_curve(model, x, y, eps, *, judge=None):
     """The share of the images that withstand the sign step at each eps (k,): float64 (k,)."""
     sign_step = attacks(None)[0][SIGN_STEP]
-    return np.array([withstood(model, x, y, size, sign_step).mean() for size in eps])
+    return np.array([withstood(model, x, y, size, sign_step, judge=judge).mean() for size in eps])
 
 
-def withstood_all(model, x, y, eps, attacks, *, seed=0):
+def withstood_all(model, x, y, eps, attacks, *, judge=None, seed=0):
     """Which images withstand every one of `attacks`, each tried on what the others left: (n,)."""
-    standing = models.classify(model, x) == y
+    standing = models.classify(model if judge is None else judge, x) == y
     for attack in attacks:
         if standing.any():
             left = x[standing], y[standing]
-            standing[standing] = withstood(model, *left, eps, attack, seed=seed)
+            standing[standing] = withstood(model, *left, eps, attack, judge=judge, seed=seed)
     return standing
 
 
-def largest_withstood(model, source, x, y, eps, *, seed=0):
+def largest_withstood(model, source, x, y, eps, *, judge=None, seed=0):
     """For each image the place in `eps` of the largest at which it withstands all attacks, or -1.
 
     By bisection, since what fools a network within an epsilon lies within every larger one too.
     source: the network from which examples are transferred.  eps: ascending (k,), the first one 0.
-    Returns int64 (n,).
+    judge: as in `withstood`.  Returns int64 (n,).
     """
     every = [attack for kind in attacks(source) for attack in kind.values()]
-    right = models.classify(model, x) == y
+    right = models.classify(model if judge is None else judge, x) == y
     low, high = np.where(right, 0, -1), np.where(right, len(eps), 0)
     while (undecided := high - low > 1).any():
         middle = (low + high) // 2
         for place in np.unique(middle[undecided]):
             rows = np.flatnonzero(undecided & (middle == place))
-            stands = withstood_all(model, x[rows], y[rows], eps[place], every, seed=seed)
+            part = x[rows], y[rows], eps[place], every
+            stands = withstood_all(model, *part, judge=judge, seed=seed)
             low[rows[stands]], high[rows[~stands]] = place, place
     return low
 

@@ -86,8 +86,8 @@ def print_table(rows):
         print(f"{name:36}{row['share']:10.2%}{f'{low} to {high}':>20}{counts}".rstrip())
 
 
-def nearest(model, x, y):
-    """The smallest noise with which images that are classified as y are anything else.
+def nearest(model, judge, x, y):
+    """The smallest noise with which images that the judge takes for y are anything else to it.
 
     Returns (eps, x_adv, l2): the smallest epsilon (n,), infinite where none was found, the image at
     it, and for the first FEW images the |r|₂ of the smallest noise by that measure.
@@ -97,12 +97,13 @@ def nearest(model, x, y):
     from method2_fgsm.smallest_eps import smallest_eps
 
     eps, x_adv = smallest_eps(model, x, y, targeted=False, steps=battery.SMALLEST_STEPS)
+    eps = np.where(np.isnan(eps) | (models.classify(judge, x_adv) == y), np.inf, eps)
     x, y = x[:FEW], y[:FEW]
     size = min(attack.BATCH_SIZE["minimal"], models.at_a_time(x))
     settings = {"targeted": False, "method": "minimal", "starts": 1, "batch_size": size}
     noise = attack.find_noise(model, x, y, **settings)
-    left = attack.reached(model, x, noise, y, targeted=False)
-    return np.nan_to_num(eps, nan=np.inf), x_adv, np.where(left, attack.sizes(noise), np.inf)
+    left = attack.reached(judge, x, noise, y, targeted=False)
+    return eps, x_adv, np.where(left, attack.sizes(noise), np.inf)
 
 
 def main(argv=None):
@@ -124,7 +125,7 @@ def main(argv=None):
     written = [figure, files.check_output(figure.with_suffix(".json"), args)]
     own = isinstance(args.model, Path)
     source = None if own else models.load(models.source_of(args.model))
-    network, model, x, y, _ = digit_attack.opened(
+    network, model, judge, x, y, _ = digit_attack.opened(
         args, args.count, full_test_set=args.samples is None
     )
     eps = args.eps
@@ -134,18 +135,18 @@ def main(argv=None):
     from method2_fgsm import battery, bounds, report_figure
 
     with_gradient, without = battery.attacks(source)
-    clean = models.classify(model, x) == y
+    clean = models.classify(judge, x) == y
     if not clean.any():
         raise Failure(
             f"{models.title(args.model)} misclassifies all {len(x)} images: nothing is "
             "left to attack; look at its labels, and at --pixels"
         )
     standing = {
-        name: battery.withstood(model, x, y, eps, attack, seed=args.seed)
+        name: battery.withstood(model, x, y, eps, attack, judge=judge, seed=args.seed)
         for name, attack in tqdm({**with_gradient, **without}.items(), disable=None, unit="attack")
     }
     rows = summary(clean, standing)
-    smallest, x_adv, l2 = nearest(model, x[clean], y[clean])
+    smallest, x_adv, l2 = nearest(model, judge, x[clean], y[clean])
     near = np.zeros(len(x))
     near[clean] = smallest
     try:
@@ -172,9 +173,11 @@ def main(argv=None):
 
     few = slice(FEW)
     epsilons = np.minimum(EPSILONS * eps, 1)
-    places = battery.largest_withstood(model, source, x[few], y[few], epsilons, seed=args.seed)
+    places = battery.largest_withstood(
+        model, source, x[few], y[few], epsilons, judge=judge, seed=args.seed
+    )
     curves = {
-        "one sign step": battery.sign_step_curve(model, x[few], y[few], epsilons),
+        "one sign step": battery.sign_step_curve(model, x[few], y[few], epsilons, judge=judge),
         "many steps": np.array([(clean & (near > e))[few].mean() for e in epsilons]),
         "all attacks": np.array([(places >= place).mean() for place in range(len(epsilons))]),
     }

@@ -566,7 +566,7 @@ def test_a_slope_that_is_not_finite_and_a_lack_of_memory_are_one_line(refuses, p
     keras.Model(image, z).save(place / "n.keras")
     x = np.random.default_rng(0).uniform(0.2, 0.8, (40, 4, 4)).astype(np.float32)
     x[[1, 4]] = 0
-    y = models.classify(own_model.load(place / "n.keras", (4, 4), "0..1"), x)
+    y = models.classify(own_model.load(place / "n.keras", (4, 4), "0..1")[0], x)
     np.savez(place / "s.npz", images=x, labels=y)
     own = "--model", place / "n.keras", "--samples", place / "s.npz", "--pixels", "0..1"
     fast, found = "method2_fgsm/mnist_fast_gradient", "not finite numbers for 2 of 40 images"
