@@ -31,9 +31,9 @@ from pathlib import Path
 
 import numpy as np
 
-from common import command, data, files, models, own_model, results
+from common import command, data, files, results
 from common.command import Failure
-from common.imagenet import efficientnet_lite, networks
+from common.networks import efficientnet_lite, imagenet, mnist, own_model
 
 CHECKS = ("settings", "epsilon", "labels", "dataset", "sign step", "confidences", "predictions")
 TIE = 1e-3  # logits
@@ -68,7 +68,7 @@ def is_digits(found):
 
 def settings(config, count, digits, sized):
     model, eps, left_out = (config.get(name) for name in ("model", "eps", "left_out"))
-    if not isinstance(model, str) or (digits and not models.known(model)):
+    if not isinstance(model, str) or (digits and not mnist.known(model)):
         yield f"the config's model is {model!r}, none that is known"
     if eps is not None and not sized:
         yield f"the config's eps is {eps!r}, not a size from 0 to 1"
@@ -82,7 +82,7 @@ def by_row(found, eps, model):
     if eps is not None:
         yield "epsilon", np.abs(noises) > eps + results.ROUNDING, f"noise larger than eps {eps:g}"
 
-    classes = data.CLASSES if is_digits(found) else networks.CLASSES
+    classes = data.CLASSES if is_digits(found) else imagenet.CLASSES
     if is_own(found):
         names = found["config"].get("names")
         classes = len(names) if isinstance(names, list) else np.inf
@@ -122,7 +122,7 @@ def by_row(found, eps, model):
 
     images = {"y_preds": xs, "y_preds_adversarial": xs + noises} if model is not None else {}
     for name, x in images.items():
-        logits = models.predict(model, x)
+        logits = mnist.predict(model, x)
         known = found[name] < logits.shape[1]
         claimed = logits[np.arange(len(x)), np.where(known, found[name], 0)]
         far = ~known | (logits.max(axis=1) - claimed > TIE)
@@ -138,13 +138,13 @@ def model_of(found, name=None, weights=None):
         return own_model.load(name, found["xs"].shape[1:], config["pixels"])[1] if fits else None
     if is_digits(found):
         name = name or said
-        return models.load(name, weights) if isinstance(name, str) and models.known(name) else None
-    if name is not None or said not in networks.NAMES:
+        return mnist.load(name, weights) if isinstance(name, str) and mnist.known(name) else None
+    if name is not None or said not in imagenet.NAMES:
         return None
     same = config.get("weights") == (weights and files.sha256(weights))
     lite = said == efficientnet_lite.NAME and efficientnet_lite.installed()
     here = weights is not None or lite  # the others would be downloaded
-    return networks.load(said, weights) if same and here else None
+    return imagenet.load(said, weights) if same and here else None
 
 
 def report(path, name=None, weights=None):

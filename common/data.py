@@ -8,8 +8,9 @@ import sys
 
 import numpy as np
 
-from common import command, contract, files
+from common import command, files
 from common.command import Failure
+from common.search import checks
 
 PATH = files.COMMON / "mnist.npz"
 # The random test digits that the attack scripts work on.
@@ -154,7 +155,7 @@ def _own_problem(images, labels, names):
     whole = images.dtype == np.uint8
     if not (whole or images.dtype.kind == "f") or images.ndim not in (3, 4) or not images.size:
         return f"images are {images.dtype} {images.shape}, not uint8 or float32 (n, h, w[, c])"
-    if not whole and (problem := contract.outside(images)[0]):
+    if not whole and (problem := checks.outside(images)[0]):
         return problem
     if labels.dtype.kind in "US":
         return "labels are text: give the place of each class in a list, and that list as names"

@@ -14,8 +14,8 @@ from PIL import Image, ImageFilter
 from scipy import ndimage
 from scipy.spatial import ConvexHull
 
-from common.imagenet import photos
-from common.imagenet.photos import Unreadable
+from common.run import photos
+from common.run.photos import Unreadable
 
 SIDE, BOX, MIDDLE = 28, 20, 14
 # A picture is worked on at no more than this (pixels), and a digit at this before it is made small.

@@ -25,8 +25,9 @@ import sys
 import numpy as np
 from PIL import Image
 
-from common import command, files, models, plots
+from common import command, files, plots
 from common.command import Failure
+from common.networks import mnist
 
 SAMPLES, OURS = files.COMMON / "my_samples.npz", files.COMMON / "digits"
 DRAWN = 20  # digits in the figure at most
@@ -73,7 +74,7 @@ def draw(pictures, images, probabilities, title):
         small = Image.fromarray(pictures[i])
         small.thumbnail((150, 150), Image.Resampling.BOX)
         plots.photo(before, np.asarray(small) / 255)
-        lines = [f"{models.title(name)}: {said(p[i])}" for name, p in probabilities.items()]
+        lines = [f"{mnist.title(name)}: {said(p[i])}" for name, p in probabilities.items()]
         plots.digit(after, images[i], "\n".join(lines))
     return fig
 
@@ -103,14 +104,14 @@ def main(argv=None):
     if args.label is not None and not args.pictures:
         parser.error("--label needs a PICTURE")
     figure = args.figure or files.IMG / "my_digits.png"
-    files.check_output(args.output, args, map(models.weights_path, models.NAMES))
+    files.check_output(args.output, args, map(mnist.weights_path, mnist.NAMES))
     plots.check_output(figure, args)
 
     paths = args.pictures or sorted(OURS.glob("*.jpg"))
     names, pictures, images, labels = read(paths, args.label)
     images, labels = np.stack(images), np.array(labels, np.int64)
     probabilities = {
-        name: models.softmax(models.predict(models.load(name), images)) for name in models.NAMES
+        name: mnist.softmax(mnist.predict(mnist.load(name), images)) for name in mnist.NAMES
     }
 
     title = "handwritten digits, the same as MNIST would have them, and what the models see"
@@ -119,7 +120,7 @@ def main(argv=None):
     with files.replacing(args.output) as temporary, open(temporary, "wb") as file:
         np.savez_compressed(file, images=images, labels=labels)
 
-    print("label" + "".join(f"{models.title(name):>20}" for name in models.NAMES) + "   picture")
+    print("label" + "".join(f"{mnist.title(name):>20}" for name in mnist.NAMES) + "   picture")
     for i, (name, label) in enumerate(zip(names, labels, strict=True)):
         says = "".join(f"{said(p[i]):>20}" for p in probabilities.values())
         misread = all(p[i].argmax() != label for p in probabilities.values())

@@ -16,8 +16,9 @@ import time
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 
-from common import command, files, models
+from common import command, files
 from common.command import Failure
+from common.networks import mnist
 
 METHOD1 = "method1_noise_optimization"
 PHOTOGRAPHS = str(files.ROOT / METHOD1 / "results_imnet_efficientnet_lite0_{}.npz")
@@ -33,11 +34,11 @@ STEPS = (
     *(
         (f"{script}_{model}", f"method2_fgsm.{script}", ("--model", model))
         for script in ("epsilon", "two_to_six")
-        for model in models.NAMES
+        for model in mnist.NAMES
     ),
     *(
         (f"mnist_fast_gradient_{model}", "method2_fgsm.mnist_fast_gradient", ("--model", model))
-        for model in models.NAMES
+        for model in mnist.NAMES
     ),
     *(
         (
@@ -45,7 +46,7 @@ STEPS = (
             "method2_fgsm.visualize_mnist",
             (str(files.ROOT / "method2_fgsm" / f"results_mnist_{model}.npz"),),
         )
-        for model in models.NAMES
+        for model in mnist.NAMES
     ),
     ("accuracy_vs_epsilon", "method2_fgsm.accuracy_vs_epsilon", ()),
     ("imnet_fast_gradient", "method2_fgsm.imnet_fast_gradient", ()),
@@ -110,13 +111,13 @@ SIDE_BY_SIDE = (
     f"{METHOD1}.attack_imnet",
 )
 # The steps that are not needed once the weights are there.
-TRAINING = {f"train_{model}": model for model in (*models.NAMES, *SZEGEDY)}
+TRAINING = {f"train_{model}": model for model in (*mnist.NAMES, *SZEGEDY)}
 
 
 def trained(model):
     """Whether a model's weights are there and fit it."""
     try:
-        models.load(model)
+        mnist.load(model)
     except Failure:
         return False
     return True
@@ -164,7 +165,7 @@ def run(steps, retrain, child):
         print(f"\n[{number}/{len(steps)}] {name}", flush=True)
         start = time.perf_counter()
         if name in TRAINING and not retrain and trained(TRAINING[name]):
-            print(f"{files.show(models.weights_path(TRAINING[name]))} is there: not trained again")
+            print(f"{files.show(mnist.weights_path(TRAINING[name]))} is there: not trained again")
         else:
             if module == CHECK[1]:
                 # An older file may come from other weights: what was written now is checked.

@@ -20,7 +20,8 @@ writes  common/weights/{model}.weights.h5, common/weights/{model}_predictions.cs
 
 import itertools
 
-from common import command, files, models, training
+from common import command, files
+from common.networks import mnist, training
 
 EPOCHS = {"mlp": 10, "cnn": 3}
 # Weights; with Adam's two moments and the gradient, a little over a gigabyte.
@@ -40,7 +41,7 @@ def main(argv=None):
         help="train this instead: a fully connected network with these hidden layers, or none",
     )
     parser.add_argument(
-        "--activation", choices=models.ACTIVATIONS, default="sigmoid", help="of the hidden layers"
+        "--activation", choices=mnist.ACTIVATIONS, default="sigmoid", help="of the hidden layers"
     )
     parser.add_argument(
         "--weight-decay",
@@ -59,7 +60,7 @@ def main(argv=None):
     if args.hidden is not None:
         if args.model != "all":
             parser.error("--hidden and --model exclude each other")
-        names = (models.fully_connected(args.hidden, args.activation),)
+        names = (mnist.fully_connected(args.hidden, args.activation),)
         decay = args.weight_decay or training.published_decay(args.hidden)
         units = [784, *args.hidden, 10]
         if sum(a * b for a, b in itertools.pairwise(units)) > MOST_WEIGHTS:

@@ -25,7 +25,8 @@ writes  img/exact_softmax.png, for other digits img/exact_softmax_{source}_to_{t
 import numpy as np
 from tqdm import tqdm
 
-from common import command, data, files, models, plots
+from common import command, data, files, plots
+from common.networks import mnist
 from method1_noise_optimization import attack
 
 STEPS = 100  # of Newton's method, at most
@@ -44,7 +45,7 @@ def smallest_noise(weights, bias, x, y_target, *, lead=0.0, batch_size=500):
     """
     import tensorflow as tf
 
-    from common.box_projection import project
+    from common.search.box_projection import project
 
     weights, bias = weights.astype(np.float64), bias.astype(np.float64)
     classes = weights.shape[1]
@@ -195,7 +196,7 @@ def print_pattern(model, x, pattern, source, target):
     print(f"\nsign(W_{target} - W_{source}) for each of {len(x)} {source}s")
     print(f"eps   seen as a {target}   no longer a {source}")
     for eps in (0.1, 0.2, 0.3):
-        seen = models.classify(model, np.clip(x + np.float32(eps) * pattern, 0, 1))
+        seen = mnist.classify(model, np.clip(x + np.float32(eps) * pattern, 0, 1))
         print(f"{eps:.1f}{(seen == target).mean():14.1%}{(seen != source).mean():17.1%}")
 
 
@@ -214,10 +215,10 @@ def main(argv=None):
     name = "exact_softmax" + ("" if (source, target) == (2, 6) else f"_{source}_to_{target}")
     output = plots.check_output(args.output or files.IMG / f"{name}.png", args)
     x, y, _ = data.load_samples(args.samples)
-    model = models.load("softmax")
+    model = mnist.load("softmax")
     where = files.show(args.samples)
-    sources = x[models.correctly_classified([model], x, y, where, source=source)]
-    right = models.correctly_classified([model], x, y, where)[: args.limit]
+    sources = x[mnist.correctly_classified([model], x, y, where, source=source)]
+    right = mnist.correctly_classified([model], x, y, where)[: args.limit]
     x, y = x[right], y[right]
 
     print(f"softmax regression, {len(x)} digits, random targets, noise in pixel units")

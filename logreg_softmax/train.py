@@ -9,7 +9,8 @@ writes  common/weights/softmax.weights.h5, common/weights/softmax_predictions.cs
         img/confusion_softmax.png
 """
 
-from common import command, files, training
+from common import command, files
+from common.networks import training
 
 NAME = "softmax"
 

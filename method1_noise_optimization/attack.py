@@ -5,8 +5,8 @@
     minimal   project exactly onto an averaged linearisation: the smallest noise      minimal.py
 
 Each works on a whole batch at once, with a target for each image, and for any Keras model from
-images in [0, 1] to logits (common/contract.py); minimal also without, for the nearest of the other
-classes.  Importing this module does not import TensorFlow.
+images in [0, 1] to logits (common/search/checks.py); minimal also without, for the nearest of the
+other classes.  Importing this module does not import TensorFlow.
 """
 
 import functools
@@ -14,7 +14,8 @@ import functools
 import numpy as np
 from tqdm import tqdm
 
-from common import contract, models
+from common.networks import mnist
+from common.search import checks
 
 METHODS = ("sgd", "lbfgs", "minimal")
 REGULARIZATIONS = ("none", "l1", "l2")
@@ -63,24 +64,25 @@ def search(
     `reached` tells which.  An image that is classified as its target already, or not as its label,
     gets no noise; logits no further apart than they are rounded are a tie, and no class.
     Raises ValueError for an unknown method or regularization, for one that needs targets without
-    them, for numbers out of range, for what `common/contract.py` refuses of models, images and
+    them, for numbers out of range, for what `common/search/checks.py` refuses of models, images and
     labels, and where logits or gradients are not finite.
     """
-    x, y = contract.checked(model, x, y, name="targets" if targeted else "labels")
+    x, y = checks.checked(model, x, y, name="targets" if targeted else "labels")
     known = {"method": (method, METHODS), "regularization": (regularization, REGULARIZATIONS)}
     for name, (value, choices) in known.items():
         if value not in choices:
             raise ValueError(f"unknown {name} {value!r}: choose one of {', '.join(choices)}")
     if method != "minimal" and not targeted:
         raise ValueError(f"{method} needs targets: without them choose method='minimal'")
-    contract.positive("starts", starts, whole=True)
+    checks.positive("starts", starts, whole=True)
     max_steps = MAX_STEPS[method] if max_steps is None else max_steps
     batch_size = BATCH_SIZE[method] if batch_size is None else batch_size
-    contract.positive("learning_rate", learning_rate)
-    contract.positive("max_steps", max_steps, whole=True)
-    contract.positive("batch_size", batch_size, whole=True)
+    checks.positive("learning_rate", learning_rate)
+    checks.positive("max_steps", max_steps, whole=True)
+    checks.positive("batch_size", batch_size, whole=True)
 
-    from method1_noise_optimization import lbfgs, leads, minimal, sgd
+    from common.search import margins
+    from method1_noise_optimization import lbfgs, minimal, sgd
 
     settings = {"regularization": regularization, "learning_rate": learning_rate}
     find = {
@@ -92,9 +94,9 @@ def search(
     }[method]
     # sgd refills its batch as images finish; the others take one batch after the other.
     stride = max(len(x), 1) if method == "sgd" else batch_size
-    model = leads.sized(model, x)
+    model = margins.sized(model, x)
     flat = x.reshape(len(x), int(np.prod(x.shape[1:])))
-    leads.check_slopes(model, flat, y, batch_size)
+    margins.check_slopes(model, flat, y, batch_size)
     noise, steps = np.empty_like(flat), np.empty(len(x), np.int64)
     with tqdm(
         total=len(x),
@@ -107,7 +109,7 @@ def search(
                 model, flat[batch], y[batch], max_steps=max_steps, progress=bar.update
             )
             noise[batch] = x_adv - flat[batch]
-    contract.finite(noise, "logits or gradients")
+    checks.finite(noise, "logits or gradients")
     return noise.reshape(x.shape), steps
 
 
@@ -128,7 +130,7 @@ def classify(model, x, noise, batch_size=10000):
     labels = np.empty(len(x), np.int64)
     for start in range(0, len(x), batch_size):
         batch = slice(start, start + batch_size)
-        labels[batch] = models.classify(model, np.clip(x[batch] + noise[batch], 0, 1))
+        labels[batch] = mnist.classify(model, np.clip(x[batch] + noise[batch], 0, 1))
     return labels
 
 

@@ -25,7 +25,7 @@ photographs are found and read.  What cannot be read is skipped with a warning. 
 grow with the folder.
 
 reads   the photographs; the network's weights (installed by pip, downloaded, or --weights)
-writes  OUTPUT.csv, a row for each photograph (columns: common/imagenet/rows.py), and OUTPUT.npz
+writes  OUTPUT.csv, a row for each photograph (columns: common/run/photo_rows.py), and OUTPUT.npz
         beside it with the first nine for method1_noise_optimization/visualize_adv_examples.py
         while it runs, the folder OUTPUT.unfinished; --resume continues from there
 """
@@ -33,16 +33,17 @@ writes  OUTPUT.csv, a row for each photograph (columns: common/imagenet/rows.py)
 import argparse
 import functools
 
-from common import command, files, own_model
-from common.imagenet import labels, photo_folder
+from common import command, files
+from common.networks import own_model
+from common.run import class_labels, photo_run
 from method1_noise_optimization import attack, photo_noise
 
 
 def main(argv=None):
     args = parse(argv)
-    network, target = photo_folder.network_of(args), args.target
+    network, target = photo_run.network_of(args), args.target
     if target not in photo_noise.GOALS:
-        target = labels.index_of(target, network.names)
+        target = class_labels.index_of(target, network.names)
     if args.grey_levels:
         how = {"levels": args.grey_levels, "confidence": args.confidence}
         search, to_8_bits = photo_noise.few_levels, None
@@ -55,7 +56,9 @@ def main(argv=None):
     at_random, nearest = target == "random", target == "any"
     if nearest:
         how["targeted"], to_8_bits = False, photo_noise.smallest_file_of_any
-    goal = photo_noise.GOALS.get(target) or f"target {(network.names or labels.names())[target]}"
+    goal = (
+        photo_noise.GOALS.get(target) or f"target {(network.names or class_labels.names())[target]}"
+    )
     seed = args.seed if at_random else None
     settings = {"script": "attack_imnet", "target": target, "seed": seed, **how}
     if args.grey_levels:
@@ -64,7 +67,7 @@ def main(argv=None):
     def target_of(path):
         return photo_noise.random_target(path, seed, network.classes) if at_random else target
 
-    return photo_folder.attack(
+    return photo_run.attack(
         args,
         network,
         functools.partial(search, **how),
@@ -103,7 +106,7 @@ def parse(argv):
         + ", ".join(f"{method} {steps}" for method, steps in photo_noise.MAX_STEPS.items())
         + ")",
     )
-    photo_folder.add_arguments(
+    photo_run.add_arguments(
         parser,
         batch_size=photo_noise.BATCH_SIZE,
         output="CSV file (default: method1_noise_optimization/results_imnet_{model}_{method}.csv)",
@@ -117,7 +120,7 @@ def parse(argv):
     if args.max_steps is None:
         args.max_steps = photo_noise.MAX_STEPS["grey levels" if args.grey_levels else method]
     folder = files.ROOT / "method1_noise_optimization"
-    photo_folder.check_output(
+    photo_run.check_output(
         parser, args, folder / f"results_imnet_{own_model.stem(args.model)}_{method}.csv"
     )
     return args

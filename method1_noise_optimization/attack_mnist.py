@@ -22,7 +22,9 @@ import functools
 
 import numpy as np
 
-from common import command, data, digit_attack, engine, files, models, own_model, results
+from common import command, data, files, results
+from common.networks import mnist, own_model
+from common.run import attack_run, engine
 from method1_noise_optimization import attack
 
 # Digits for a core at a time: those of sgd are worked on as others finish.
@@ -81,8 +83,8 @@ def main(argv=None):
         parser.error("--target any goes with --method minimal")
     name = own_model.stem(args.model)
     output = args.output or results_path(name, args.method, args.regularization)
-    files.check_output(output, args, [models.weights_path(args.model), data.PATH])
-    network, x, y, indices = digit_attack.read(args, args.limit)
+    files.check_output(output, args, [mnist.weights_path(args.model), data.PATH])
+    network, x, y, indices = attack_run.read(args, args.limit)
     if target == "any":
         y_target = None
     elif target == "random":
@@ -100,7 +102,7 @@ def main(argv=None):
     }
     search = functools.partial(attack.adversarial, targeted=y_target is not None, **how)
     batch_size = DIGITS[args.method]
-    found = digit_attack.attack_digits(
+    found = attack_run.attack_digits(
         args, network, search, x, y, indices, y_target, batch_size=batch_size
     )
     noises, steps, y_adv = found.x_adv - found.x, found.steps, found.y_adv
@@ -131,7 +133,7 @@ def main(argv=None):
         indices=found.indices,
         config=config,
     )
-    title = f"{models.title(args.model)}, {args.method}"
+    title = f"{mnist.title(args.model)}, {args.method}"
     if args.method == "sgd":
         title += f", regularisation {args.regularization}"
     print(f"{title}, noise in pixel units")

@@ -21,7 +21,9 @@ writes  img/noise_methods.png, for other models than the MLP img/noise_methods_{
 import numpy as np
 from tqdm import tqdm
 
-from common import command, data, digit_attack, files, models, own_model, plots
+from common import command, data, files, plots
+from common.networks import mnist, own_model
+from common.run import attack_run
 from method1_noise_optimization import attack
 from method1_noise_optimization.attack import sizes
 
@@ -115,9 +117,9 @@ def main(argv=None):
     targeted = args.target == "random"
     name += "" if targeted else "_any"
     output = plots.check_output(args.output or files.IMG / f"{name}.png", args)
-    network, model, judge, x, y, _ = digit_attack.opened(args)
+    network, model, judge, x, y, _ = attack_run.opened(args)
 
-    right = models.correctly_classified([judge], x, y, files.show(args.samples))
+    right = mnist.correctly_classified([judge], x, y, files.show(args.samples))
     x, y = x[right], y[right]
     y_target = attack.random_targets(y, args.seed, network.classes) if targeted else y
     ways = list(WAYS) if targeted else list(WAYS)[-3:]
@@ -139,7 +141,7 @@ def main(argv=None):
 
     goal = "the same target by seven ways" if targeted else "the nearest wrong answer by three ways"
     title = (
-        f"{models.title(args.model)}: {'its classes' if network.pixels else 'ten digits'}, {goal}"
+        f"{mnist.title(args.model)}: {'its classes' if network.pixels else 'ten digits'}, {goal}"
     )
     shown = [(way, noise[: len(first)], reached[: len(first)]) for way, noise, reached in rows]
     names = [network.label(label) for label in y[first]]
@@ -147,7 +149,7 @@ def main(argv=None):
         names = [f"{n} → {network.label(t)}" for n, t in zip(names, y_target[first], strict=True)]
     plots.save(draw(x[first], names, shown, title), output)
     print(
-        f"{models.title(args.model)}: {len(chosen)} images"
+        f"{mnist.title(args.model)}: {len(chosen)} images"
         + (f" above, {len(x)} below" if regularized else "")
     )
     print(*table_of_ways(rows), sep="\n")

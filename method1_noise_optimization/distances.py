@@ -17,10 +17,12 @@ writes  img/distances.png, and method1_noise_optimization/distances.npz with a r
 import numpy as np
 from tqdm import tqdm
 
-from common import command, data, engine, files, models, plots
+from common import command, data, files, plots
+from common.networks import mnist
+from common.run import engine
 from method1_noise_optimization import attack
 
-NETWORKS = *models.NAMES, "cnn_adversarial", "cnn_robust", "mlp_certified", "strided_certified"
+NETWORKS = *mnist.NAMES, "cnn_adversarial", "cnn_robust", "mlp_certified", "strided_certified"
 NORMS = {"l2": "|r|₂", "linf": "|r|∞"}
 # Of the searches: a robust network takes several starts.
 STARTS, STEPS = 4, 500
@@ -80,9 +82,9 @@ def draw_digits(fig, x, x_adv, seen, distance, title):
 
 def main(argv=None):
     parser = command.Parser(__doc__)
-    models.add_model(parser, "mlp")
+    mnist.add_model(parser, "mlp")
     parser.add_argument(
-        "--models", nargs="+", type=models.argument, default=NETWORKS, help="the networks"
+        "--models", nargs="+", type=mnist.argument, default=NETWORKS, help="the networks"
     )
     command.add_count(parser, "--count", "how many test digits", 100)
     command.add_output(parser, "the figure; beside it FIGURE_distances.npz (default: see above)")
@@ -94,7 +96,7 @@ def main(argv=None):
     files.check_output(table)
     names = list(dict.fromkeys([*args.models, args.model]))
     engine.one_thread()  # the same figure on any number of cores
-    networks = {name: models.load(name) for name in names}
+    networks = {name: mnist.load(name) for name in names}
     x, y = (part[: args.count] for part in data.load("test"))
 
     distances, images = {norm: {} for norm in NORMS}, {}
@@ -102,15 +104,15 @@ def main(argv=None):
         for name, model in networks.items():
             for norm in NORMS:
                 x_adv, distance = nearest(model, x, y, norm)
-                distances[norm][models.title(name)] = distance
+                distances[norm][mnist.title(name)] = distance
                 if name == args.model:
-                    images[norm] = x, x_adv, models.classify(model, x_adv), distance
+                    images[norm] = x, x_adv, mnist.classify(model, x_adv), distance
                 bar.update()
     with files.replacing(table) as temporary, open(temporary, "wb") as file:
         sizes = {norm: np.float32([*found.values()]) for norm, found in distances.items()}
         np.savez_compressed(file, names=np.array(names), labels=y, **sizes)
     title = f"How far the nearest wrong answer is: {len(x):,} test digits"
-    plots.save(draw(distances, images, models.title(args.model), title), output)
+    plots.save(draw(distances, images, mnist.title(args.model), title), output)
 
     print(f"{title}\n{'':32}right   mean |r|_2   median   mean |r|_inf   median")
     for name in distances["l2"]:

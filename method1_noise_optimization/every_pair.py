@@ -19,8 +19,10 @@ writes  img/noise_every_pair.png, with --norm linf img/noise_every_pair_linf.png
 
 import numpy as np
 
-from common import command, data, digit_attack, files, models, own_model, plots
+from common import command, data, files, plots
 from common.command import Failure
+from common.networks import mnist, own_model
+from common.run import attack_run
 from method1_noise_optimization import attack
 
 # What the figure calls the size of the noise, and the digits after the point.
@@ -110,14 +112,14 @@ def main(argv=None):
     name = "noise_every_pair" + ("" if args.norm == "l2" else f"_{args.norm}")
     name += "" if args.model == "mlp" else f"_{own_model.stem(args.model)}"
     output = plots.check_output(args.output or files.IMG / f"{name}.png", args)
-    network, model, judge, x, y, _ = digit_attack.opened(args)
+    network, model, judge, x, y, _ = attack_run.opened(args)
     k = network.classes
     if k > 10:
         raise Failure(f"{network.model} has {k} classes, and every pair is drawn for at most ten")
 
     where = files.show(args.samples)
     kinds = [
-        models.correctly_classified([judge], x, y, where, source=digit, count=args.count)
+        mnist.correctly_classified([judge], x, y, where, source=digit, count=args.count)
         for digit in range(k)
     ]
     chosen = np.concatenate([kind[: args.count] for kind in kinds])
@@ -133,14 +135,14 @@ def main(argv=None):
     search = "minimal" if args.norm == "l2" else f"{STEPS} steps"
     axes = ("class seen", "true class") if network.pixels else ("digit seen", "digit written")
     title = (
-        f"{models.title(args.model)}, the smallest noise ({search}) for every pair of "
+        f"{mnist.title(args.model)}, the smallest noise ({search}) for every pair of "
         f"{'classes' if network.pixels else 'digits'}: mean {symbol} = {mean:.{digits}f}"
     )
     names = [network.label(place) for place in range(k)]
     plots.save(draw(images, means, names, args.norm, title, *axes), output)
 
     name = "|r|_2" if args.norm == "l2" else "|r|_inf"
-    print(f"{models.title(args.model)}: mean {name} over {args.count} images of each kind")
+    print(f"{mnist.title(args.model)}: mean {name} over {args.count} images of each kind")
     print(f"written   seen as{' ' * (6 * k - 12)}mean")
     print("       " + "".join(f"{seen:>6.5}" for seen in names))
     for source, written in enumerate(names):

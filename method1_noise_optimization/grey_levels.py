@@ -20,9 +20,9 @@ the radius in Rony et al. 2019 ("Decoupling Direction and Norm").  A step is one
 import numpy as np
 import tensorflow as tf
 
-from common import contract
-from common.compiled import compiled
-from method1_noise_optimization.leads import leads, least
+from common.search import checks
+from common.search.compiled import compiled
+from common.search.margins import leads, least
 
 MAX_STEPS = 100
 # The weight of a new gradient beside m earlier ones is WINDOW / (m + WINDOW).
@@ -51,12 +51,12 @@ def search(
     pixels = np.asarray(pixels)
     if pixels.dtype != np.uint8:
         raise ValueError(f"pixels are {pixels.dtype}, not uint8")
-    x, y_target = contract.checked(model, pixels / np.float32(255), y_target, name="targets")
+    x, y_target = checks.checked(model, pixels / np.float32(255), y_target, name="targets")
     if levels is not None and not (isinstance(levels, int | np.integer) and 1 <= levels <= 255):
         raise ValueError(f"levels must be a whole number from 1 to 255, not {levels!r}")
-    if confidence is not None and not 0 < contract.number("confidence", confidence) < 1:
+    if confidence is not None and not 0 < checks.number("confidence", confidence) < 1:
         raise ValueError(f"confidence must be above 0 and below 1, not {confidence!r}")
-    contract.positive("max_steps", max_steps, whole=True)
+    checks.positive("max_steps", max_steps, whole=True)
     if not len(pixels):
         return pixels.copy(), np.zeros(0, bool)
     few, levels = levels is not None, 255 if levels is None else levels

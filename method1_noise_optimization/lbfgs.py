@@ -18,8 +18,8 @@ pairs; the step along it is clipped to the box and shortened until the objective
 import numpy as np
 import tensorflow as tf
 
-from common.compiled import compiled
-from method1_noise_optimization.leads import is_hit, logits, spread
+from common.search.compiled import compiled
+from common.search.margins import is_hit, logits, spread
 
 C_RANGE = (1e-3, 1e2)  # c is searched for between these, on a logarithmic scale
 ROUNDS = 12  # halvings of that range: c is found to 0.3 %

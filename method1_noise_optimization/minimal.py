@@ -4,8 +4,8 @@ The point x' of the box nearest to the image x that is classified as its target 
 
     minimise |x' - x|²   subject to   g(x') = z_t(x') - max_{k ≠ t} z_k(x') ≥ 0,   0 ≤ x' ≤ 1
 
-with logits z.  Were the lead g linear, `common/box_projection.py` would give the answer at once.
-So linearise at the point p reached so far, go to the solution, and repeat, as in sequential
+with logits z.  Were the lead g linear, `common/search/box_projection.py` would give the answer.  So
+linearise at the point p reached so far, go to the solution, and repeat, as in sequential
 quadratic programming and in DeepFool (Moosavi-Dezfooli et al. 2016):
 
     p ← the point of the box nearest to x at which   g(p) + G·(x' - p) ≥ aim
@@ -24,10 +24,10 @@ import itertools
 import numpy as np
 import tensorflow as tf
 
-from common import rivals
-from common.box_projection import project, project_onto_one
-from common.compiled import compiled
-from method1_noise_optimization.leads import is_hit, leads, least, logits, spread
+from common.search import nearest_class
+from common.search.box_projection import project, project_onto_one
+from common.search.compiled import compiled
+from common.search.margins import is_hit, leads, least, logits, spread
 
 # All that is compared with logits is a share of their spread at the image x, so that the noise is
 # that of the image and not of the units of its logits.
@@ -100,17 +100,17 @@ def find_nearest(model, x, y, *, max_steps, progress, starts=1):
     """The nearest points of any class but the labels y (n,), or x where none was found, and how
     many gradients each took: the same number for every image.
 
-    In turn all candidates (common/rivals.py) get a share of max_steps, then the best one all; of
-    the further starts each third one looks at all of them again, from further away, and the others
-    go on from the nearest point.  Each start takes at most three times max_steps, and the order of
-    the candidates as many gradients as there are.
+    In turn all candidates (common/search/nearest_class.py) get a share of max_steps, then the best
+    one all; of the further starts each third one looks at all of them again, from further away, and
+    the others go on from the nearest point.  Each start takes at most three times max_steps, and
+    the order of the candidates as many gradients as there are.
     """
-    candidates = min(rivals.MOST, model.output_shape[-1] - 1)
+    candidates = min(nearest_class.MOST, model.output_shape[-1] - 1)
     turns = [*ROUNDS[:2], *itertools.islice(itertools.cycle(ROUNDS[2:]), starts - 1)]
 
     def split(share):
         each = max(min(FEWEST, max_steps), int(share * max_steps))
-        affordable = max(1, int(rivals.MOST * share * max_steps) // each)
+        affordable = max(1, int(nearest_class.MOST * share * max_steps) // each)
         return (1, max_steps) if share == 1 else (min(affordable, candidates), each)
 
     rounds = [split(share) for share, *_ in turns]
@@ -125,7 +125,7 @@ def find_nearest(model, x, y, *, max_steps, progress, starts=1):
         return near.numpy().reshape(best.shape), distance.numpy()
 
     images = x.reshape(-1, *model.input_shape[1:])
-    best, _ = rivals.nearest(model, images, y, search, rounds, norm=2)
+    best, _ = nearest_class.nearest(model, images, y, search, rounds, norm=2)
     return best.reshape(x.shape), np.full(len(x), gradients)
 
 

@@ -3,7 +3,8 @@
 import numpy as np
 
 from common import files, plots, results
-from common.imagenet import labels, networks
+from common.networks import imagenet
+from common.run import class_labels
 from method1_noise_optimization.attack import sizes
 from method1_noise_optimization.photo_noise import GOALS
 
@@ -15,7 +16,7 @@ FACTORS = tuple(digit * 10**power for power in range(5) for digit in (1, 2, 5))
 def name(config):
     """The name of the figure's file."""
     model, levels, target = (config.get(name) for name in ("model", "levels", "target"))
-    goal = files.plain((GOALS.get(target) or labels.of_settings(config)[target]).lower())
+    goal = files.plain((GOALS.get(target) or class_labels.of_settings(config)[target]).lower())
     if levels is not None:
         first = "one_grey_level" if levels == 1 else f"{levels}_grey_levels"
         goal = "" if goal == "ostrich" else f"_{goal}"
@@ -30,7 +31,7 @@ def draw(found, rows, columns):
     columns, rows = plots.grid(len(found["xs"]), columns, rows)
     n = min(rows * columns, len(found["xs"]))
     x, noises = found["xs"][:n], found["noises"][:n]
-    names, levels = labels.of_settings(found["config"]), found["config"].get("levels")
+    names, levels = class_labels.of_settings(found["config"]), found["config"].get("levels")
     if levels is None:
         factor = amplification(noises)
         amount = [f"|r|₂ = {size:.2f}" for size in sizes(noises)]
@@ -65,14 +66,14 @@ def amplification(noises):
 
 def _heading(config):
     target = config["target"]
-    goal = "another class" if target in GOALS else f"“{labels.of_settings(config)[target]}”"
-    title = f"What {networks.title(config['model'])} takes for {goal}"
+    goal = "another class" if target in GOALS else f"“{class_labels.of_settings(config)[target]}”"
+    title = f"What {imagenet.title(config['model'])} takes for {goal}"
     return f"{title} ({config['method']})" if config.get("method") else title
 
 
 def table(found):
     """Lines for each photograph: what it is seen as before and after, and how large the noise."""
-    names = labels.of_settings(found["config"])
+    names = class_labels.of_settings(found["config"])
     head = f"{'photograph, confidence':32} {'adversarial, confidence':32} "
     lines = [f"{head}|r|_2   |r|_inf  changed"]
     changed = (np.abs(found["noises"]) > results.ROUNDING).mean(axis=(1, 2, 3))

@@ -5,7 +5,7 @@ import os
 
 import numpy as np
 
-from common import models
+from common.networks import mnist
 from method1_noise_optimization import attack
 
 # Photographs need more steps of minimal than digits.
@@ -42,7 +42,7 @@ def smallest_file(model, pixels, x_adv, y_target):
 
 def smallest_file_of_any(model, pixels, x_adv, y):
     """The same for whichever classes x_adv is seen as; y, the labels, are left by that."""
-    return smallest_file(model, pixels, x_adv, models.classify(model, x_adv))
+    return smallest_file(model, pixels, x_adv, mnist.classify(model, x_adv))
 
 
 def _pixels(x):

@@ -9,8 +9,8 @@ its own and stops at the first step at which it is classified as its target t.
 import numpy as np
 import tensorflow as tf
 
-from common.compiled import compiled
-from method1_noise_optimization.leads import lead, least, logits
+from common.search.compiled import compiled
+from common.search.margins import lead, least, logits
 
 STEPS_A_CALL = 5
 

@@ -19,7 +19,8 @@ writes  nothing
 import numpy as np
 from tqdm import tqdm
 
-from common import command, data, files, models
+from common import command, data, files
+from common.networks import mnist
 from method1_noise_optimization import attack
 
 # Test error and average minimum distortion, Szegedy et al. (2014), table 1.
@@ -54,7 +55,7 @@ def main(argv=None):
     data.add_samples(parser)
     command.add_seed(parser, "of the targets")
     args = parser.parse_args(argv)
-    networks = {name: models.load(name) for name in PUBLISHED}
+    networks = {name: mnist.load(name) for name in PUBLISHED}
     x, y, _ = data.load_samples(args.samples)
 
     x_test, y_test = data.load("test")
@@ -64,10 +65,10 @@ def main(argv=None):
         f"{'digits':>8}{'published':>11}{'its error':>11}"
     )
     for name, model in tqdm(networks.items(), disable=None, unit="network"):
-        right = models.correctly_classified([model], x, y, files.show(args.samples))
+        right = mnist.correctly_classified([model], x, y, files.show(args.samples))
         own_x, own_y = x[right[: args.count]], y[right[: args.count]]
         targets = attack.random_targets(own_y, args.seed)
-        line = f"{models.title(name):24}{(models.classify(model, x_test) != y_test).mean():11.2%}"
+        line = f"{mnist.title(name):24}{(mnist.classify(model, x_test) != y_test).mean():11.2%}"
         for method in ("lbfgs", "minimal"):
             size, reached = distortion(model, own_x, targets, method)
             line += f"{size:10.4f} ({reached:4.0%})"

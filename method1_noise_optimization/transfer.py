@@ -23,7 +23,8 @@ writes  img/transfer.png (for other --models: img/transfer_{models}.png)
 
 import numpy as np
 
-from common import command, data, files, models, plots, training
+from common import command, data, files, plots
+from common.networks import mnist, training
 from method1_noise_optimization.transferability import noise_tables, sign_table
 
 GAUSSIAN = "Gaussian noise"
@@ -53,7 +54,7 @@ def train_halves(seed):
     order = np.random.default_rng(seed).permutation(60000)
     return [
         training.fit(
-            models.fully_connected(hidden, "sigmoid"),
+            mnist.fully_connected(hidden, "sigmoid"),
             training.cosine_adam(training.LEARNING_RATE),
             epochs=training.EPOCHS_HIDDEN,
             batch_size=100,
@@ -137,8 +138,8 @@ def main(argv=None):
     parser.add_argument(
         "--models",
         nargs="+",
-        type=models.argument,
-        default=models.NAMES,
+        type=mnist.argument,
+        default=mnist.NAMES,
         metavar="MODEL",
         help="the classifiers of the first tables",
     )
@@ -146,18 +147,18 @@ def main(argv=None):
     command.add_seed(parser, "targets, Gaussian noise, halves, training")
     command.add_output(parser, "the figure to write (default: see above)")
     args = parser.parse_args(argv)
-    suffix = "" if tuple(args.models) == models.NAMES else f"_{'_'.join(args.models)}"
+    suffix = "" if tuple(args.models) == mnist.NAMES else f"_{'_'.join(args.models)}"
     output = plots.check_output(args.output or files.IMG / f"transfer{suffix}.png", args)
     x, y, _ = data.load_samples(args.samples)
-    networks = [models.load(name) for name in args.models]
+    networks = [mnist.load(name) for name in args.models]
 
     where = files.show(args.samples)
-    right = models.correctly_classified(networks, x, y, where)[: args.count]
+    right = mnist.correctly_classified(networks, x, y, where)[: args.count]
     own_x, own_y = x[right], y[right]
     sign, sign_sizes, agreement = sign_table(networks, own_x, own_y, args.eps, args.seed)
     own = noise_tables(networks, own_x, own_y, args.size, args.seed)
     halves = train_halves(args.seed)
-    right = models.correctly_classified(halves, x, y, where)[: args.count]
+    right = mnist.correctly_classified(halves, x, y, where)[: args.count]
     half_x, half_y = x[right], y[right]
     half = noise_tables(halves, half_x, half_y, args.size, args.seed)
 

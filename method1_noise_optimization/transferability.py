@@ -6,7 +6,7 @@ Noise sizes are root mean squares over the pixels, `attack.distortions`, in pixe
 import numpy as np
 from tqdm import tqdm
 
-from common import models
+from common.networks import mnist
 from method1_noise_optimization import attack
 from method1_noise_optimization.attack import distortions
 
@@ -37,7 +37,7 @@ def amplified(x, noise, to, steps=40):
 def errors(networks, images, y):
     """Error rates (sources, networks): `images` is a list of (n, 28, 28), `y` (n,) the labels."""
     return np.array(
-        [[(models.classify(model, x) != y).mean() for model in networks] for x in images]
+        [[(mnist.classify(model, x) != y).mean() for model in networks] for x in images]
     )
 
 
@@ -83,7 +83,7 @@ def sign_table(networks, x, y, eps, seed):
     from method2_fgsm import fgsm
 
     images = [fgsm.fgsm(model, x, y, eps) for model in networks]
-    seen = np.array([[models.classify(model, image) for model in networks] for image in images])
+    seen = np.array([[mnist.classify(model, image) for model in networks] for image in images])
     wrong = seen != y
     agreement = np.full((len(networks), len(networks)), np.nan)
     for source in range(len(networks)):

@@ -21,7 +21,8 @@ writes  img/noise_{model}_{method}.png, for sgd without or with L1 regularisatio
 
 import numpy as np
 
-from common import command, files, models, plots, results
+from common import command, files, plots, results
+from common.networks import mnist
 from method1_noise_optimization import photo_figures
 from method1_noise_optimization.attack import sizes, summary
 
@@ -85,7 +86,7 @@ def main(argv=None):
         )
     chosen = np.random.default_rng(args.seed).permutation(np.flatnonzero(reached))
     kind = "images" if "pixels" in found["config"] else "digits"
-    title = f"{models.title(model)}, {method}"
+    title = f"{mnist.title(model)}, {method}"
     if method == "sgd":
         title += f", regularisation {regularization}"
     title += f": mean |r|₂ = {sizes(found['noises']).mean():.2f} over {len(reached):,} {kind}"

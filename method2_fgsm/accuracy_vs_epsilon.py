@@ -13,7 +13,8 @@ writes  img/accuracy_vs_epsilon.png
 import numpy as np
 from tqdm import tqdm
 
-from common import command, data, files, models, plots
+from common import command, data, files, plots
+from common.networks import mnist
 
 EPS = np.round(np.arange(0, 0.301, 0.025), 3)
 PUBLISHED_EPS = 0.25
@@ -27,7 +28,7 @@ def draw(eps, errors):
     fig = plots.figure(8, 5, "Accuracy under the untargeted fast gradient sign, 10,000 test digits")
     ax = fig.add_subplot()
     styles = zip(errors, (0, 2, 4), ("o-", "s-", "^-"), strict=True)
-    curves = [(models.title(name), 1 - errors[name], *style) for name, *style in styles]
+    curves = [(mnist.title(name), 1 - errors[name], *style) for name, *style in styles]
     plots.accuracy_curves(ax, eps, curves)
     ax.legend()
     return fig
@@ -36,14 +37,14 @@ def draw(eps, errors):
 def print_table(errors, confidences):
     """The accuracy of each model at each epsilon, and the published figures beside ours."""
     print("accuracy on 10,000 test digits")
-    print("   eps" + "".join(f"{models.title(name):>20}" for name in errors))
+    print("   eps" + "".join(f"{mnist.title(name):>20}" for name in errors))
     for row, eps in enumerate(EPS):
         print(f"{eps:6.3f}" + "".join(f"{1 - error[row]:20.2%}" for error in errors.values()))
     row = int(np.flatnonzero(EPS == PUBLISHED_EPS)[0])
     print(f"\nat eps {PUBLISHED_EPS}                      error rate   mean confidence when wrong")
     for name in errors:
         error, confidence = errors[name][row], confidences[name][row]
-        print(f"{models.title(name):30}{error:12.1%}{confidence:12.1%}")
+        print(f"{mnist.title(name):30}{error:12.1%}{confidence:12.1%}")
     for name, error, confidence in PUBLISHED:
         print(f"{'published: ' + name:30}{error:12.1%}{confidence:12.1%}")
 
@@ -54,7 +55,7 @@ def main(argv=None):
     args = parser.parse_args(argv)
     output = plots.check_output(args.output, args)
 
-    classifiers = {name: models.load(name) for name in models.NAMES}
+    classifiers = {name: mnist.load(name) for name in mnist.NAMES}
     x, y = data.load("test")
 
     from method2_fgsm.error_rates import error_rates

@@ -19,7 +19,7 @@ training digits are held out: after each epoch it is printed how many of them wi
 steps, and the best epoch's weights are kept.
 
 bounds trains on interval bounds of what any change within eps can do
-(method2_fgsm/certified_training.py), again with the last 1,000 training digits held out.
+(method2_fgsm/robust/certified_training.py), again with the last 1,000 training digits held out.
 
 The network is then set beside the plainly trained one, and every script with --model knows it:
 sign trains {model}_adversarial, pgd {model}_robust, random-start {model}_random_start.  bounds
@@ -35,7 +35,8 @@ writes  common/weights/{trained}.weights.h5, {trained}_predictions.csv beside it
 import functools
 import time
 
-from common import command, data, files, models, plots, training
+from common import command, data, files, plots
+from common.networks import mnist, training
 
 # Of training on sign steps, on projected ones, and on bounds.
 EPOCHS = {"softmax": 10, "mlp": 10, "cnn": 4}
@@ -60,7 +61,7 @@ def output_of(attack, model):
 
 def train(name, attack, eps, *, alpha, steps, **settings):
     """A new network trained on one of the attacks.  settings: of the training."""
-    from method2_fgsm import adversarial_loss, robust_training
+    from method2_fgsm.robust import adversarial_loss, projected_training
 
     if attack == "sign":
         loss = functools.partial(adversarial_loss.sign_loss, eps=eps, alpha=alpha)
@@ -70,7 +71,7 @@ def train(name, attack, eps, *, alpha, steps, **settings):
             trainer=functools.partial(adversarial_loss.AdversarialModel, loss=loss),
             **settings,
         )
-    return robust_training.fit(name, attack, eps, steps, **settings)
+    return projected_training.fit(name, attack, eps, steps, **settings)
 
 
 def arguments(argv):
@@ -78,11 +79,11 @@ def arguments(argv):
     parser = command.Parser(__doc__)
     parser.add_argument(
         "--model",
-        choices=(*models.NAMES, "strided"),
+        choices=(*mnist.NAMES, "strided"),
         help="which classifier (default: strided for bounds, otherwise cnn)",
     )
     parser.add_argument(
-        "--attack", choices=tuple(models.SUFFIXES), default="sign", help="what to train on"
+        "--attack", choices=tuple(mnist.SUFFIXES), default="sign", help="what to train on"
     )
     parser.add_argument(
         "--eps",
@@ -101,7 +102,7 @@ def arguments(argv):
     args = parser.parse_args(argv)
     sign, bounds = args.attack == "sign", args.attack == "bounds"
     args.model = args.model or ("strided" if bounds else "cnn")
-    if args.model not in (models.BOUNDED if bounds else models.NAMES):
+    if args.model not in (mnist.BOUNDED if bounds else mnist.NAMES):
         parser.error(f"--attack {args.attack} is not for --model {args.model}")
     if bounds and args.output:
         parser.error("--output names a figure, and --attack bounds draws none")
@@ -110,7 +111,7 @@ def arguments(argv):
     if args.steps is not None and args.attack != "pgd":
         parser.error("--steps goes with --attack pgd")
     if args.eps is None:
-        args.eps = SIGN_EPS if sign else models.trained_eps(args.model)
+        args.eps = SIGN_EPS if sign else mnist.trained_eps(args.model)
     args.alpha = ALPHA if args.alpha is None else args.alpha
     args.steps = args.steps or STEPS
     epochs = EPOCHS if sign else BOUNDS_EPOCHS if bounds else PROJECTED_EPOCHS
@@ -126,15 +127,15 @@ def arguments(argv):
 
 def train_on_bounds(name, eps, **settings):
     """Train and save a network, print what is proven about it, and return the files written."""
-    from method2_fgsm import bounds, certified_training
-    from method2_fgsm.plain_and_adversarial import PGD_STEPS, pgd_errors
+    from method2_fgsm.robust import bounds, certified_training
+    from method2_fgsm.robust.plain_and_adversarial import PGD_STEPS, pgd_errors
 
     model = certified_training.fit(name, eps, **settings)
     written = training.report(name, model)
     x, y = data.load("test")
     (projected,) = 1 - pgd_errors(model, x, y, [eps], settings["seed"])
-    print(f"{models.title(name)}, eps = {eps:g}: {len(x):,} test digits")
-    print(f"{'right':28}{(models.classify(model, x) == y).mean():10.2%}")
+    print(f"{mnist.title(name)}, eps = {eps:g}: {len(x):,} test digits")
+    print(f"{'right':28}{(mnist.classify(model, x) == y).mean():10.2%}")
     print(f"{f'under {PGD_STEPS} projected steps':28}{projected:10.2%}")
     print(f"{'proven':28}{bounds.proven(model, x, y, eps).mean():10.2%}")
     return written
@@ -142,7 +143,7 @@ def train_on_bounds(name, eps, **settings):
 
 def main(argv=None):
     args = arguments(argv)
-    name = f"{args.model}{models.SUFFIXES[args.attack]}"
+    name = f"{args.model}{mnist.SUFFIXES[args.attack]}"
     for path in training.outputs(name):
         files.check_output(path, args)
     settings = {
@@ -154,14 +155,14 @@ def main(argv=None):
     if args.attack == "bounds":
         return train_on_bounds(name, args.eps, **settings)
     plots.check_output(args.output)
-    plain = models.load(args.model)
+    plain = mnist.load(args.model)
 
     start = time.perf_counter()
     adversarial = train(name, args.attack, args.eps, alpha=args.alpha, steps=args.steps, **settings)
     seconds = time.perf_counter() - start
     written = training.report(name, adversarial)
 
-    from method2_fgsm import plain_and_adversarial
+    from method2_fgsm.robust import plain_and_adversarial
 
     trained_on = {
         "sign": f"α J(x) + (1 − α) J(x + ε sign), ε = {args.eps:g}, α = {args.alpha:g}",
@@ -175,11 +176,11 @@ def main(argv=None):
         y,
         args.eps,
         seed=args.seed,
-        title=f"{models.TITLES[args.model]}, trained plainly and on {trained_on}",
+        title=f"{mnist.TITLES[args.model]}, trained plainly and on {trained_on}",
         published=args.attack == "sign",
     )
     plots.save(figure, args.output)
-    heading = f"{models.title(name)}, {trained_on}: {len(x):,} test digits"
+    heading = f"{mnist.title(name)}, {trained_on}: {len(x):,} test digits"
     print(heading.replace("α", "alpha").replace("ε", "eps"))
     print("\n".join(table))
     print(f"seconds an epoch {seconds / args.epochs:.1f}")

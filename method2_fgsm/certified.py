@@ -17,7 +17,8 @@ writes  img/certified.png and method2_fgsm/proven_eps.npz: for each network the 
 
 import numpy as np
 
-from common import command, data, files, models, plots
+from common import command, data, files, plots
+from common.networks import mnist
 
 # The networks, the epsilon they were made for, and their colour.
 NETWORKS = {"softmax": 0.1, "cnn_robust": 0.3, "mlp_certified": 0.1, "strided_certified": 0.3}
@@ -40,16 +41,16 @@ def both_edges(largest, places):
     largest: of each digit the largest proven epsilon.  places: of each the place in `EPS` of the
     largest at which no attack finds anything, or -1.  Raises `Failure` where both cannot be true.
     """
-    from method2_fgsm import battery
+    from method2_fgsm.robust import ensemble
 
-    battery.check_proof(largest, np.append(EPS, np.inf)[places + 1])
+    ensemble.check_proof(largest, np.append(EPS, np.inf)[places + 1])
     left = [100 * (places >= place).mean() for place in range(len(EPS))]
     return [100 * (largest >= eps).mean() for eps in FINE], left
 
 
 def intervals(model, image):
     """Bounds (fine, classes), lower and upper, of the scores of an image within each of `FINE`."""
-    from method2_fgsm import bounds
+    from method2_fgsm.robust import bounds
 
     boxes = bounds.box(np.repeat(image[np.newaxis], len(FINE), axis=0), FINE)
     return [edge.numpy() for edge in bounds.scores(model, *boxes)]
@@ -67,7 +68,7 @@ def draw(edges, intervals, label, largest):
         # What attacks leave at one epsilon, they leave at most at every larger one.
         at_most = np.array(left)[np.searchsorted(EPS, FINE, side="right") - 1]
         ax.plot(EPS, left, color=colour, marker="v", linestyle="--", drawstyle="steps-post")
-        ax.plot(FINE, proven, color=colour, label=models.title(name))
+        ax.plot(FINE, proven, color=colour, label=mnist.title(name))
         ax.fill_between(FINE, proven, at_most, color=colour, alpha=0.2)
     for marker, (paper, points) in zip("*P", PUBLISHED.items(), strict=True):
         ax.plot(PUBLISHED_EPS, points, f"k{marker}", markersize=9, label=f"{paper}, proven")
@@ -99,22 +100,22 @@ def main(argv=None):
     args = parser.parse_args(argv)
     plots.check_output(args.output)
     files.check_output(PROVEN_EPS)
-    networks = {name: models.load(name) for name in NETWORKS}
-    sources = {name: models.load(models.source_of(name)) for name in NETWORKS}
+    networks = {name: mnist.load(name) for name in NETWORKS}
+    sources = {name: mnist.load(mnist.source_of(name)) for name in NETWORKS}
     x, y = data.load("test")
     attacked = x[: args.count], y[: args.count]
 
     from scipy.ndimage import rotate
     from tqdm import tqdm
 
-    from method2_fgsm import battery, bounds
+    from method2_fgsm.robust import bounds, ensemble
 
     largest, edges, table = {}, {}, []
     for name, model in tqdm(networks.items(), disable=None, unit="network"):
         largest[name] = bounds.largest_proven_eps(model, x, y)
-        places = battery.largest_withstood(model, sources[name], *attacked, EPS, seed=args.seed)
+        places = ensemble.largest_withstood(model, sources[name], *attacked, EPS, seed=args.seed)
         edges[name] = both_edges(largest[name][: args.count], places)
-        eps, right = NETWORKS[name], models.classify(model, x) == y
+        eps, right = NETWORKS[name], mnist.classify(model, x) == y
         shares = (
             right.mean(),
             bounds.proven(model, x, y, eps).mean(),
@@ -122,7 +123,7 @@ def main(argv=None):
             bounds.proven(model, *attacked, eps).mean(),
         )
         row = "".join(f"{share:12.2%}" for share in shares)
-        table.append(f"{models.title(name):32}{eps:6g}{row}{shares[2] - shares[3]:12.2%}")
+        table.append(f"{mnist.title(name):32}{eps:6g}{row}{shares[2] - shares[3]:12.2%}")
     with files.replacing(PROVEN_EPS) as temporary, open(temporary, "wb") as file:
         np.savez_compressed(file, **largest)
 
@@ -135,8 +136,8 @@ def main(argv=None):
     print(f"{'network':32}{'eps':>6}" + "".join(map("{:>12}".format, HEADINGS)))
     print("\n".join(table))
     turned = np.stack([rotate(image, TURN, reshape=False, order=1) for image in x])
-    print(f"{models.title(name)}, the digits turned by {TURN} degrees: ", end="")
-    print(f"{(models.classify(networks[name], turned) == y).mean():.2%} right")
+    print(f"{mnist.title(name)}, the digits turned by {TURN} degrees: ", end="")
+    print(f"{(mnist.classify(networks[name], turned) == y).mean():.2%} right")
     return [PROVEN_EPS, args.output]
 
 

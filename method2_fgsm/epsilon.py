@@ -19,8 +19,9 @@ writes  img/epsilon_{model}.png, for other digits img/epsilon_{model}_{source}_t
 
 import numpy as np
 
-from common import command, files, models, own_model, plots
+from common import command, files, plots
 from common.command import Failure
+from common.networks import mnist, own_model
 from method2_fgsm import source_to_target
 
 EPS = np.linspace(-1, 1, 101, dtype=np.float32)
@@ -31,7 +32,7 @@ def scores(model, x, direction, eps, *, clip):
     line = x[:, np.newaxis] + np.multiply.outer(eps, direction).swapaxes(0, 1)
     if clip:
         line = line.clip(0, 1)
-    logits = models.predict(model, line.reshape(-1, *x.shape[1:]))
+    logits = mnist.predict(model, line.reshape(-1, *x.shape[1:]))
     return logits.reshape(len(x), len(eps), -1)
 
 
@@ -114,7 +115,7 @@ def main(argv=None):
     if network.pixels:
         key, scored, one = "class", "its classes", "an image of"
     title = (
-        f"{models.title(args.model)}: scores of {scored} along {line}, x {one} {pair.source_name}"
+        f"{mnist.title(args.model)}: scores of {scored} along {line}, x {one} {pair.source_name}"
     )
     plots.save(draw(EPS, raw, clipped, choice, pair, network.label, kind, key, title), output)
 

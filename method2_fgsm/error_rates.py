@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from common import models
+from common.networks import mnist
 from method2_fgsm.fgsm import gradient_signs
 
 
@@ -17,7 +17,7 @@ def error_rates(model, x, y, eps, *, source=None):
     sign = gradient_signs(model if source is None else source, x, y)
     return np.array(
         [
-            models.wrong_label_confidence(models.predict(model, np.clip(x + e * sign, 0, 1)), y)
+            mnist.wrong_label_confidence(mnist.predict(model, np.clip(x + e * sign, 0, 1)), y)
             for e in eps
         ]
     ).T

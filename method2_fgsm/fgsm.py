@@ -8,8 +8,8 @@ units.  A model is any Keras model from such images to logits (n, classes).
 import numpy as np
 import tensorflow as tf
 
-from common import contract
-from common.compiled import compiled
+from common.search import checks
+from common.search.compiled import compiled
 
 
 @compiled
@@ -36,18 +36,18 @@ def fgsm(model, x, y, eps, *, targeted=False, batch_size=1000):
     or one for each image, (n,).
     Returns x_adv: float32, the shape of x, in [0, 1] and within eps of x.
     Raises ValueError when eps is not in [0, 1], for a batch_size below 1, for what
-    `common/contract.py` refuses, and where logits or gradients are not finite.
+    `common/search/checks.py` refuses, and where logits or gradients are not finite.
     """
-    contract.positive("batch_size", batch_size, whole=True)
-    x, y = contract.checked(model, x, y)
-    eps = contract.pixel_size("eps", eps, x)
+    checks.positive("batch_size", batch_size, whole=True)
+    x, y = checks.checked(model, x, y)
+    eps = checks.pixel_size("eps", eps, x)
     eps = tf.constant(-eps if targeted else eps, tf.float32)
     x_adv = np.empty_like(x)
     for start in range(0, len(x), batch_size):
         batch = slice(start, start + batch_size)
         size = eps[batch] if eps.shape.rank else eps
         x_adv[batch] = sign_step(model, x[batch], y[batch], size).numpy()
-    contract.finite(x_adv, "logits or gradients")
+    checks.finite(x_adv, "logits or gradients")
     return x_adv
 
 
@@ -55,16 +55,15 @@ def gradient_signs(model, x, y, *, batch_size=1000):
     """sign(∇ₓ J(x, y)) of any number of images, a batch at a time.
 
     x: float32 (n, ...) in [0, 1].  y: integers (n,).  Returns float32 like x, of -1, 0 and 1.
-    Raises ValueError for a batch_size below 1, for what `common/contract.py` refuses, and where
-    logits or gradients are not finite.
+    Raises ValueError as `common/search/checks.py` says.
     """
-    contract.positive("batch_size", batch_size, whole=True)
-    x, y = contract.checked(model, x, y)
+    checks.positive("batch_size", batch_size, whole=True)
+    x, y = checks.checked(model, x, y)
     sign = np.empty_like(x)
     for start in range(0, len(x), batch_size):
         batch = slice(start, start + batch_size)
         sign[batch] = gradient_sign(model, x[batch], y[batch]).numpy()
-    contract.finite(sign, "logits or gradients")
+    checks.finite(sign, "logits or gradients")
     return sign
 
 

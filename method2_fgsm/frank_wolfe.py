@@ -26,9 +26,9 @@ little falls geometrically too.
 import numpy as np
 import tensorflow as tf
 
-from common import contract, rivals
-from common.compiled import compiled
-from common.logits import rounding
+from common.search import checks, nearest_class
+from common.search.compiled import compiled
+from common.search.logits import rounding
 from method2_fgsm.fgsm import label_and_others
 
 # With this many steps or more, three starts have a fifth of them each, and the rest go on from the
@@ -56,7 +56,7 @@ def search(model, x, y_target, *, steps, max_eps=1.0, confidence=0.0):
     log_odds = np.log(confidence / (1 - confidence)) if confidence else -np.inf
     goal = tf.constant([rounding(model), log_odds, max_eps], tf.float32)
     needed = linear_estimate(model, x, y_target, goal).numpy()
-    contract.finite(needed, "logits or gradients")
+    checks.finite(needed, "logits or gradients")
     # The same pattern for all images, so that their order and their batch do not matter.
     pattern = np.random.default_rng(0).uniform(-1, 1, x.shape[1:]).astype(np.float32)
     spread = 2 * needed.reshape(-1, *[1] * (x.ndim - 1)) * pattern
@@ -76,17 +76,20 @@ def search(model, x, y_target, *, steps, max_eps=1.0, confidence=0.0):
 def search_nearest(model, x, y, *, steps, **limits):
     """The smallest L∞ noise found that leaves the labels y (n,), as `search` returns it.
 
-    steps: gradients for each image, shared out over the candidates of common/rivals.py.
+    steps: gradients for each image, shared out over the candidates of `nearest_class`.
     """
 
     def one_rival(goal, best, number, steps):
         eps, x_adv = search(model, x, goal, steps=steps, **limits)
         return x_adv, eps
 
-    candidates, each = min(rivals.MOST, contract.count_classes(model, x) - 1), int(SHARE * steps)
+    candidates, each = (
+        min(nearest_class.MOST, checks.count_classes(model, x) - 1),
+        int(SHARE * steps),
+    )
     rounds = [(candidates, each)] if each else []
     rounds += [(1, steps - candidates * each)]
-    x_adv, eps = rivals.nearest(model, x, y, one_rival, rounds, norm=np.inf)
+    x_adv, eps = nearest_class.nearest(model, x, y, one_rival, rounds, norm=np.inf)
     return eps, x_adv
 
 

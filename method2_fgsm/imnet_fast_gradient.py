@@ -16,7 +16,7 @@ With --target the step goes down the gradient of J(x, target).
 but for hidden ones and what photo managers leave: JPEG, PNG, BMP, GIF, WebP, and where Pillow
 reads them AVIF, TIFF and JPEG 2000.  Results call a photograph by its path from the deepest
 folder that holds all of them.  It is turned upright, its shorter side scaled to 224 pixels, and
-the middle 224 x 224 cut out (common/imagenet/photos.py says how exactly).  What cannot be read
+the middle 224 x 224 cut out (common/run/photos.py says how exactly).  What cannot be read
 is skipped with a warning.  Memory does not grow with the folder.
 
 --save-images writes the same structure of folders anew with an 8-bit PNG for each photograph,
@@ -27,31 +27,32 @@ image but the original itself is within eps.  Each PNG is read back and classifi
 A network of your own is a .keras file, and --classes the names of its classes (common/README.md).
 
 reads   the photographs; the network's weights (installed by pip, downloaded, or --weights)
-writes  OUTPUT.csv, a row for each photograph (columns: common/imagenet/rows.py), and OUTPUT.npz
+writes  OUTPUT.csv, a row for each photograph (columns: common/run/photo_rows.py), and OUTPUT.npz
         beside it with the first nine for method2_fgsm/visualize_imnet.py
         while it runs, the folder OUTPUT.unfinished; --resume continues from there
 """
 
 import functools
 
-from common import command, files, own_model
-from common.imagenet import labels, photo_folder
+from common import command, files
+from common.networks import own_model
+from common.run import class_labels, photo_run
 
 EPS = 0.007  # the epsilon of Goodfellow et al.'s figure 1
 
 
 def main(argv=None):
     args = parse(argv)
-    network = photo_folder.network_of(args)
-    target = None if args.target is None else labels.index_of(args.target, network.names)
+    network = photo_run.network_of(args)
+    target = None if args.target is None else class_labels.index_of(args.target, network.names)
 
     from method2_fgsm import fgsm, sign_pictures
 
     attack = functools.partial(
         fgsm.fgsm, eps=args.eps, targeted=target is not None, batch_size=args.batch_size
     )
-    goal = "" if target is None else f", target {(network.names or labels.names())[target]}"
-    return photo_folder.attack(
+    goal = "" if target is None else f", target {(network.names or class_labels.names())[target]}"
+    return photo_run.attack(
         args,
         network,
         attack,
@@ -68,14 +69,14 @@ def parse(argv):
         "--eps", type=command.pixel_size, default=EPS, help="size of the step, in pixels of [0, 1]"
     )
     parser.add_argument("--target", help="class to reach: index from 0 to 999, synset or name")
-    photo_folder.add_arguments(
+    photo_run.add_arguments(
         parser,
         batch_size=4,
         output="CSV file (default: method2_fgsm/results_imnet_{model}.csv)",
     )
     args = parser.parse_args(argv)
     default = files.ROOT / "method2_fgsm" / f"results_imnet_{own_model.stem(args.model)}.csv"
-    photo_folder.check_output(parser, args, default)
+    photo_run.check_output(parser, args, default)
     return args
 
 

@@ -21,7 +21,9 @@ import functools
 
 import numpy as np
 
-from common import command, data, digit_attack, engine, files, models, own_model, results
+from common import command, data, files, results
+from common.networks import mnist, own_model
+from common.run import attack_run, engine
 
 BATCH = 250  # digits for a core at a time
 
@@ -46,9 +48,9 @@ def main(argv=None):
     args = parser.parse_args(argv)
     name = f"results_mnist_{own_model.stem(args.model)}.npz"
     output = args.output or files.ROOT / "method2_fgsm" / name
-    files.check_output(output, args, [models.weights_path(args.model), data.PATH])
+    files.check_output(output, args, [mnist.weights_path(args.model), data.PATH])
 
-    network, x, y, indices = digit_attack.read(args, full_test_set=args.full_test_set)
+    network, x, y, indices = attack_run.read(args, full_test_set=args.full_test_set)
     targeted = args.target is not None
     target = network.target(args.target) if targeted else None
 
@@ -60,7 +62,7 @@ def main(argv=None):
     else:
         attack = functools.partial(smallest_eps.within_eps, steps=args.steps, **how)
     y_target = np.full_like(y, target) if targeted else None
-    found = digit_attack.attack_digits(
+    found = attack_run.attack_digits(
         args, network, attack, x, y, indices, y_target, batch_size=BATCH
     )
     noises, y_adv = found.x_adv - found.x, found.y_adv
@@ -86,9 +88,9 @@ def main(argv=None):
         indices=found.indices,
         config=config,
     )
-    error, confidence = models.wrong_label_confidence(found.logits, found.y, y_adv)
+    error, confidence = mnist.wrong_label_confidence(found.logits, found.y, y_adv)
     steps = "" if args.steps == 1 else f", {args.steps} steps"
-    print(f"{models.title(args.model)}, eps {args.eps:g} in pixel units{steps}")
+    print(f"{mnist.title(args.model)}, eps {args.eps:g} in pixel units{steps}")
     print(f"images                       {found.count:10d}")
     print(f"left out: misclassified      {found.misclassified:10d}")
     if targeted:

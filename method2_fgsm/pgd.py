@@ -11,8 +11,8 @@ import zlib
 import numpy as np
 import tensorflow as tf
 
-from common import contract
-from common.compiled import compiled
+from common.search import checks
+from common.search.compiled import compiled
 from method2_fgsm.fgsm import label_and_others, sign_and_logits
 
 LOSSES = ("cross entropy", "margin")
@@ -89,22 +89,22 @@ def pgd(
     batch_size is below 1, for an unknown loss, targets without the margin, pixels outside [0, 1]
     or not numbers, and for labels or targets that do not match the images or the model.
     """
-    contract.positive("steps", steps, whole=True)
-    contract.positive("batch_size", batch_size, whole=True)
+    checks.positive("steps", steps, whole=True)
+    checks.positive("batch_size", batch_size, whole=True)
     if loss not in LOSSES:
         raise ValueError(f"unknown loss {loss!r}: choose one of {', '.join(LOSSES)}")
-    x, y = contract.checked(model, x, y)
-    eps = contract.pixel_size("eps", eps, x)
+    x, y = checks.checked(model, x, y)
+    eps = checks.pixel_size("eps", eps, x)
     if step_size is None:
         step_size = 2.5 * eps / steps
-    elif contract.number("step_size", step_size):
-        contract.positive("step_size", step_size)
+    elif checks.number("step_size", step_size):
+        checks.positive("step_size", step_size)
     if y_target is None:
         y_target = np.full(len(x), -1)
     elif loss != "margin":
         raise ValueError("y_target goes with the loss 'margin'")
     else:
-        _, y_target = contract.checked(model, x, y_target, name="targets")
+        _, y_target = checks.checked(model, x, y_target, name="targets")
     box, step_size = np.asarray(eps, np.float32), np.asarray(step_size, np.float32)
     x_adv = np.empty_like(x)
     for start in range(0, len(x), batch_size):
@@ -119,11 +119,11 @@ def pgd(
                 moved, logits = projected_margin_step(model, *now, y_target[batch])
             else:
                 moved, logits = projected_step(model, *now)
-            contract.finite(logits.numpy(), "logits or gradients")
+            checks.finite(logits.numpy(), "logits or gradients")
             right = logits.numpy().argmax(axis=1) == y[batch]
             batch = batch[right]
             if not len(batch):
                 break
             x_adv[batch] = moved.numpy()[right]
-    contract.finite(x_adv, "logits or gradients")
+    checks.finite(x_adv, "logits or gradients")
     return x_adv

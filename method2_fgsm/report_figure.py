@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from common import models, plots
+from common import plots
+from common.networks import mnist
 
 SHOWN = 4  # images that fall first, and as many that hold longest
 
@@ -31,9 +32,9 @@ def draw(model, x, x_adv, smallest, label, epsilons, curves, count, title):
             for ax, picture in zip(
                 axes[row : row + 2, column], (x[image], x_adv[image]), strict=True
             ):
-                logits = models.predict(model, picture[np.newaxis])
+                logits = mnist.predict(model, picture[np.newaxis])
                 plots.digit(ax, picture)
-                seen = f"{label(logits.argmax()):.14} {models.softmax(logits).max():.0%}"
+                seen = f"{label(logits.argmax()):.14} {mnist.softmax(logits).max():.0%}"
                 ax.set_title(seen, fontsize=10)
             ax.set_title(f"ε {smallest[image]:.3f}: {seen}", fontsize=10)
         if len(images):

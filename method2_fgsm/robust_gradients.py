@@ -18,8 +18,10 @@ writes  img/robust_gradients.png
 
 import numpy as np
 
-from common import command, data, engine, files, models, plots
+from common import command, data, files, plots
 from common.command import Failure
+from common.networks import mnist
+from common.run import engine
 
 NETWORKS = {"cnn": "plain", "cnn_adversarial": "sign steps", "cnn_robust": "projected steps"}
 EPS_STEPS, L2_STARTS = 500, 4
@@ -66,7 +68,7 @@ def draw(networks, x, y, gradients, in_box, in_l2):
     for kind, found, lines in (("ε", in_box, axes[4:7]), ("|r|₂", in_l2, axes[7:])):
         for line, (name, images) in zip(lines, found.items(), strict=True):
             line[0].set_ylabel(f"smallest {kind},\n{NETWORKS[name]}", fontsize=9)
-            seen = models.classify(networks[name], images)
+            seen = mnist.classify(networks[name], images)
             for ax, image, before, digit in zip(line, images, x, seen, strict=True):
                 r = image - before
                 size = np.abs(r).max() if kind == "ε" else np.linalg.norm(r)
@@ -82,13 +84,13 @@ def main(argv=None):
     args = parser.parse_args(argv)
     output = plots.check_output(args.output, args)
     engine.one_thread()  # the same figure on any number of cores
-    networks = {name: models.load(name) for name in NETWORKS}
+    networks = {name: mnist.load(name) for name in NETWORKS}
     x, y = data.load("test")
 
     from method1_noise_optimization import attack
     from method2_fgsm.smallest_eps import smallest_eps
 
-    right = models.correctly_classified(networks.values(), x, y, "the test set")
+    right = mnist.correctly_classified(networks.values(), x, y, "the test set")
     chosen = right[: args.count]
     x, y = x[chosen], y[chosen]
     shown = one_of_each(y)
@@ -113,7 +115,7 @@ def main(argv=None):
             attack.sizes(in_l2[name] - x),
         )
         eps, l2 = (
-            np.where(models.classify(networks[name], images) != y, size, np.inf).mean()
+            np.where(mnist.classify(networks[name], images) != y, size, np.inf).mean()
             for size, images in zip(sizes, (in_box[name], in_l2[name]), strict=True)
         )
         print(f"{kind:24}{eps:12.4f}{l2:12.3f}")

@@ -41,8 +41,10 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from common import command, digit_attack, files, models, own_model, plots, results
+from common import command, files, plots, results
 from common.command import Failure
+from common.networks import mnist, own_model
+from common.run import attack_run
 
 # Of a file's network, in grey and in colour.
 OWN_EPS = {False: 0.1, True: 8 / 255}
@@ -93,13 +95,13 @@ def nearest(model, judge, x, y):
     it, and for the first FEW images the |r|₂ of the smallest noise by that measure.
     """
     from method1_noise_optimization import attack
-    from method2_fgsm import battery
+    from method2_fgsm.robust import ensemble
     from method2_fgsm.smallest_eps import smallest_eps
 
-    eps, x_adv = smallest_eps(model, x, y, targeted=False, steps=battery.SMALLEST_STEPS)
-    eps = np.where(np.isnan(eps) | (models.classify(judge, x_adv) == y), np.inf, eps)
+    eps, x_adv = smallest_eps(model, x, y, targeted=False, steps=ensemble.SMALLEST_STEPS)
+    eps = np.where(np.isnan(eps) | (mnist.classify(judge, x_adv) == y), np.inf, eps)
     x, y = x[:FEW], y[:FEW]
-    size = min(attack.BATCH_SIZE["minimal"], models.at_a_time(x))
+    size = min(attack.BATCH_SIZE["minimal"], mnist.at_a_time(x))
     settings = {"targeted": False, "method": "minimal", "starts": 1, "batch_size": size}
     noise = attack.find_noise(model, x, y, **settings)
     left = attack.reached(judge, x, noise, y, targeted=False)
@@ -124,25 +126,26 @@ def main(argv=None):
     plots.check_output(figure, args)
     written = [figure, files.check_output(figure.with_suffix(".json"), args)]
     own = isinstance(args.model, Path)
-    source = None if own else models.load(models.source_of(args.model))
-    network, model, judge, x, y, _ = digit_attack.opened(
+    source = None if own else mnist.load(mnist.source_of(args.model))
+    network, model, judge, x, y, _ = attack_run.opened(
         args, args.count, full_test_set=args.samples is None
     )
     eps = args.eps
     if eps is None:
-        eps = OWN_EPS[x.shape[3:] == (3,)] if own else models.trained_eps(args.model)
+        eps = OWN_EPS[x.shape[3:] == (3,)] if own else mnist.trained_eps(args.model)
 
-    from method2_fgsm import battery, bounds, report_figure
+    from method2_fgsm import report_figure
+    from method2_fgsm.robust import bounds, ensemble
 
-    with_gradient, without = battery.attacks(source)
-    clean = models.classify(judge, x) == y
+    with_gradient, without = ensemble.attacks(source)
+    clean = mnist.classify(judge, x) == y
     if not clean.any():
         raise Failure(
-            f"{models.title(args.model)} misclassifies all {len(x)} images: nothing is "
+            f"{mnist.title(args.model)} misclassifies all {len(x)} images: nothing is "
             "left to attack; look at its labels, and at --pixels"
         )
     standing = {
-        name: battery.withstood(model, x, y, eps, attack, judge=judge, seed=args.seed)
+        name: ensemble.withstood(model, x, y, eps, attack, judge=judge, seed=args.seed)
         for name, attack in tqdm({**with_gradient, **without}.items(), disable=None, unit="attack")
     }
     rows = summary(clean, standing)
@@ -156,11 +159,11 @@ def main(argv=None):
     else:
         rows["proven"] = share(proven)
         left = np.all(list(standing.values()), axis=0)
-        battery.check_proof(np.where(proven, eps, np.nan), np.where(left, near, eps))
-    masked = battery.masked(*({k: standing[k] for k in kind} for kind in (with_gradient, without)))
+        ensemble.check_proof(np.where(proven, eps, np.nan), np.where(left, near, eps))
+    masked = ensemble.masked(*({k: standing[k] for k in kind} for kind in (with_gradient, without)))
 
-    title = f"{models.title(args.model)}, ε = {eps:.4g}"
-    print(f"{models.title(args.model)}, eps {eps:.4g}: {len(x)} images")
+    title = f"{mnist.title(args.model)}, ε = {eps:.4g}"
+    print(f"{mnist.title(args.model)}, eps {eps:.4g}: {len(x)} images")
     print_table(rows)
     medians = {
         "smallest epsilon, median": float(np.median(smallest)),
@@ -173,11 +176,11 @@ def main(argv=None):
 
     few = slice(FEW)
     epsilons = np.minimum(EPSILONS * eps, 1)
-    places = battery.largest_withstood(
+    places = ensemble.largest_withstood(
         model, source, x[few], y[few], epsilons, judge=judge, seed=args.seed
     )
     curves = {
-        "one sign step": battery.sign_step_curve(model, x[few], y[few], epsilons, judge=judge),
+        "one sign step": ensemble.sign_step_curve(model, x[few], y[few], epsilons, judge=judge),
         "many steps": np.array([(clean & (near > e))[few].mean() for e in epsilons]),
         "all attacks": np.array([(places >= place).mean() for place in range(len(epsilons))]),
     }

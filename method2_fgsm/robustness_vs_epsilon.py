@@ -15,7 +15,8 @@ writes  img/robustness.png
 import numpy as np
 from tqdm import tqdm
 
-from common import command, data, files, models, plots
+from common import command, data, files, plots
+from common.networks import mnist
 
 NETWORKS = ("cnn", "cnn_adversarial", "cnn_robust")
 EPS = (0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4)
@@ -40,9 +41,9 @@ def draw(curves, illusion, count):
     ax, beside = fig.subplots(1, 2, width_ratios=(2, 1))
     lines = [
         ("CNN, trained plainly", curves["cnn"], 0, "o-"),
-        (models.title("cnn_adversarial"), curves["cnn_adversarial"], 2, "s-"),
+        (mnist.title("cnn_adversarial"), curves["cnn_adversarial"], 2, "s-"),
         ("the same, under the sign step alone", illusion, 2, "s--"),
-        (models.title("cnn_robust"), curves["cnn_robust"], 4, "^-"),
+        (mnist.title("cnn_robust"), curves["cnn_robust"], 4, "^-"),
     ]
     plots.accuracy_curves(ax, EPS, lines)
     ax.lines[2].set_markerfacecolor("white")
@@ -65,11 +66,11 @@ def main(argv=None):
     command.add_output(parser, "the figure to write", files.IMG / "robustness.png")
     args = parser.parse_args(argv)
     output = plots.check_output(args.output, args)
-    networks = {name: models.load(name) for name in NETWORKS}
-    mlp = models.load("mlp")
+    networks = {name: mnist.load(name) for name in NETWORKS}
+    mlp = mnist.load("mlp")
     x, y = (part[: args.count] for part in data.load("test"))
 
-    from method2_fgsm.battery import largest_withstood, sign_step_curve
+    from method2_fgsm.robust.ensemble import largest_withstood, sign_step_curve
 
     curves = {}
     for name, model in tqdm(networks.items(), disable=None, unit="network"):

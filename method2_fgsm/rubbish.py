@@ -17,8 +17,9 @@ writes  nothing
 
 import numpy as np
 
-from common import command, files, models
+from common import command, files
 from common.command import Failure
+from common.networks import mnist
 
 THRESHOLD = 0.5  # of the confidence
 # Goodfellow et al. (2015), appendix on rubbish class examples.
@@ -37,7 +38,7 @@ def noise_images(count, seed):
 
 def taken_for_a_digit(logits):
     """The share of images with a confidence above 50 %, and the mean confidence of those."""
-    confidence = models.softmax(logits.astype(np.float64)).max(axis=1)
+    confidence = mnist.softmax(logits.astype(np.float64)).max(axis=1)
     error = confidence > THRESHOLD
     return error.mean(), confidence[error].mean() if error.any() else np.nan
 
@@ -48,23 +49,23 @@ def main(argv=None):
     command.add_seed(parser, "of the noise")
     args = parser.parse_args(argv)
 
-    kinds = "", models.SUFFIXES["sign"], models.SUFFIXES["pgd"]
-    names = [f"{name}{kind}" for name in models.NAMES for kind in kinds]
-    names = [name for name in names if models.weights_path(name).exists()]
+    kinds = "", mnist.SUFFIXES["sign"], mnist.SUFFIXES["pgd"]
+    names = [f"{name}{kind}" for name in mnist.NAMES for kind in kinds]
+    names = [name for name in names if mnist.weights_path(name).exists()]
     if not names:
         raise Failure(
             f"no weights in {files.show(files.WEIGHTS)}: "
-            f"run `{models.train_command(models.NAMES[-1])}` first"
+            f"run `{mnist.train_command(mnist.NAMES[-1])}` first"
         )
     raw, valid = noise_images(args.count, args.seed)
 
     print(f"{args.count} images of Gaussian noise: taken for a digit with over 50 % confidence")
     print(f"{'':42}{'N(0, 1)':>9}{'sure':>8}{'valid images':>15}{'sure':>8}")
     for name in names:
-        model = models.load(name)
-        line = f"{models.title(name):42}"
+        model = mnist.load(name)
+        line = f"{mnist.title(name):42}"
         for images, width in ((raw, 9), (valid, 15)):
-            error, confidence = taken_for_a_digit(models.predict(model, images))
+            error, confidence = taken_for_a_digit(mnist.predict(model, images))
             line += f"{error:{width}.1%}" + (f"{confidence:8.1%}" if error else f"{'-':>8}")
         print(line, flush=True)
     for name, error, confidence in PUBLISHED:

@@ -1,6 +1,6 @@
 """The sign of the gradient as a picture, for the figure after Goodfellow et al. 2015, figure 1."""
 
-from common import models
+from common.networks import mnist
 from method2_fgsm import fgsm
 
 
@@ -12,6 +12,6 @@ def sign_pictures(model, x, y):
     a picture (-1 black, 0 grey, 1 white in each colour): y_preds_sign, confidences_sign, (n,).
     """
     signs = fgsm.gradient_signs(model, x, y)
-    logits = models.predict(model, (signs + 1) / 2)
-    confidences = models.softmax(logits).max(axis=1)
+    logits = mnist.predict(model, (signs + 1) / 2)
+    confidences = mnist.softmax(logits).max(axis=1)
     return {"signs": signs, "y_preds_sign": logits.argmax(axis=1), "confidences_sign": confidences}

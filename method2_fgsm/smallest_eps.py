@@ -9,9 +9,9 @@ upwards, and where it succeeds first, bisection finds the place.  Many steps
 import numpy as np
 import tensorflow as tf
 
-from common import contract
-from common.compiled import compiled
-from common.logits import rounding
+from common.search import checks
+from common.search.compiled import compiled
+from common.search.logits import rounding
 from method2_fgsm import frank_wolfe
 from method2_fgsm.fgsm import gradient_sign, label_and_others
 from method2_fgsm.pgd import pgd
@@ -47,7 +47,7 @@ def smallest_eps(
     that many gradients for each image, and never more than one step needs.
 
     Untargeted, y are the labels to leave, for whichever class is nearest; the one step then goes
-    the other way, and many are shared out over the classes (common/rivals.py).
+    the other way, and many are shared out over the classes (common/search/nearest_class.py).
 
     x: float32 (n, ...) in [0, 1].  y: integers (n,).  steps: gradients for each image.
     tol: how far above the crossing the answer of one step may lie.  max_eps, tol and resolution
@@ -63,20 +63,20 @@ def smallest_eps(
     below 1, pixels outside [0, 1] or not numbers, and labels that do not match the images or the
     model.
     """
-    contract.positive("max_eps", max_eps)
-    contract.pixel_size("max_eps", max_eps)
-    contract.positive("tol", tol)
-    contract.positive("resolution", resolution)
+    checks.positive("max_eps", max_eps)
+    checks.pixel_size("max_eps", max_eps)
+    checks.positive("tol", tol)
+    checks.positive("resolution", resolution)
     if batch_size is not None:
-        contract.positive("batch_size", batch_size, whole=True)
-    if not 0 <= contract.number("confidence", confidence) < 1:
+        checks.positive("batch_size", batch_size, whole=True)
+    if not 0 <= checks.number("confidence", confidence) < 1:
         raise ValueError(f"confidence must be at least 0 and below 1, not {confidence!r}")
     if confidence and not targeted:
         raise ValueError("confidence is that of a target: leave it out where there is none")
-    x, y = contract.checked(model, x, y)
+    x, y = checks.checked(model, x, y)
     if batch_size is None:
         batch_size = min(MOST_IMAGES, max(1, BATCH_BYTES // max(1, x[:1].nbytes)))
-    contract.positive("steps", steps, whole=True)
+    checks.positive("steps", steps, whole=True)
     line_search = targeted, max_eps, tol, resolution, confidence, batch_size
     eps = np.empty(len(x), np.float32)
     x_adv = np.empty_like(x)
@@ -115,7 +115,7 @@ def _one_step(model, x, y, targeted, max_eps, tol, resolution, confidence, batch
     points = int(np.ceil(max_eps.max() / resolution - 1e-9))
     grid = np.minimum(np.arange(points + 1) * resolution, max_eps.max()).astype(np.float32)
     sign = gradient_sign(model, x, y).numpy()
-    contract.finite(sign, "logits or gradients")
+    checks.finite(sign, "logits or gradients")
     # Away from a label the step goes the other way, and success is that the label falls behind.
     way = np.float32(1 if targeted else -1)
     goal = tf.constant([way, confidence], tf.float32)

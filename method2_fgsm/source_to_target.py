@@ -8,8 +8,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from common import command, digit_attack, files, models, own_model
+from common import command, files
 from common.command import Failure
+from common.networks import mnist, own_model
+from common.run import attack_run
 
 
 class Pair(NamedTuple):
@@ -65,7 +67,7 @@ def read(args):
     Raises `Failure` where both are one class, and where the test set holds fewer than --count, or
     the sample file none.
     """
-    network, model, judge, x, y, _ = digit_attack.opened(args, full_test_set=args.samples is None)
+    network, model, judge, x, y, _ = attack_run.opened(args, full_test_set=args.samples is None)
     source, target = network.target(args.source, "--source"), network.target(args.target)
     if source == target:  # one by its name, say, and one by its number
         raise Failure(f"--source and --target are both class {source}: choose two classes")
@@ -75,7 +77,7 @@ def read(args):
         plurals = [f"images of {names[0]}", names[1]]
     where = "the test set" if args.samples is None else files.show(args.samples)
     least = args.count if args.samples is None else 1
-    indices = models.correctly_classified([judge], x, y, where, source=source, count=least)
+    indices = mnist.correctly_classified([judge], x, y, where, source=source, count=least)
     return network, model, judge, Pair(source, target, *names, *plurals), x[indices], indices
 
 

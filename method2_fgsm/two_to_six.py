@@ -16,7 +16,8 @@ writes  img/2s_{model}.png (for other digits img/3s_{model}.png, img/3s_as_8s_{m
 
 import numpy as np
 
-from common import command, files, models, own_model, plots
+from common import command, files, plots
+from common.networks import mnist, own_model
 from method2_fgsm import source_to_target
 
 
@@ -134,12 +135,12 @@ def main(argv=None):
 
     sign = fgsm.gradient_signs(model, x, np.full(len(x), pair.target))
     x_adv = np.clip(x - (eps * sign.T).T, 0, 1)
-    before = models.softmax(models.predict(model, x))
+    before = mnist.softmax(mnist.predict(model, x))
     seen, logits = own_model.answers(model, judge, x_adv)
-    after = models.softmax(logits)
+    after = mnist.softmax(logits)
 
     title = (
-        f"{models.title(args.model)}: {'' if network.pixels else 'handwritten '}{pair.sources} "
+        f"{mnist.title(args.model)}: {'' if network.pixels else 'handwritten '}{pair.sources} "
         f"seen as {pair.targets}, one sign step, {step}\n"
         f"confidence in {pair.source_name} and in {pair.target_name} above each image"
     )

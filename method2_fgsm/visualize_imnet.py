@@ -14,7 +14,8 @@ import numpy as np
 
 from common import command, files, plots, results
 from common.command import Failure
-from common.imagenet import labels, networks
+from common.networks import imagenet
+from common.run import class_labels
 
 
 def main(argv=None):
@@ -41,7 +42,7 @@ def main(argv=None):
 
     plots.save(draw_pairs(attacked, args.rows, args.columns), pairs)
     plots.save(draw_sum(attacked, index), panda)
-    names = labels.of_settings(attacked["config"])
+    names = class_labels.of_settings(attacked["config"])
     print("    photograph, called with confidence           adversarial, called with confidence")
     for i in range(n):
         before, after = attacked["y_preds"][i], attacked["y_preds_adversarial"][i]
@@ -60,9 +61,11 @@ def most_confident(attacked):
 
 def _heading(attacked):
     config = attacked["config"]
-    title = f"{networks.title(config['model'])}, fast gradient sign, ε = {config['eps']:g}"
+    title = f"{imagenet.title(config['model'])}, fast gradient sign, ε = {config['eps']:g}"
     target = config["target"]
-    return title if target is None else f"{title}, target {labels.of_settings(config)[target]}"
+    return (
+        title if target is None else f"{title}, target {class_labels.of_settings(config)[target]}"
+    )
 
 
 @plots.our_style()
@@ -70,7 +73,7 @@ def draw_pairs(attacked, rows, columns):
     """A figure of pairs (original | adversarial), the first `rows` x `columns` of them."""
     columns, rows = plots.grid(len(attacked["xs"]), columns, rows)
     n = min(rows * columns, len(attacked["xs"]))
-    names = labels.of_settings(attacked["config"])
+    names = class_labels.of_settings(attacked["config"])
     target = attacked["config"]["target"]
     title = f"{_heading(attacked)}\nbefore / after (in grey: not fooled)"
     fig = plots.figure(3.7 * columns, 2.25 * rows + 0.7, title)
@@ -89,7 +92,7 @@ def draw_pairs(attacked, rows, columns):
 @plots.our_style()
 def draw_sum(attacked, index):
     """The figure x + eps * sign(gradient) = adversarial for one photograph."""
-    names = labels.of_settings(attacked["config"])
+    names = class_labels.of_settings(attacked["config"])
     # With a target the step goes down the gradient.
     sign = "+" if attacked["config"]["target"] is None else "−"
     j = "J(x, y)" if sign == "+" else "J(x, target)"

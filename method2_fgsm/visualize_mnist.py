@@ -11,7 +11,8 @@ writes  img/fgsm_mnist_{model}.png
 
 import numpy as np
 
-from common import command, files, models, plots, results
+from common import command, files, plots, results
+from common.networks import mnist
 
 
 @plots.our_style()
@@ -52,7 +53,7 @@ def main(argv=None):
     chosen = chosen[: args.rows * args.columns]
     steps = saved["config"].get("steps")
     method = f"{steps} steps" if steps else "fast gradient sign"
-    title = f"{models.title(model)}, {method}, ε = {eps:g}"
+    title = f"{mnist.title(model)}, {method}, ε = {eps:g}"
     if target is not None:
         title += f", target {results.label(saved['config'], target)}"
     plots.save(draw(saved, chosen, args.rows, args.columns, title), output)

@@ -10,7 +10,8 @@ import sys
 import numpy as np
 import pytest
 
-from common import command, data, files, models, train_mnist
+from common import command, data, files, train_mnist
+from common.networks import mnist
 from logreg_softmax import train
 
 # One thread each: two processes run the tests, and most of the arrays are small.  TensorFlow
@@ -48,7 +49,7 @@ def trained(own_folders):
         # What costs time is the CNN: fewer steps, smaller batches, and fewer digits to test.
         patch.setattr(data, "load", lambda split: [part[:4000] for part in real(split)])
         train_mnist.main(["--model", "cnn", "--epochs", "1", "--batch-size", "80"])
-    return {name: models.load(name) for name in models.NAMES}
+    return {name: mnist.load(name) for name in mnist.NAMES}
 
 
 @pytest.fixture(scope="session")
@@ -66,7 +67,7 @@ def right(digits):
         if source is not None:
             x, y = x[y == source], y[y == source]
         x, y = x[: 4 * count + 50], y[: 4 * count + 50]
-        good = np.flatnonzero(models.classify(model, x) == y)[:count]
+        good = np.flatnonzero(mnist.classify(model, x) == y)[:count]
         return x[good], y[good]
 
     return first

@@ -9,23 +9,18 @@ import pytest
 import tensorflow as tf
 from matplotlib.image import imread
 
-from common import check_results, data, generate_5k, models, training
-from method2_fgsm import (
-    adversarial_training,
-    fgsm,
-    mnist_fast_gradient,
-    plain_and_adversarial,
-    robust_training,
-    visualize_mnist,
-)
-from method2_fgsm.adversarial_loss import (
+from common import check_results, data, generate_5k
+from common.networks import mnist, training
+from method2_fgsm import adversarial_training, fgsm, mnist_fast_gradient, visualize_mnist
+from method2_fgsm.pgd import pgd
+from method2_fgsm.robust import plain_and_adversarial, projected_training
+from method2_fgsm.robust.adversarial_loss import (
     AdversarialModel,
     cells,
     projected_loss,
     sign_loss,
     uniform,
 )
-from method2_fgsm.pgd import pgd
 
 EPS = 0.1
 
@@ -59,7 +54,7 @@ def adversarial_by_hand(weights, x, y):
     """clip(x + eps * sign) with the gradient worked out by the chain rule."""
     w1, b1, w2, b2 = weights
     hidden = np.tanh(np.reshape(x, (6, 16)) @ w1 + b1)
-    p = models.softmax(hidden @ w2 + b2) - np.eye(3)[y]
+    p = mnist.softmax(hidden @ w2 + b2) - np.eye(3)[y]
     gradient = (p @ w2.T * (1 - hidden**2)) @ w1.T
     return np.clip(x + EPS * np.sign(gradient).reshape(6, 4, 4), 0, 1)
 
@@ -180,9 +175,9 @@ def test_training_never_sees_an_image_outside_the_box(start, eps):
 
 def test_the_epoch_that_withstands_most_is_kept_and_a_collapse_is_named(trained, digits, capsys):
     x, y = (part[:200] for part in digits)
-    model = models.build("mlp")
+    model = mnist.build("mlp")
     good = trained["mlp"].get_weights()
-    watch = robust_training.BestEpoch(x, y, 0.02)
+    watch = projected_training.BestEpoch(x, y, 0.02)
     watch.set_model(model)
     for epoch, factor in enumerate((0, 1, 0)):
         model.set_weights([factor * w for w in good])
@@ -193,7 +188,7 @@ def test_the_epoch_that_withstands_most_is_kept_and_a_collapse_is_named(trained,
         np.testing.assert_array_equal(kept, w)
     assert re.search("collapsed.*epoch 2 are kept", capsys.readouterr().out)
 
-    steady = robust_training.BestEpoch(x, y, 0.02)
+    steady = projected_training.BestEpoch(x, y, 0.02)
     steady.set_model(trained["mlp"])
     steady.on_epoch_end(0)
     steady.on_train_end()
@@ -201,7 +196,7 @@ def test_the_epoch_that_withstands_most_is_kept_and_a_collapse_is_named(trained,
 
 
 def test_the_learning_rate_rises_in_a_straight_line_and_falls_back_to_zero():
-    rate = robust_training.RiseAndFall(0.5, 100)
+    rate = projected_training.RiseAndFall(0.5, 100)
     at = [float(rate(step)) for step in (0, 20, 40, 70, 100)]
     np.testing.assert_allclose(at, [0, 0.25, 0.5, 0.25, 0], atol=1e-6)
 
@@ -221,7 +216,7 @@ def hardened(trained, tmp_path_factory):
             )
             patch.setattr(plain_and_adversarial, "PGD_STEPS", 3)
             written = adversarial_training.main([*arguments, *settings])
-        return written, models.load(written[0].name.removesuffix(".weights.h5"))
+        return written, mnist.load(written[0].name.removesuffix(".weights.h5"))
 
     return train
 
@@ -243,7 +238,7 @@ def test_the_trained_network_withstands_what_it_was_trained_against(
     np.testing.assert_allclose(imread(written[-1]).shape[:2], (990, 1100), atol=1)
     x, y = (part[:500] for part in digits)
     before, after = (
-        (models.classify(network, attack(network, x, y, EPS)) == y).mean()
+        (mnist.classify(network, attack(network, x, y, EPS)) == y).mean()
         for network in (trained["mlp"], model)
     )
     assert after > before + 0.3

@@ -9,7 +9,8 @@ from PIL import Image
 
 from common import check_results, files, results
 from common.command import Failure
-from common.imagenet import efficientnet_lite, labels, networks, photo_batch, photos, rows
+from common.networks import efficientnet_lite, imagenet
+from common.run import class_labels, photo_batch, photo_rows, photos
 from method1_noise_optimization import attack_imnet, photo_noise, visualize_adv_examples
 
 PHOTOGRAPHS = files.COMMON / "images"
@@ -35,14 +36,14 @@ def attacked(simple, monkeypatch, tmp_path):
     """A function: run the script on a network; returns (rows, the .npz, its path)."""
     photo_batch.load_network.cache_clear()
     network = [simple]
-    monkeypatch.setattr(networks, "load", lambda name, weights=None: network[0])
+    monkeypatch.setattr(imagenet, "load", lambda name, weights=None: network[0])
 
     def run(*arguments, by=simple):
         network[0] = by
         photo_batch.load_network.cache_clear()
         output = tmp_path / "out.csv"
         attack_imnet.main([*map(str, arguments), "--output", str(output)])
-        found = list(rows.read(output))
+        found = list(photo_rows.read(output))
         return found, results.load(output.with_suffix(".npz")), output
 
     return run
@@ -161,7 +162,7 @@ def test_one_grey_level_turns_the_panda_into_an_ostrich(attacked, tmp_path):
     found, kept, output = attacked(
         "--images", folder, "--grey-levels", 1, "--max-steps", 60, by=lite0
     )
-    assert labels.names()[int(found[0]["y_pred_adversarial"])] == "ostrich"
+    assert class_labels.names()[int(found[0]["y_pred_adversarial"])] == "ostrich"
     assert (kept["noises"] != 0).mean() < 0.35
 
     figure, *_ = visualize_adv_examples.main([str(output.with_suffix(".npz"))])
@@ -181,7 +182,7 @@ def test_the_visualiser_draws_what_came_out_and_nothing_else(attacked, three, tm
 
 
 def test_wrong_settings_end_before_the_network_is_loaded(monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(networks, "load", lambda *_: pytest.fail("loaded"))
+    monkeypatch.setattr(imagenet, "load", lambda *_: pytest.fail("loaded"))
     output = ["--output", str(tmp_path / "a.csv")]
     for arguments, words in (
         (["--target", "unicorn"], "not an ImageNet class"),

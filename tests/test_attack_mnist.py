@@ -5,8 +5,9 @@ import re
 import numpy as np
 import pytest
 
-from common import check_results, data, files, generate_5k, models, results
+from common import check_results, data, files, generate_5k, results
 from common.command import Failure
+from common.networks import mnist
 from method1_noise_optimization import (
     attack,
     attack_mnist,
@@ -32,14 +33,14 @@ def run(folder, *arguments):
 def test_what_is_saved_are_hits_on_correctly_classified_digits(trained, tmp_path, capsys):
     found = run(tmp_path, "--method", "minimal", "--model", "mlp")
     x, y, _ = (array[:60] for array in data.load_samples())
-    right = models.classify(trained["mlp"], x) == y
+    right = mnist.classify(trained["mlp"], x) == y
     np.testing.assert_array_equal(found["xs"], x[right])
     np.testing.assert_array_equal(found["y_trues"], y[right])
     np.testing.assert_array_equal(found["y_preds"], found["y_trues"])
     assert found["config"]["left_out"] == (~right).sum()
     assert (found["y_targets"] != found["y_trues"]).all()
     np.testing.assert_array_equal(found["y_preds_adversarial"], found["y_targets"])
-    seen = models.classify(trained["mlp"], np.clip(found["xs"] + found["noises"], 0, 1))
+    seen = mnist.classify(trained["mlp"], np.clip(found["xs"] + found["noises"], 0, 1))
     np.testing.assert_array_equal(seen, found["y_targets"])
     out = capsys.readouterr().out
     assert f"{sizes(found['noises']).mean():.4f}" in out

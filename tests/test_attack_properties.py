@@ -17,13 +17,14 @@ from hypothesis import given, note, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from common import contract, models
-from common.logits import ROUNDING_SINGLE
+from common.networks import mnist
+from common.search import checks
+from common.search.logits import ROUNDING_SINGLE
 from method1_noise_optimization import attack, grey_levels, lbfgs
 from method1_noise_optimization.attack import METHODS, REGULARIZATIONS
 from method2_fgsm import fgsm, pgd
+from method2_fgsm.robust.square import square
 from method2_fgsm.smallest_eps import smallest_eps
-from method2_fgsm.square import square
 
 SETTINGS = settings(deadline=None, derandomize=True, max_examples=20, database=None)
 # Each new number of images means tracing anew, so there are few.
@@ -191,7 +192,7 @@ def test_the_smallest_eps_is_one_at_which_the_image_is_its_target(problem, max_e
     np.testing.assert_array_equal(x_adv, np.clip(x - distance * sign, 0, 1))
     ahead, slack = lead(model, x_adv, y)
     assert (ahead > -slack)[found].all()
-    p = models.softmax(logits(model, x_adv))[np.arange(len(x)), y]
+    p = mnist.softmax(logits(model, x_adv))[np.arange(len(x)), y]
     assert (p > confidence - 1e-4)[found & (slack < 1e-4)].all()
     if confidence == 0:
         ahead, slack = lead(model, x, y)
@@ -323,4 +324,4 @@ FLAWS = {
 def test_what_is_no_image_or_no_label_is_refused(flaw):
     x, y = FLAWS[flaw](np.full((3, 6, 4, 3), 0.5, np.float32), np.array([0, 1, 2]))
     with pytest.raises(ValueError, match=r"images|labels"):
-        contract.checked(network("colour"), x, y)
+        checks.checked(network("colour"), x, y)

@@ -17,9 +17,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from common import data, files, models, results, training
+from common import data, files, results
 from common.command import Failure
-from common.imagenet import networks, rows
+from common.networks import imagenet, mnist, training
+from common.run import photo_rows
 
 
 class Executed:
@@ -143,7 +144,7 @@ def test_results_of_any_size_can_be_read_and_a_lack_of_memory_is_called_so(tmp_p
 
 @pytest.mark.parametrize("config", [{"model": "fc" + "9" * 300}, {"eps": 10**400}])
 def test_settings_that_no_attack_has(refuses, place, config):
-    models.build("mlp").save_weights(models.weights_path("mlp"))
+    mnist.build("mlp").save_weights(mnist.weights_path("mlp"))
     digits_results(place / "results.npz", **config)
     refuses("common/check_results", place / "results.npz", culprit="failed: ")
 
@@ -170,7 +171,7 @@ def test_results_of_another_script_are_not_drawn(refuses, place, script, attack)
 
 
 def not_finite(path):
-    model = models.build("mlp")
+    model = mnist.build("mlp")
     model.set_weights([np.full_like(weights, np.nan) for weights in model.get_weights()])
     model.save_weights(path)
 
@@ -187,7 +188,7 @@ def without_a_layer(path):
 
 
 def saved(name):
-    return instead(lambda path: models.build(name).save_weights(path))
+    return instead(lambda path: mnist.build(name).save_weights(path))
 
 
 BROKEN_WEIGHTS = {
@@ -204,10 +205,10 @@ BROKEN_WEIGHTS = {
 @pytest.mark.parametrize("kind", BROKEN_WEIGHTS)
 def test_no_model_takes_broken_weights(tmp_path, kind):
     path = tmp_path / "mlp.weights.h5"
-    models.build("mlp").save_weights(path)
+    mnist.build("mlp").save_weights(path)
     BROKEN_WEIGHTS[kind](path)
     with pytest.raises(Failure, match=r"mlp\.weights\.h5.*run `python common/train_mnist\.py"):
-        models.load("mlp", path)
+        mnist.load("mlp", path)
 
 
 @pytest.mark.parametrize("script", ["common/check_results", "method2_fgsm/imnet_fast_gradient"])
@@ -250,7 +251,7 @@ def test_a_file_in_the_place_of_our_own_folder(refuses, place, monkeypatch):
 @pytest.fixture
 def full_disk(place):
     """No file of this process may grow beyond a thousand bytes."""
-    models.build("mlp").save_weights(models.weights_path("mlp"))
+    mnist.build("mlp").save_weights(mnist.weights_path("mlp"))
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
     yield
@@ -262,10 +263,10 @@ def test_a_disk_that_runs_full(refuses, place, full_disk):
 
 
 def test_a_disk_that_runs_full_under_weights(full_disk, capsys):
-    before = models.weights_path("mlp").read_bytes()
+    before = mnist.weights_path("mlp").read_bytes()
     with pytest.raises(Failure, match=r"cannot write .*mlp\.weights\.h5: File too large"):
-        training.report("mlp", models.build("mlp"))
-    assert models.weights_path("mlp").read_bytes() == before
+        training.report("mlp", mnist.build("mlp"))
+    assert mnist.weights_path("mlp").read_bytes() == before
     assert sorted(os.listdir(files.WEIGHTS)) == ["mlp.weights.h5", "precious"]
 
 
@@ -291,8 +292,8 @@ SCRIPTS = {
 def untrained(tmp_path_factory):
     """A folder with weights of the three models."""
     folder = tmp_path_factory.mktemp("weights")
-    for name in models.NAMES:
-        models.build(name).save_weights(folder / f"{name}.weights.h5")
+    for name in mnist.NAMES:
+        mnist.build(name).save_weights(folder / f"{name}.weights.h5")
     return folder
 
 
@@ -356,7 +357,7 @@ TAMPERED_RUNS = {
 
 @pytest.mark.parametrize("kind", TAMPERED_RUNS)
 def test_an_interrupted_run_that_was_tampered_with(refuses, place, monkeypatch, kind):
-    monkeypatch.setattr(networks, "load", lambda *_: pytest.fail("loaded"))
+    monkeypatch.setattr(imagenet, "load", lambda *_: pytest.fail("loaded"))
     folder, output = place / "photographs", place / "out.csv"
     folder.mkdir()
     Image.new("RGB", (9, 9)).save(folder / "grey.png")
@@ -364,8 +365,8 @@ def test_an_interrupted_run_that_was_tampered_with(refuses, place, monkeypatch, 
     settings = {"script": "imnet_fast_gradient", "eps": 0.007, "target": None}
     settings |= {"model": "efficientnet_lite0", "images": str(folder), "labels": None}
     settings |= {"weights": None, "batch_size": 1, "save_images": None}
-    rows.unfinished(output).mkdir()
-    rows.begin(output, rows.described(settings, ["grey.png"]))
-    TAMPERED_RUNS[kind](rows.unfinished(output))
+    photo_rows.unfinished(output).mkdir()
+    photo_rows.begin(output, photo_rows.described(settings, ["grey.png"]))
+    TAMPERED_RUNS[kind](photo_rows.unfinished(output))
     options = ("--images", folder, "--batch-size", 1, "--output", output, "--resume")
     refuses("method2_fgsm/imnet_fast_gradient", *options, culprit="out.unfinished")

@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 from keras import layers
 from scipy.optimize import linprog
 
-from common import models
+from common.networks import mnist
 from logreg_softmax.linear_programme import smallest_linf
-from method2_fgsm.bounds import box, check, largest_proven_eps, margin_bounds, proven
 from method2_fgsm.fgsm import gradient_signs
 from method2_fgsm.pgd import pgd
-from method2_fgsm.square import square
+from method2_fgsm.robust.bounds import box, check, largest_proven_eps, margin_bounds, proven
+from method2_fgsm.robust.square import square
 
 
 def network(*stack, shape=(28, 28)):
@@ -24,7 +24,7 @@ def network(*stack, shape=(28, 28)):
 
 def differences(model, x, y):
     """z_j - z_y as the network computes them in float32: float64 (n, classes)."""
-    logits = models.predict(model, x).astype(np.float64)
+    logits = mnist.predict(model, x).astype(np.float64)
     return logits - logits[np.arange(len(y)), y][:, np.newaxis]
 
 
@@ -185,13 +185,13 @@ def test_no_attack_breaks_what_is_proven(trained, digits, name, eps):
     assert sure.mean() > 0.2
     x, y = x[sure], y[sure]
     for x_adv in (pgd(model, x, y, eps), square(model, x, y, eps, queries=100)):
-        assert (models.classify(model, x_adv) == y).all()
+        assert (mnist.classify(model, x_adv) == y).all()
 
 
 def test_epsilon_zero_leaves_what_is_right_and_a_larger_one_proves_less(trained, digits):
     x, y = (part[:300] for part in digits)
     for model in trained.values():
-        right = models.classify(model, x) == y
+        right = mnist.classify(model, x) == y
         assert (proven(model, x, y, 0) == right).mean() > 0.99
         bounds = [margin_bounds(model, x, y, eps) for eps in (0, 0.01, 0.02, 0.3, 1)]
         for smaller, larger in itertools.pairwise(bounds):
@@ -252,7 +252,7 @@ def test_an_input_that_rounds_the_image_is_named(dtype):
         with pytest.raises(ValueError, match=f"layer coarse .* {dtype}, not in float32"):
             check(model)
     fine, x = keras.Sequential([keras.Input((4,), dtype="float64"), layers.Dense(3)]), np.eye(4)
-    assert proven(fine, x, models.classify(fine, x), 1e-6).all()
+    assert proven(fine, x, mnist.classify(fine, x), 1e-6).all()
 
 
 def test_an_operation_between_layers_and_a_model_of_its_own_kind_are_named():

@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 from scipy.optimize import minimize
 
-from common.box_projection import project, project_onto_one
+from common.search.box_projection import project, project_onto_one
 
 STEPS = 60
 

@@ -3,12 +3,14 @@
 import numpy as np
 import pytest
 
-from common import data, models
+from common import data
 from common.command import Failure
-from method2_fgsm import adversarial_training, battery, bounds, certified, certified_training
+from common.networks import mnist
+from method2_fgsm import adversarial_training, certified
 from method2_fgsm.fgsm import fgsm
 from method2_fgsm.pgd import pgd
-from method2_fgsm.square import square
+from method2_fgsm.robust import bounds, certified_training, ensemble
+from method2_fgsm.robust.square import square
 
 EPS = 0.03
 
@@ -33,7 +35,7 @@ def certified_mlp(own_folders):
                 "0.005",
             ]
         )
-    return models.load("mlp_certified")
+    return mnist.load("mlp_certified")
 
 
 def test_much_is_proven_of_what_was_trained_on_bounds_and_next_to_nothing_of_others(
@@ -49,36 +51,36 @@ def test_nothing_breaks_what_is_proven(certified_mlp, trained):
     x, y = (part[:100] for part in data.load("test"))
     rows = bounds.proven(certified_mlp, x, y, EPS)
     x, y = x[rows], y[rows]
-    for kind in battery.attacks(trained["softmax"]):
+    for kind in ensemble.attacks(trained["softmax"]):
         for attack in kind.values():
-            assert battery.withstood(certified_mlp, x, y, EPS, attack).all()
+            assert ensemble.withstood(certified_mlp, x, y, EPS, attack).all()
     for x_adv in (
         pgd(certified_mlp, x, y, EPS, steps=200, step_size=EPS / 50, loss="margin"),
         square(certified_mlp, x, y, EPS, queries=500),
     ):
-        np.testing.assert_array_equal(models.classify(certified_mlp, x_adv), y)
+        np.testing.assert_array_equal(mnist.classify(certified_mlp, x_adv), y)
     # Farther out they do break it: the test sees what attacks do.
-    assert (models.classify(certified_mlp, fgsm(certified_mlp, x, y, 0.2)) != y).any()
+    assert (mnist.classify(certified_mlp, fgsm(certified_mlp, x, y, 0.2)) != y).any()
 
 
 def test_the_plain_network_is_the_normalised_one():
     """Folding changes nothing: statistics, scale and offset far from 1 and 0 included."""
     rng = np.random.default_rng(0)
     for name in ("mlp_certified", "strided_certified"):
-        model = models.build(name)
+        model = mnist.build(name)
         trained = certified_training.normalised(model)
         trained.set_weights([w + rng.uniform(0, 0.05, w.shape) for w in trained.get_weights()])
         certified_training.fold(trained, model)
         x = rng.random((5, 28, 28), np.float32)
         np.testing.assert_allclose(
-            models.predict(model, x), models.predict(trained, x), rtol=1e-4, atol=1e-4
+            mnist.predict(model, x), mnist.predict(trained, x), rtol=1e-4, atol=1e-4
         )
 
 
 def test_the_loss_bounds_the_loss_of_every_image_in_the_box():
     import tensorflow as tf
 
-    trained = certified_training.normalised(models.build("mlp_certified"))
+    trained = certified_training.normalised(mnist.build("mlp_certified"))
     x, y = (part[:100] for part in data.load("test"))
     losses = [float(certified_training.bounds_loss(trained, x, y, eps, 0.0, 1e-5)[0]) for eps in
               (0.0, 0.01, 0.1)]  # fmt: skip
@@ -103,10 +105,10 @@ def test_both_edges_are_drawn_and_saved(certified_mlp, trained, monkeypatch, tmp
     monkeypatch.setattr(certified, "PROVEN_EPS", tmp_path / "proven.npz")
     monkeypatch.setattr(certified, "EPS", np.array([0, 0.03, 0.2]))
     monkeypatch.setattr(
-        models, "load", lambda name: trained["softmax"] if name == "softmax" else certified_mlp
+        mnist, "load", lambda name: trained["softmax"] if name == "softmax" else certified_mlp
     )
     for name in ("STEPS", "SMALLEST_STEPS", "QUERIES", "STARTS"):
-        monkeypatch.setattr(battery, name, 2)
+        monkeypatch.setattr(ensemble, name, 2)
     x, y = (part[:300] for part in data.load("test"))
     monkeypatch.setattr(data, "load", lambda split: (x, y))
     figure = tmp_path / "c.png"
@@ -114,7 +116,7 @@ def test_both_edges_are_drawn_and_saved(certified_mlp, trained, monkeypatch, tmp
     assert written == [tmp_path / "proven.npz", figure]
     saved = np.load(written[0], allow_pickle=False)
     for name in networks:
-        share = bounds.proven(models.load(name), x, y, EPS).mean()
+        share = bounds.proven(mnist.load(name), x, y, EPS).mean()
         assert abs((saved[name] >= EPS).mean() - share) < 0.01
     lines = capsys.readouterr().out.splitlines()
     assert sum("trained on bounds" in line for line in lines) >= 2

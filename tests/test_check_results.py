@@ -7,8 +7,9 @@ import re
 import numpy as np
 import pytest
 
-from common import check_results, generate_5k, models, results
+from common import check_results, generate_5k, results
 from common.command import Failure
+from common.networks import mnist
 from method2_fgsm import mnist_fast_gradient
 
 
@@ -94,7 +95,7 @@ def test_other_weights_do_not_confirm_the_predictions(honest, trained, checked, 
     printed, passed = checked(honest)
     assert passed
     assert "predictions   ok" in printed
-    shuffled = models.build("mlp")
+    shuffled = mnist.build("mlp")
     shuffled.set_weights([w[::-1] for w in trained["mlp"].get_weights()])
     shuffled.save_weights(tmp_path / "other.weights.h5")
     printed, passed = checked(honest, "--weights", str(tmp_path / "other.weights.h5"))
@@ -105,7 +106,7 @@ def test_other_weights_do_not_confirm_the_predictions(honest, trained, checked, 
 def test_a_tie_may_go_either_way(honest, trained):
     """Minimal noise ends where two classes are level, and there rounding decides."""
     few = {k: v[:3] if k != "config" else v for k, v in honest.items()}
-    model = models.build("softmax")
+    model = mnist.build("softmax")
     for lead, violations in ((0, 0), (0.01, 2)):
         model.set_weights([np.zeros((784, 10)), lead * np.eye(10)[0]])
         assert len(check_results.check(few, model)["predictions"]) == violations

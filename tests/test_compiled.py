@@ -10,8 +10,8 @@ import keras
 import numpy as np
 import pytest
 
-from common import models
-from common.compiled import compiled
+from common.networks import mnist
+from common.search.compiled import compiled
 from method1_noise_optimization import attack
 from method2_fgsm import fgsm, pgd
 from method2_fgsm.smallest_eps import smallest_eps
@@ -129,7 +129,7 @@ def test_what_changes_after_an_attack_counts_as_if_it_had_been_so_before(make, c
 
     def found(model):
         noise = attack.find_noise(model, x, y, max_steps=5)
-        return models.predict(model, x), fgsm.fgsm(model, x, y, 0.1), noise
+        return mnist.predict(model, x), fgsm.fgsm(model, x, y, 0.1), noise
 
     keras.utils.set_random_seed(0)
     attacked = make()
@@ -194,7 +194,7 @@ def test_threads_find_what_one_finds():
         x, y = batch
         noise = attack.find_noise(model, x, y, max_steps=5)
         return (
-            models.predict(model, x),
+            mnist.predict(model, x),
             fgsm.fgsm(model, x, y, 0.1),
             smallest_eps(model, x, y)[1],
             noise,
@@ -206,7 +206,7 @@ def test_threads_find_what_one_finds():
         )
         remembers = Remembers()
         remembers(batches[0][0])
-        for model in (models.logits_of(ends_in_softmax), remembers):
+        for model in (mnist.logits_of(ends_in_softmax), remembers):
             with ThreadPoolExecutor(4) as threads:
                 together = list(threads.map(functools.partial(found, model), batches))
             # The softmax is where it was, and one thread finds the same.

@@ -10,7 +10,8 @@ import pytest
 
 from common import files
 from common.command import Failure
-from common.imagenet import efficientnet_lite, labels, photos, torch_checkpoint
+from common.networks import efficientnet_lite, torch_checkpoint
+from common.run import class_labels, photos
 
 PHOTOGRAPHS = {
     "camera.jpg": "tripod",
@@ -153,7 +154,7 @@ def test_the_nine_photographs_get_their_names():
     assert model.output_shape == (None, 1000)
     assert set(PHOTOGRAPHS) == set(photos.walk(files.COMMON / "images", pytest.fail))
     x = np.concatenate([photograph(path, 224) for path in PHOTOGRAPHS])
-    found = [labels.names()[i] for i in model.predict(x, verbose=0).argmax(axis=1)]
+    found = [class_labels.names()[i] for i in model.predict(x, verbose=0).argmax(axis=1)]
     assert found == list(PHOTOGRAPHS.values())
 
 

@@ -15,9 +15,10 @@ import pytest
 import tensorflow as tf
 
 import common
-from common import cluster, data, engine, files, models, results
+from common import data, files, results
 from common.command import Failure
-from common.imagenet import photos
+from common.networks import mnist
+from common.run import cluster, engine, photos
 from method1_noise_optimization import attack, attack_mnist
 from method2_fgsm import fgsm, imnet_fast_gradient, mnist_fast_gradient
 
@@ -135,7 +136,7 @@ def test_threads_that_share_a_model_do_not_mix_up_their_batches(trained, digits,
     def attacked(batch):
         x_adv = fgsm.fgsm(model, *batch, 0.1)
         noise = attack.find_noise(model, *batch, method="minimal", max_steps=5)
-        return x_adv, noise, models.predict(model, x_adv)
+        return x_adv, noise, mnist.predict(model, x_adv)
 
     expected = [attacked(batch) for batch in batches]
     for _ in range(2):
@@ -157,7 +158,7 @@ def refused(match, **arguments):
 
 
 def test_without_dask_one_line_says_how_to_install_it(monkeypatch):
-    monkeypatch.delitem(sys.modules, "common.cluster")
+    monkeypatch.delitem(sys.modules, "common.run.cluster")
     monkeypatch.delattr(common, "cluster")
     monkeypatch.setitem(sys.modules, "distributed", None)
     refused(r'pip install "dask\[distributed\]"', cluster="tcp://127.0.0.1:1")

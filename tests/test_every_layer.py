@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from common import models
+from common.networks import mnist
 
 layers = keras.layers
 
@@ -174,7 +174,7 @@ def test_whatever_is_exchanged_in_a_layer_counts():
     networks = [found for found in map(network, KINDS) if found]
     assert len(networks) > 90
     for model, x in networks:
-        before = models.predict(model, x)
+        before = mnist.predict(model, x)
         for layer in model._flatten_layers(include_self=False):
             for attribute in sorted(vars(layer).keys() - OF_EVERY_LAYER):
                 for _ in exchanges(vars(layer), attribute):
@@ -185,7 +185,7 @@ def test_whatever_is_exchanged_in_a_layer_counts():
                     except Exception:  # it cannot be called any more
                         continue
                     try:
-                        found = models.predict(model, x)
+                        found = mnist.predict(model, x)
                     except Exception:
                         if compiles(model, x):
                             raise
@@ -193,5 +193,5 @@ def test_whatever_is_exchanged_in_a_layer_counts():
                     count += 1
                     what = f"{layer.name}.{attribute}"
                     np.testing.assert_allclose(found, now, **ROUNDING, err_msg=what)
-        np.testing.assert_allclose(models.predict(model, x), before, **ROUNDING)
+        np.testing.assert_allclose(mnist.predict(model, x), before, **ROUNDING)
     assert count > 200

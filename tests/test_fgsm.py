@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from common import models
+from common.networks import mnist
 from method2_fgsm import fgsm
 
 
@@ -22,7 +22,7 @@ def test_on_softmax_regression_it_is_the_closed_form(trained, right, targeted):
     x, y = right(model, 200)
     labels = (y + 1) % 10 if targeted else y
     weights, bias = (w.astype(np.float64) for w in model.get_weights())
-    p = models.softmax(x.reshape(-1, 784) @ weights + bias)
+    p = mnist.softmax(x.reshape(-1, 784) @ weights + bias)
     gradient = ((p - np.eye(10)[labels]) @ weights.T).reshape(x.shape)  # of -log p_y
     clear = np.abs(gradient) > 1e-6 * np.abs(gradient).max()  # where the sign is not rounding
     expected = np.clip(x + (-0.2 if targeted else 0.2) * np.sign(gradient), 0, 1)
@@ -33,13 +33,13 @@ def test_on_softmax_regression_it_is_the_closed_form(trained, right, targeted):
         np.testing.assert_allclose(x_adv[clear], expected[clear], atol=1e-6)
 
 
-@pytest.mark.parametrize("name", models.NAMES)
+@pytest.mark.parametrize("name", mnist.NAMES)
 def test_the_gradient_agrees_with_finite_differences(name):
     before = keras.config.dtype_policy()
     try:
         keras.config.set_dtype_policy("float64")
         keras.utils.set_random_seed(1)
-        model = models.build(name)
+        model = mnist.build(name)
     finally:
         keras.config.set_dtype_policy(before)
     rng = np.random.default_rng(2)
@@ -58,7 +58,7 @@ def test_the_gradient_agrees_with_finite_differences(name):
 def test_the_ascent_is_the_gradient_of_the_cross_entropy_over_one_minus_p():
     rng = np.random.default_rng(0)
     logits, y = rng.normal(size=(6, 10)), np.arange(6)
-    p = models.softmax(logits)
+    p = mnist.softmax(logits)
     p_y = p[np.arange(6), y]
     expected = (p - np.eye(10)[y]) / (1 - p_y)[:, None]
     np.testing.assert_allclose(fgsm.ascent(tf.constant(logits), y), expected, rtol=1e-10)
@@ -68,7 +68,7 @@ def test_the_sign_does_not_vanish_where_the_model_is_certain(trained, right):
     x, y = right(trained["softmax"], 20)
     certain = keras.models.clone_model(trained["softmax"])
     certain.set_weights([1000 * w for w in trained["softmax"].get_weights()])
-    p = models.softmax(models.predict(certain, x))
+    p = mnist.softmax(mnist.predict(certain, x))
     assert (p[np.arange(20), y] == 1).all()  # in float32: the gradient of -log p_y rounds to zero
     sign = fgsm.gradient_sign(certain, x, y).numpy()
     assert (np.abs(sign).mean(axis=(1, 2)) > 0.9).all()

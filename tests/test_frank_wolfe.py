@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from common import models
+from common.networks import mnist
 from logreg_softmax.linear_programme import smallest_linf
 from method2_fgsm.smallest_eps import smallest_eps
 
@@ -43,7 +43,7 @@ def test_a_linear_model_of_many_classes_comes_close_to_the_linear_programme():
     assert eps.mean() <= 1.005 * exact.mean()
 
 
-@pytest.mark.parametrize("name", models.NAMES)
+@pytest.mark.parametrize("name", mnist.NAMES)
 def test_many_steps_never_need_more_than_one_and_stay_within_what_they_say(name, trained, right):
     model = trained[name]
     x, y = right(model, 12)
@@ -53,7 +53,7 @@ def test_many_steps_never_need_more_than_one_and_stay_within_what_they_say(name,
         eps, x_adv = smallest_eps(model, x, target, steps=steps)
         reached = np.isfinite(eps)
         assert (eps[np.isfinite(one)] <= one[np.isfinite(one)] + 1e-6).all()
-        assert (models.classify(model, x_adv)[reached] == target[reached]).all()
+        assert (mnist.classify(model, x_adv)[reached] == target[reached]).all()
         assert x_adv.min() >= 0
         assert x_adv.max() <= 1
         np.testing.assert_allclose(
@@ -87,7 +87,7 @@ def test_max_eps_and_confidence_are_kept(trained, right):
     assert np.abs(x_adv - x).max() <= limit + 1e-6
     assert (x_adv[~reached] == x[~reached]).all()
     sure, x_adv = smallest_eps(model, x, target, steps=60, confidence=0.9)
-    p = models.softmax(models.predict(model, x_adv))[np.arange(len(x)), target]
+    p = mnist.softmax(mnist.predict(model, x_adv))[np.arange(len(x)), target]
     assert (p > 0.9).all()
     assert (sure > eps).mean() > 0.8
 

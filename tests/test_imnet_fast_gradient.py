@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from common import engine, files, models, results
+from common import files, results
 from common.command import Failure
-from common.imagenet import efficientnet_lite, networks, photo_batch, photos, rows
+from common.networks import efficientnet_lite, imagenet, mnist
+from common.run import engine, photo_batch, photo_rows, photos
 from method2_fgsm import imnet_fast_gradient, visualize_imnet
 
 PHOTOGRAPHS = files.COMMON / "images"
@@ -28,12 +29,12 @@ def network():
 def attack(network, monkeypatch, tmp_path):
     """A function: run the script on the trained network; returns (rows, the .npz, its path)."""
     photo_batch.load_network.cache_clear()
-    monkeypatch.setattr(networks, "load", lambda name, weights=None: network)
+    monkeypatch.setattr(imagenet, "load", lambda name, weights=None: network)
 
     def run(*arguments):
         output = tmp_path / "out.csv"
         imnet_fast_gradient.main([*map(str, arguments), "--output", str(output)])
-        return list(rows.read(output)), results.load(output.with_suffix(".npz")), output
+        return list(photo_rows.read(output)), results.load(output.with_suffix(".npz")), output
 
     return run
 
@@ -112,7 +113,7 @@ def test_a_target_is_given_by_name_and_comes_nearer(attack, network, capsys):
     assert {row["path"] for row in found} - {row["path"] for row in counted} == {"goldfish.jpg"}
     assert all((row["fools"] == "1") == (row["y_pred_adversarial"] == "1") for row in counted)
     before, after = (
-        models.softmax(network.predict_on_batch(images))[:, 1]
+        mnist.softmax(network.predict_on_batch(images))[:, 1]
         for images in (kept["xs"], kept["xs"] + kept["noises"])
     )
     assert (after > before).all()
@@ -212,18 +213,18 @@ def test_a_second_run_with_the_same_output_is_refused_while_the_first_runs(attac
         assert output.read_text() == "kept"
         first.kill()
     # What a dead run leaves behind is no obstacle.
-    with rows.locked(output):
+    with photo_rows.locked(output):
         pass
     assert list(tmp_path.iterdir()) == [output]
 
 
 def test_a_run_that_is_refused_takes_nothing_from_the_one_that_has_the_lock(tmp_path):
     output = tmp_path / "out.csv"
-    with rows.locked(output):
+    with photo_rows.locked(output):
         for _ in range(2):
-            with pytest.raises(Failure, match="another run"), rows.locked(output):
+            with pytest.raises(Failure, match="another run"), photo_rows.locked(output):
                 pytest.fail("locked twice")
-        rows.begin(output, {})
+        photo_rows.begin(output, {})
         assert (tmp_path / "out.unfinished" / "run.json").exists()
 
 
@@ -238,7 +239,7 @@ def test_no_lock_is_had_on_a_folder_that_has_just_gone(tmp_path, monkeypatch, ma
         flock(descriptor, how)
 
     monkeypatch.setattr(fcntl, "flock", late)
-    with pytest.raises(Failure, match="another run"), rows.locked(tmp_path / "out.csv"):
+    with pytest.raises(Failure, match="another run"), photo_rows.locked(tmp_path / "out.csv"):
         pytest.fail("locked what is gone")
     assert folder.exists() == made_anew
 
@@ -267,7 +268,7 @@ def test_a_folder_without_a_readable_image_is_an_error(attack, tmp_path, make):
 
 
 def test_wrong_settings_end_before_the_network_is_loaded(monkeypatch, tmp_path):
-    monkeypatch.setattr(networks, "load", lambda *_: pytest.fail("loaded"))
+    monkeypatch.setattr(imagenet, "load", lambda *_: pytest.fail("loaded"))
     main = imnet_fast_gradient.main
     output = ["--output", str(tmp_path / "a.csv")]
     for arguments, words in (
@@ -292,7 +293,7 @@ def test_a_complete_run_may_be_resumed_and_another_one_not(attack, network, tmp_
     shutil.copy(PHOTOGRAPHS / "panda.jpg", folder)
     _, _, output = attack("--images", folder)
     before = output.read_bytes()
-    monkeypatch.setattr(networks, "load", lambda *_: pytest.fail("attacked again"))
+    monkeypatch.setattr(imagenet, "load", lambda *_: pytest.fail("attacked again"))
     photo_batch.load_network.cache_clear()
     attack("--images", folder, "--resume")
     with pytest.raises(Failure, match=r"eps was 0\.007 and is 0\.01"):
@@ -328,13 +329,13 @@ def test_a_run_interrupted_after_any_batch_resumes_to_the_same_files(attack, tmp
         with pytest.raises(KeyboardInterrupt):
             attack(*arguments)
         assert (output.read_bytes(), npz.read_bytes()) == whole
-        assert rows.unfinished(output).exists() == (count > 1)  # the first batch has no row
+        assert photo_rows.unfinished(output).exists() == (count > 1)  # the first batch has no row
         monkeypatch.setattr(photo_batch, "attack", real)
         for path in (output, npz):
             path.unlink()
         attack(*arguments, "--resume")
         assert (output.read_bytes(), npz.read_bytes()) == whole
-        assert not rows.unfinished(output).exists()
+        assert not photo_rows.unfinished(output).exists()
 
 
 # A process that attacks with a network too simple to take time, so that reading, streaming and
@@ -378,12 +379,12 @@ def test_hundreds_of_images_take_constant_memory(tmp_path):
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    assert len(list(rows.read(output))) == 320
+    assert len(list(photo_rows.read(output))) == 320
     # The photographs of all batches together would be 190 MB.
     assert float(done.stdout.split()[-1]) < 100
 
 
 def test_the_columns_are_documented_and_in_order():
-    documented = re.findall(r"^    (\w+(?:, \w+)*) {2,}\S", rows.__doc__, re.M)
+    documented = re.findall(r"^    (\w+(?:, \w+)*) {2,}\S", photo_rows.__doc__, re.M)
     names = [name for group in documented for name in group.split(", ")]
-    assert tuple(names) == rows.COLUMNS
+    assert tuple(names) == photo_rows.COLUMNS

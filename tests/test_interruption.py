@@ -18,7 +18,8 @@ import time
 import numpy as np
 import pytest
 
-from common import command, data, files, models
+from common import command, data, files
+from common.networks import mnist
 
 pytestmark = pytest.mark.slow
 
@@ -63,11 +64,11 @@ def mlp(tmp_path_factory):
     """A folder with the weights of an MLP, as training would leave it, and a few digits."""
     folder = tmp_path_factory.mktemp("mlp")
     (folder / "weights").mkdir()
-    model = models.build("mlp")
+    model = mnist.build("mlp")
     model.save_weights(folder / "weights" / "mlp.weights.h5")
     x, _, indices = data.draw_samples(2000, 0)
     # Untrained, but right on these by definition.
-    np.savez(folder / "samples.npz", images=x, labels=models.classify(model, x), indices=indices)
+    np.savez(folder / "samples.npz", images=x, labels=mnist.classify(model, x), indices=indices)
     return folder
 
 
@@ -122,7 +123,7 @@ def test_a_killed_run_leaves_the_old_file_or_the_new_one(start, mlp, tmp_path, k
             content = (folder / name).read_bytes()
             # Weights files hold the time at which they were written.
             if name.endswith(".h5") and content != OLD:
-                models.load("softmax", folder / name)
+                mnist.load("softmax", folder / name)
             else:
                 assert content in (OLD, (tmp_path / "whole" / name).read_bytes()), name
 

@@ -6,9 +6,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from common import files, models
+from common import files
 from common.command import Failure
-from common.imagenet import networks
+from common.networks import imagenet, mnist
 from method2_fgsm import certified
 
 
@@ -69,7 +69,7 @@ def test_all_that_a_run_writes_is_looked_at_before_the_work(
     refuses, place, monkeypatch, script, output, also
 ):
     monkeypatch.setattr(certified, "PROVEN_EPS", place / "proven.npz")
-    for part in (models, networks):
+    for part in (mnist, imagenet):
         monkeypatch.setattr(part, "load", lambda *_: pytest.fail("loaded"))
     (place / also).touch(0o444)
     refuses(script, "--output", place / output, culprit=f"{also}: it is write-protected")

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import pytest
 
-from common import models
+from common.networks import mnist
 from method1_noise_optimization import attack, minimal
 from method1_noise_optimization.attack import find_noise, sizes
 
@@ -48,7 +48,7 @@ def test_starts_begin_at_the_image_or_at_the_nearest_hit_so_far(trained, few, mo
     assert not any(noise.any() for noise, _ in begun[: minimal.IN_TURN])
     before = np.inf
     for noise, origin in begun[minimal.IN_TURN :]:
-        assert (models.classify(trained["mlp"], origin.reshape(x.shape)) == y_target).all()
+        assert (mnist.classify(trained["mlp"], origin.reshape(x.shape)) == y_target).all()
         size = sizes(noise)
         assert (size <= before).all()
         before = size

@@ -6,8 +6,9 @@ from unittest import mock
 import numpy as np
 import pytest
 
-from common import data, generate_5k, models, plots, results
+from common import data, generate_5k, plots, results
 from common.command import Failure
+from common.networks import mnist
 from method2_fgsm import error_rates, fgsm, mnist_fast_gradient, smallest_eps, visualize_mnist
 
 
@@ -30,18 +31,18 @@ def attacked(trained, drawn, tmp_path):
     return run
 
 
-@pytest.mark.parametrize("name", models.NAMES)
+@pytest.mark.parametrize("name", mnist.NAMES)
 def test_the_saved_results_are_the_attack(attacked, trained, drawn, capsys, name):
     found = attacked("--model", name, "--eps", "0.15")
     images, labels, indices = drawn
-    right = models.classify(trained[name], images) == labels
+    right = mnist.classify(trained[name], images) == labels
     np.testing.assert_array_equal(found["xs"], images[right])
     np.testing.assert_array_equal(found["y_trues"], labels[right])
     np.testing.assert_array_equal(found["indices"], indices[right])
     assert found["config"]["left_out"] == (~right).sum()
     x_adv = fgsm.fgsm(trained[name], images[right], labels[right], 0.15)
     np.testing.assert_allclose(found["xs"] + found["noises"], x_adv, atol=1e-6)
-    seen = models.classify(trained[name], found["xs"] + found["noises"])
+    seen = mnist.classify(trained[name], found["xs"] + found["noises"])
     assert (seen == found["y_preds_adversarial"]).mean() > 0.995  # but for rounding
     assert np.abs(found["noises"]).max() <= 0.15 + 1e-6
     error = (found["y_preds_adversarial"] != found["y_trues"]).mean()
@@ -58,10 +59,10 @@ def test_a_target_is_aimed_at_and_its_own_digits_are_left_out(attacked, capsys):
 
 def test_confidence_when_wrong_is_averaged_over_the_wrong_ones_alone():
     logits = np.log([[0.6, 0.4], [0.2, 0.8], [0.9, 0.1]])
-    error, confidence = models.wrong_label_confidence(logits, np.array([0, 0, 1]))
+    error, confidence = mnist.wrong_label_confidence(logits, np.array([0, 0, 1]))
     assert error == pytest.approx(2 / 3)
     assert confidence == pytest.approx((0.8 + 0.9) / 2)
-    error, confidence = models.wrong_label_confidence(logits, np.array([0, 1, 0]))
+    error, confidence = mnist.wrong_label_confidence(logits, np.array([0, 1, 0]))
     assert error == 0
     assert np.isnan(confidence)
 
@@ -86,13 +87,13 @@ def test_nothing_to_draw_says_so(attacked, tmp_path, capsys):
         visualize_mnist.main([str(tmp_path / "results.npz")])
 
 
-@pytest.mark.parametrize("name", models.NAMES)
+@pytest.mark.parametrize("name", mnist.NAMES)
 def test_accuracy_along_epsilon_is_that_of_the_attack(trained, digits, name):
     x, y = digits[0][:300], digits[1][:300]
     errors, confidences = error_rates.error_rates(trained[name], x, y, [0, 0.1, 0.25])
     for error, confidence, eps in zip(errors, confidences, (0, 0.1, 0.25), strict=True):
-        logits = models.predict(trained[name], fgsm.fgsm(trained[name], x, y, eps))
-        expected = models.wrong_label_confidence(logits, y)
+        logits = mnist.predict(trained[name], fgsm.fgsm(trained[name], x, y, eps))
+        expected = mnist.wrong_label_confidence(logits, y)
         np.testing.assert_allclose((error, confidence), expected, atol=0.01)
     assert errors[0] < errors[1] < errors[2]
 
@@ -104,7 +105,7 @@ def test_many_steps_stay_within_epsilon_and_fool_at_least_as_often(trained, righ
         labels = (y + 1) % 10 if targeted else y
 
         def success(x_adv, labels=labels, targeted=targeted):
-            return ((models.classify(model, x_adv) == labels) == targeted).mean()
+            return ((mnist.classify(model, x_adv) == labels) == targeted).mean()
 
         one = fgsm.fgsm(model, x, labels, 0.08, targeted=targeted)
         many = smallest_eps.within_eps(model, x, labels, eps=0.08, steps=40, targeted=targeted)

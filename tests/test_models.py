@@ -11,14 +11,15 @@ import pytest
 import tensorflow as tf
 from matplotlib.image import imread
 
-from common import models, plots, training
+from common import plots
 from common.command import Failure
-from common.first_convolution import Conv2D
+from common.networks import mnist, training
+from common.networks.first_convolution import Conv2D
 from logreg_softmax import train
 
 
 def test_the_parameters_are_counted_as_on_paper():
-    counts = {name: models.build(name).count_params() for name in models.NAMES}
+    counts = {name: mnist.build(name).count_params() for name in mnist.NAMES}
     assert counts == {
         "softmax": 784 * 10 + 10,
         "mlp": 784 * 300 + 300 + 300 * 100 + 100 + 100 * 10 + 10,
@@ -31,7 +32,7 @@ def test_the_mlp_is_the_matrix_products_it_is_said_to_be(trained, digits):
     w1, b1, w2, b2, w3, b3 = (w.astype(np.float64) for w in trained["mlp"].get_weights())
     hidden = np.maximum(x.reshape(20, 784) @ w1 + b1, 0)
     logits = np.maximum(hidden @ w2 + b2, 0) @ w3 + b3
-    np.testing.assert_allclose(models.predict(trained["mlp"], x), logits, atol=1e-4)
+    np.testing.assert_allclose(mnist.predict(trained["mlp"], x), logits, atol=1e-4)
 
 
 def test_the_cnn_is_the_convolutions_it_is_said_to_be(trained, digits):
@@ -45,7 +46,7 @@ def test_the_cnn_is_the_convolutions_it_is_said_to_be(trained, digits):
         h, w, c = x.shape
         x = x.reshape(h // 2, 2, w // 2, 2, c).max(axis=(1, 3))
     logits = np.maximum(x.ravel() @ w3 + b3, 0) @ w4 + b4
-    np.testing.assert_allclose(models.predict(trained["cnn"], digits[0][3:4])[0], logits, atol=1e-4)
+    np.testing.assert_allclose(mnist.predict(trained["cnn"], digits[0][3:4])[0], logits, atol=1e-4)
 
 
 def test_the_first_convolution_has_the_derivatives_of_the_library():
@@ -67,7 +68,7 @@ def test_the_first_convolution_has_the_derivatives_of_the_library():
             np.testing.assert_allclose(own, theirs, rtol=1e-5, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", models.NAMES)
+@pytest.mark.parametrize("name", mnist.NAMES)
 def test_training_learns_and_writes_predictions_and_a_figure(trained, digits, name):
     _, predictions, confusion = training.outputs(name)
     with open(predictions, newline="") as file:
@@ -77,17 +78,17 @@ def test_training_learns_and_writes_predictions_and_a_figure(trained, digits, na
     assert len(rows) == (4000 if name == "cnn" else 10000)
     assert [int(row["index"]) for row in rows] == list(range(len(rows)))
     assert [int(row["actual"]) for row in rows] == y.tolist()
-    predicted = models.classify(trained[name], x)
+    predicted = mnist.classify(trained[name], x)
     assert [int(row["predicted"]) for row in rows] == predicted.tolist()
     assert (predicted == y).mean() > 0.85
     np.testing.assert_allclose(imread(confusion).shape[:2], (660, 700), atol=1)
 
 
 def test_a_diverging_training_says_so_and_keeps_the_old_weights(trained):
-    before = models.weights_path("softmax").read_bytes()
+    before = mnist.weights_path("softmax").read_bytes()
     with pytest.raises(Failure, match="smaller --learning-rate"):
         train.main(["--epochs", "1", "--learning-rate", "1e38"])
-    assert models.weights_path("softmax").read_bytes() == before
+    assert mnist.weights_path("softmax").read_bytes() == before
 
 
 def test_the_confusion_matrix_counts_pairs():
@@ -103,16 +104,16 @@ def test_correctly_classified_are_those_that_every_classifier_gets_right(trained
     """Against the definition, one digit after the other."""
     networks = trained["softmax"], trained["mlp"]
     x, y = (part[:300] for part in digits)
-    right = [i for i in range(300) if all(models.classify(m, x[[i]])[0] == y[i] for m in networks)]
+    right = [i for i in range(300) if all(mnist.classify(m, x[[i]])[0] == y[i] for m in networks)]
     for source, expected in ((None, right), (5, [i for i in right if y[i] == 5])):
-        places = models.correctly_classified(networks, x, y, "file", source=source)
+        places = mnist.correctly_classified(networks, x, y, "file", source=source)
         assert places.tolist() == expected
     with pytest.raises(Failure, match=rf"file has {len(expected)} correctly classified 5s, not 99"):
-        models.correctly_classified(networks, x, y, "file", source=5, count=99)
+        mnist.correctly_classified(networks, x, y, "file", source=5, count=99)
 
 
 def test_softmax_sums_to_one_even_for_huge_logits():
-    p = models.softmax(np.array([[1e4, 0, -1e4], [1.0, 2.0, 3.0]]))
+    p = mnist.softmax(np.array([[1e4, 0, -1e4], [1.0, 2.0, 3.0]]))
     np.testing.assert_allclose(p.sum(axis=1), 1)
     np.testing.assert_allclose(p[1], np.exp([1, 2, 3]) / np.exp([1, 2, 3]).sum())
 
@@ -146,9 +147,9 @@ def test_the_ten_colours_stay_apart_for_colour_blind_eyes():
     ],
 )  # fmt: skip
 def test_a_name_says_what_the_model_is_and_how_it_is_trained(name, title, train):
-    assert models.known(name)
-    assert models.title(name) == title
-    assert models.train_command(name) == f"python {train}"
+    assert mnist.known(name)
+    assert mnist.title(name) == title
+    assert mnist.train_command(name) == f"python {train}"
 
 
 @pytest.mark.parametrize(
@@ -156,19 +157,19 @@ def test_a_name_says_what_the_model_is_and_how_it_is_trained(name, title, train)
     ["vgg", "", "fc", "fc100", "fc10_sigmoid", "fc0-10_relu", "fc100-10", "mlp_adversarial_"],
 )
 def test_names_of_no_model_are_refused_before_tensorflow_is_needed(name):
-    assert not models.known(name)
-    for function in (models.build, models.load):
+    assert not mnist.known(name)
+    for function in (mnist.build, mnist.load):
         with pytest.raises(Failure, match="is not a model: choose softmax, mlp, cnn"):
             function(name)
 
 
 def test_fully_connected_networks_are_built_from_their_name():
-    assert models.fully_connected([123, 456], "sigmoid") == "fc123-456-10_sigmoid"
-    assert models.fully_connected([], "sigmoid") == "fc10"
-    found = [(x.units, x.activation.__name__) for x in models.build("fc12-45-10_tanh").layers[1:]]
+    assert mnist.fully_connected([123, 456], "sigmoid") == "fc123-456-10_sigmoid"
+    assert mnist.fully_connected([], "sigmoid") == "fc10"
+    found = [(x.units, x.activation.__name__) for x in mnist.build("fc12-45-10_tanh").layers[1:]]
     assert found == [(12, "tanh"), (45, "tanh"), (10, "linear")]
-    assert models.build("fc10").count_params() == models.build("softmax").count_params()
-    assert models.build("mlp_adversarial").count_params() == models.build("mlp").count_params()
+    assert mnist.build("fc10").count_params() == mnist.build("softmax").count_params()
+    assert mnist.build("mlp_adversarial").count_params() == mnist.build("mlp").count_params()
 
 
 def test_weights_that_another_program_holds_are_called_that_not_truncated(tmp_path, trained):
@@ -177,5 +178,5 @@ def test_weights_that_another_program_holds_are_called_that_not_truncated(tmp_pa
     with open(path, "r+b") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         with pytest.raises(Failure, match=f"cannot read .*: {os.strerror(errno.EAGAIN)}"):
-            models.load("softmax", path)
-    models.load("softmax", path)
+            mnist.load("softmax", path)
+    mnist.load("softmax", path)

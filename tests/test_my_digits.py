@@ -6,9 +6,10 @@ import pytest
 from PIL import ExifTags, Image, ImageDraw, ImageFont
 from scipy import ndimage
 
-from common import check_results, data, files, handwriting, models, my_digits, results
+from common import check_results, data, files, handwriting, my_digits, results
 from common.command import Failure
-from common.imagenet import photos
+from common.networks import mnist
+from common.run import photos
 from method1_noise_optimization import attack_mnist
 from method2_fgsm import mnist_fast_gradient
 
@@ -48,7 +49,7 @@ def test_digits_of_mnist_blown_up_come_back_as_they_were(digits, trained):
     assert back.dtype == np.float32
     assert np.abs(back - x).mean() < np.abs(x).mean() / 3
     for model in trained.values():
-        assert (models.classify(model, back) == models.classify(model, x)).mean() > 0.9
+        assert (mnist.classify(model, back) == mnist.classify(model, x)).mean() > 0.9
 
 
 def with_ink(picture, draw):
@@ -82,7 +83,7 @@ def test_pen_paper_light_and_place_make_no_difference(way, trained):
     plain = np.stack([handwriting.like_mnist(typed(digit)) for digit in range(10)])
     images = np.stack([handwriting.like_mnist(WAYS[way](digit)) for digit in range(10)])
     assert np.abs(images - plain).mean() < 0.05
-    assert (models.classify(trained["cnn"], images) == np.arange(10)).sum() >= 8
+    assert (mnist.classify(trained["cnn"], images) == np.arange(10)).sum() >= 8
     # As LeCun made them: the ink fits 20 x 20, and its mass is in the middle.
     for image in images:
         rows, columns = (np.flatnonzero(image.any(axis=axis)) for axis in (1, 0))
@@ -98,7 +99,7 @@ def test_pen_paper_light_and_place_make_no_difference(way, trained):
 def test_thin_and_thick_strokes_are_read(pen, size, trained):
     pictures = [pen(typed(digit, (450, 350), 250), (size, size, 1)) for digit in range(10)]
     images = np.stack([handwriting.like_mnist(picture) for picture in pictures])
-    assert (models.classify(trained["cnn"], images) == np.arange(10)).sum() >= 8
+    assert (mnist.classify(trained["cnn"], images) == np.arange(10)).sum() >= 8
 
 
 PAPER = np.full((150, 200, 3), 220, np.uint8)
@@ -235,7 +236,7 @@ def test_the_ten_of_ours_are_read_by_all_three_models_and_taken_by_attacks(tmp_p
     images, labels, _ = data.load_samples(samples)
     assert labels.tolist() == list(range(10))
     for model in trained.values():
-        assert (models.classify(model, images) == labels).sum() >= 8
+        assert (mnist.classify(model, images) == labels).sum() >= 8
     for attack in (attack_mnist, mnist_fast_gradient):
         attack.main(["--model", "softmax", "--samples", str(samples), "--output", str(attacked)])
         assert "indices" not in results.load(attacked)

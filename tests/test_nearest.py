@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 from scipy.optimize import brentq
 
-from common import models
+from common.networks import mnist
 from logreg_softmax import exact
 from logreg_softmax.linear_programme import smallest_linf
 from method1_noise_optimization import distances
@@ -57,7 +57,7 @@ def test_a_linear_model_is_left_through_the_nearest_half_space(classes):
     assert reached(model, x, noise, y, targeted=False).all()
     np.testing.assert_allclose(sizes(noise), l2.min(axis=1), rtol=1e-3)
     eps, x_adv = smallest_eps(model, x, y, targeted=False, steps=600)
-    assert (models.classify(model, x_adv) != y).all()
+    assert (mnist.classify(model, x_adv) != y).all()
     np.testing.assert_allclose(eps, linf.min(axis=1), rtol=2e-3, atol=2e-5)
 
 
@@ -90,7 +90,7 @@ def test_no_target_is_nearer_than_the_nearest_wrong_answer(trained, right):
     assert reached(model, x, noise, y, targeted=False).all()
     assert steps.max() <= 900
     eps, x_adv = smallest_eps(model, x, y, targeted=False, steps=540)
-    assert (models.classify(model, x_adv) != y).all()
+    assert (mnist.classify(model, x_adv) != y).all()
     for size, best in ((sizes(noise), l2.min(axis=0)), (eps, linf.min(axis=0))):
         assert (size <= 1.02 * best).all()
         assert size.mean() <= best.mean()
@@ -124,17 +124,17 @@ def test_what_has_done_its_work_stays(targeted):
     x = rng.uniform(0, 0.35, (images, pixels)).astype(np.float32)
     x = np.where(rng.uniform(size=x.shape) < 0.5, x, 1 - x)
     crossed = np.where(x < 0.5, 0.5 + 4 / steep, 0.5 - 4 / steep).astype(np.float32)
-    y = models.classify(model, x)
+    y = mnist.classify(model, x)
     target = (y + 1) % 5
     ways = np.array(list(itertools.product([False, True], repeat=pixels)))
     best = np.full(images, np.inf)
     for i in range(images):
         points = np.where(ways, crossed[i], x[i])
-        seen = models.classify(model, points)
+        seen = mnist.classify(model, points)
         best[i] = sizes(points - x[i])[seen == target[i] if targeted else seen != y[i]].min()
     if targeted:
         noise = find_noise(model, x, target, method="minimal", starts=8)
-        assert (models.classify(model, x + noise) == target).all()
+        assert (mnist.classify(model, x + noise) == target).all()
     else:
         noise = nearest_noise(model, x, y, starts=4)
     assert (sizes(noise) <= 1.02 * best).all()
@@ -148,9 +148,9 @@ def test_one_step_goes_away_from_the_label_as_far_as_it_has_to(trained, right):
     np.testing.assert_array_equal(
         x_adv[found], fgsm(trained["mlp"], x[found], y[found], eps[found])
     )
-    assert (models.classify(trained["mlp"], x_adv[found]) != y[found]).all()
+    assert (mnist.classify(trained["mlp"], x_adv[found]) != y[found]).all()
     less = fgsm(trained["mlp"], x[found], y[found], 0.99 * eps[found])
-    assert (models.classify(trained["mlp"], less) == y[found]).all()
+    assert (mnist.classify(trained["mlp"], less) == y[found]).all()
     many, _ = smallest_eps(trained["mlp"], x, y, targeted=False, steps=3)
     assert (many[found] <= eps[found] + 1e-4).all()
 
@@ -189,7 +189,7 @@ def test_distances_are_those_of_the_attacks_and_zero_where_it_is_wrong_already(
     x, y = (part[:30] for part in digits)
     for name, l2, linf in zip(names, found["l2"], found["linf"], strict=True):
         model = trained[name]
-        right = models.classify(model, x) == y
+        right = mnist.classify(model, x) == y
         for distance in (l2, linf):
             np.testing.assert_array_equal(distance > 0, right)
         eps, _ = smallest_eps(model, x, y, targeted=False, steps=60)
@@ -225,7 +225,7 @@ def passes_of(attack, classes):
     bias = np.where(np.arange(classes) < 10, 0, -9)
     dense.set_weights([0.1 * rng.normal(size=(8, classes)), bias])
     x = rng.uniform(size=(3, 8)).astype(np.float32)
-    y = models.classify(model, x)
+    y = mnist.classify(model, x)
     attack(model, x, y)  # the model is tried, once
     passes.count.assign([0, 0])
     attack(model, x, y)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize
 
-from common import models
+from common.networks import mnist
 from method1_noise_optimization import attack, lbfgs
 from method1_noise_optimization.attack import sizes
 from method2_fgsm.smallest_eps import smallest_eps
@@ -14,7 +14,7 @@ from method2_fgsm.smallest_eps import smallest_eps
 @pytest.fixture(scope="module")
 def stubborn():
     """A classifier that says 0 whatever it sees."""
-    model = models.build("softmax")
+    model = mnist.build("softmax")
     model.set_weights([np.zeros((784, 10)), np.eye(10)[0]])
     return model
 
@@ -28,7 +28,7 @@ def test_every_noise_reaches_its_target_inside_the_box(trained, few, name, metho
     x, y_target = few(trained[name], 24)
     # The CNN of the tests has seen little: gradient descent creeps on it.
     noise = attack.find_noise(trained[name], x, y_target, method=method, learning_rate=0.05)
-    assert (models.classify(trained[name], np.clip(x + noise, 0, 1)) == y_target).all()
+    assert (mnist.classify(trained[name], np.clip(x + noise, 0, 1)) == y_target).all()
     assert attack.reached(trained[name], x, noise, y_target).all()
 
 
@@ -102,7 +102,7 @@ def test_lbfgs_looks_for_the_c_at_which_the_class_turns(trained, few):
     model = trained["mlp"]
     x, y_target = few(model, 10)
     noise = attack.find_noise(model, x, y_target, method="lbfgs")
-    logits = models.predict(model, x + noise).astype(np.float64)
+    logits = mnist.predict(model, x + noise).astype(np.float64)
     chosen = logits[np.arange(10), y_target]
     logits[np.arange(10), y_target] = -np.inf
     # On the boundary: a slightly dearer noise would not have been enough.
@@ -121,7 +121,7 @@ def test_the_units_of_the_logits_do_not_matter():
     rng = np.random.default_rng(0)
     network.set_weights([rng.normal(0, 2 / w.shape[0] ** 0.5, w.shape) for w in network.weights])
     x = rng.random((10, 20), np.float32)
-    y = (models.classify(network, x) + 1 + np.arange(10) % 5) % 6
+    y = (mnist.classify(network, x) + 1 + np.arange(10) % 5) % 6
     image, found = keras.Input((20,)), {}
     for scale, offset in ((1, 0), (0.01, 0), (100, 0), (1, 1000)):
         model = keras.Model(image, scale * network(image) + offset)

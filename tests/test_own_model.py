@@ -13,23 +13,18 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
-from common import check_results, data, digit_attack, files, keras_file, models, own_model, results
+from common import check_results, data, files, results
 from common.command import Failure
+from common.networks import keras_file, mnist, own_model
+from common.run import attack_run
 from method1_noise_optimization import (
     attack_mnist,
     compare_methods,
     every_pair,
     visualize_adv_examples,
 )
-from method2_fgsm import (
-    battery,
-    epsilon,
-    fgsm,
-    mnist_fast_gradient,
-    robustness,
-    two_to_six,
-    visualize_mnist,
-)
+from method2_fgsm import epsilon, fgsm, mnist_fast_gradient, robustness, two_to_six, visualize_mnist
+from method2_fgsm.robust import ensemble
 
 
 def saved(path, shape, *stack):
@@ -97,7 +92,7 @@ def test_images_go_in_as_the_network_declares_them(tmp_path, takes, given):
     model = own_model.load(tmp_path / "n.keras", given, "0..1")[0]
     shape = given if None in takes else takes
     expected = network(x.reshape(5, *shape)).numpy()
-    np.testing.assert_allclose(models.softmax(model(x).numpy()), expected, rtol=1e-5)
+    np.testing.assert_allclose(mnist.softmax(model(x).numpy()), expected, rtol=1e-5)
 
 
 def test_pixels_are_what_keras_itself_makes_of_them(tmp_path):
@@ -122,7 +117,7 @@ def test_one_sigmoid_becomes_two_logits_and_ten_lose_theirs(tmp_path):
         keras.utils.clear_session()
         z = own_model.load(tmp_path / "yes.keras", (4, 4), "0..1")[0](x).numpy()
         assert not z[:, 0].any()
-        np.testing.assert_allclose(models.softmax(z)[:, 1:], network(x), rtol=1e-5)
+        np.testing.assert_allclose(mnist.softmax(z)[:, 1:], network(x), rtol=1e-5)
     network = saved(tmp_path / "ten.keras", (16,), layers.Dense(10, activation="sigmoid"))
     z = own_model.load(tmp_path / "ten.keras", (4, 4), "0..1")[0](x).numpy()
     np.testing.assert_allclose(1 / (1 + np.exp(-z)), network(x.reshape(7, 16)), rtol=1e-5)
@@ -197,14 +192,14 @@ def test_the_samples_may_be_sorted_by_class(tmp_path, capsys, monkeypatch):
     assert not capsys.readouterr().err
     for seed in (3, 4):
         args = SimpleNamespace(model=path, samples=tmp_path / "s.npz", pixels="0..1", seed=seed)
-        _, _, _, images, labels, _ = digit_attack.opened(args, 30)
+        _, _, _, images, labels, _ = attack_run.opened(args, 30)
         places = np.random.default_rng(seed).choice(300, 30, replace=False)
         np.testing.assert_array_equal(images, x[np.sort(places)])
         np.testing.assert_array_equal(labels, y[np.sort(places)])
     compared = []
 
     def noise_of(model, judge, x, *_):
-        compared.append(models.classify(model, x))
+        compared.append(mnist.classify(model, x))
         return np.zeros_like(x), np.ones(len(x), bool)
 
     monkeypatch.setattr(compare_methods, "noise_of", noise_of)
@@ -228,7 +223,7 @@ def test_whole_numbers_that_never_come_near_255_need_a_word(tmp_path, place, ref
         for culprit in (f"largest pixel is {largest}, not 255", "--pixels"):
             refuses(*script, culprit=culprit)
         args = SimpleNamespace(model=path, samples=samples, pixels="0..255")
-        np.testing.assert_array_equal(digit_attack.read(args)[1], dark(largest) / np.float32(255))
+        np.testing.assert_array_equal(attack_run.read(args)[1], dark(largest) / np.float32(255))
     np.savez(samples, images=dark(128), labels=labels)
     data.load_own_samples(samples)
 
@@ -414,7 +409,7 @@ def test_both_scripts_attack_it_and_keep_shape_names_and_settings(mine, tmp_path
         assert config["weights"] == files.sha256(mine[0])
         model = own_model.load(mine[0], (8, 6, 3), "0..255")[0]
         x_adv = found["xs"] + found["noises"]
-        np.testing.assert_array_equal(models.classify(model, x_adv), found["y_preds_adversarial"])
+        np.testing.assert_array_equal(mnist.classify(model, x_adv), found["y_preds_adversarial"])
         targets = found["y_targets"]
         assert (found["y_preds_adversarial"] == targets).mean() > 0.5
         assert (targets != found["y_trues"]).all()
@@ -444,8 +439,8 @@ def test_sigmoids_that_round_to_one_are_a_tie_for_the_file_itself(tmp_path):
     network.save(tmp_path / "n.keras")
     model, judge = own_model.load(tmp_path / "n.keras", (2, 2), "0..1")
     x = np.zeros((2, 2, 2), np.float32)
-    assert (models.classify(model, x) == 1).all()
-    assert (models.classify(judge, x) == np.asarray(network(x)).argmax(axis=1)).all()
+    assert (mnist.classify(model, x) == 1).all()
+    assert (mnist.classify(judge, x) == np.asarray(network(x)).argmax(axis=1)).all()
 
 
 def test_its_results_are_drawn_and_checked(mine, tmp_path, capsys):
@@ -471,7 +466,7 @@ def test_its_results_are_drawn_and_checked(mine, tmp_path, capsys):
 @pytest.fixture
 def short(monkeypatch):
     for name, value in {"STEPS": 5, "SMALLEST_STEPS": 10, "QUERIES": 30, "DRAWS": 3}.items():
-        monkeypatch.setattr(battery, name, value)
+        monkeypatch.setattr(ensemble, name, value)
     monkeypatch.setattr(robustness, "FEW", 20)
 
 
@@ -491,7 +486,7 @@ def test_our_cnn_can_be_saved_and_read_as_a_file(trained, digits, tmp_path):
     """Its first convolution is a layer of our own."""
     trained["cnn"].save(tmp_path / "cnn.keras")
     model, x = own_model.load(tmp_path / "cnn.keras", (28, 28), "0..1")[0], digits[0][:5]
-    np.testing.assert_array_equal(models.predict(model, x), models.predict(trained["cnn"], x))
+    np.testing.assert_array_equal(mnist.predict(model, x), mnist.predict(trained["cnn"], x))
 
 
 def test_the_same_network_as_a_file_gives_the_same_results(mlp, tmp_path):
@@ -510,7 +505,7 @@ def test_the_same_network_as_a_file_gives_the_same_results(mlp, tmp_path):
 def test_the_report_card_of_a_file_is_that_of_the_same_network(
     mlp, place, short, monkeypatch, trained
 ):
-    monkeypatch.setattr(models, "load", lambda name, path=None: trained[name])
+    monkeypatch.setattr(mnist, "load", lambda name, path=None: trained[name])
     found = {}
     for model in ("mlp", str(mlp[0])):
         options = ["--model", model, "--eps", "0.05", "--count", "50"]
@@ -566,7 +561,7 @@ def test_a_slope_that_is_not_finite_and_a_lack_of_memory_are_one_line(refuses, p
     keras.Model(image, z).save(place / "n.keras")
     x = np.random.default_rng(0).uniform(0.2, 0.8, (40, 4, 4)).astype(np.float32)
     x[[1, 4]] = 0
-    y = models.classify(own_model.load(place / "n.keras", (4, 4), "0..1")[0], x)
+    y = mnist.classify(own_model.load(place / "n.keras", (4, 4), "0..1")[0], x)
     np.savez(place / "s.npz", images=x, labels=y)
     own = "--model", place / "n.keras", "--samples", place / "s.npz", "--pixels", "0..1"
     fast, found = "method2_fgsm/mnist_fast_gradient", "not finite numbers for 2 of 40 images"
@@ -653,7 +648,7 @@ def test_another_file_in_its_place_is_not_the_network(mine):
     x, y, names = data.load_own_samples(mine[1])
     network = own_model.examine(mine[0], x, y, names)._replace(sha256="0" * 64)
     with pytest.raises(Failure, match="another file"):
-        digit_attack.load(network)
+        attack_run.load(network)
 
 
 @pytest.mark.slow

@@ -6,9 +6,10 @@ import pytest
 from keras import layers
 from PIL import Image
 
-from common import models, own_model, results
+from common import results
 from common.command import Failure
-from common.imagenet import labels, photos, rows
+from common.networks import mnist, own_model
+from common.run import class_labels, photo_rows, photos
 from method1_noise_optimization import attack_imnet, visualize_adv_examples
 from method2_fgsm import imnet_fast_gradient, visualize_imnet
 
@@ -57,19 +58,24 @@ def test_a_rectangle_is_the_middle_of_the_photograph(tmp_path):
 def test_both_scripts_attack_photographs_and_their_results_are_drawn(album, tmp_path, capsys):
     csv = tmp_path / "r.csv"
     imnet_fast_gradient.main([*options(album, csv), "--eps", "0.2", "--labels", "folders"])
-    assert [row["y_true"] for row in rows.read(csv)] == ["0", "3", "1", "2"]  # sorted by folder
+    assert [row["y_true"] for row in photo_rows.read(csv)] == [
+        "0",
+        "3",
+        "1",
+        "2",
+    ]  # sorted by folder
     attack_imnet.main(
         [*options(album, csv), "--target", "Boat", "--save-images", str(tmp_path / "s")]
     )
     assert "target boat" in capsys.readouterr().out
-    counted = [row for row in rows.read(csv) if row["fools"]]
+    counted = [row for row in photo_rows.read(csv) if row["fools"]]
     assert counted
     assert {row["y_pred_adversarial"] for row in counted if row["fools"] == "1"} == {"0"}
     found = results.load(csv.with_suffix(".npz"))
     assert found["xs"].shape[1:] == (12, 16, 3)
     assert found["config"]["names"] == list(NAMES)
     model = own_model.load(album[2], (12, 16, 3), "0..255")[0]
-    np.testing.assert_array_equal(models.classify(model, found["xs"]), found["y_preds"])
+    np.testing.assert_array_equal(mnist.classify(model, found["xs"]), found["y_preds"])
     png = next((tmp_path / "s").rglob("*.png"))
     assert Image.open(png).size == (16, 12)
     drawn = tmp_path / "f.png"
@@ -80,12 +86,12 @@ def test_both_scripts_attack_photographs_and_their_results_are_drawn(album, tmp_
 
 
 def test_classes_are_called_by_their_own_names():
-    assert labels.index_of("TREE", NAMES) == labels.index_of("2", NAMES) == 2
-    assert labels.of_folder("n02510455", NAMES) is None
+    assert class_labels.index_of("TREE", NAMES) == class_labels.index_of("2", NAMES) == 2
+    assert class_labels.of_folder("n02510455", NAMES) is None
     with pytest.raises(Failure, match="close names: boat"):
-        labels.index_of("boot", NAMES)
+        class_labels.index_of("boot", NAMES)
     with pytest.raises(Failure, match="from 0 to 3"):
-        labels.index_of("4", NAMES)
+        class_labels.index_of("4", NAMES)
 
 
 def test_a_target_is_read_in_one_way_for_digits_and_photographs():
@@ -98,7 +104,7 @@ def test_a_target_is_read_in_one_way_for_digits_and_photographs():
     ):
         network = own_model.Network("m", None, None, len(names or range(10)), names=names)
         assert network.target(text) == index
-        assert labels.index_of(text, names or tuple("0123456789")) == index
+        assert class_labels.index_of(text, names or tuple("0123456789")) == index
     for names, text, message in (
         (None, "0000000099", "--target '0000000099' is not a class: give its index from 0 to 9"),
         (None, "1" * 5000, "is not a class"),
@@ -142,8 +148,8 @@ def test_a_grey_network_sees_the_luminance_of_a_photograph(album, tmp_path):
         x = np.random.default_rng(0).random((3, 12, 16, 3), np.float32)
         model = own_model.load(path, x.shape[1:], "0..255")[0]
         luminance = (255 * x @ np.float32([0.299, 0.587, 0.114])).reshape(3, *shape)
-        z = models.predict(model, x)
-        np.testing.assert_allclose(models.softmax(z), grey.predict(luminance, verbose=0), atol=1e-3)
+        z = mnist.predict(model, x)
+        np.testing.assert_allclose(mnist.softmax(z), grey.predict(luminance, verbose=0), atol=1e-3)
     output = tmp_path / "r.csv"
     imnet_fast_gradient.main(
         [*options((*album[:2], path), output), "--eps", "0.3", "--pixels", "0..255"]

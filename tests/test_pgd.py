@@ -4,18 +4,18 @@ import keras
 import numpy as np
 import pytest
 
-from common import models
+from common.networks import mnist
 from method2_fgsm import fgsm, pgd
 
 EPS = 0.1
 
 
-@pytest.mark.parametrize("name", models.NAMES)
+@pytest.mark.parametrize("name", mnist.NAMES)
 def test_many_steps_beat_the_single_one(trained, digits, name):
     x, y = (part[:100] for part in digits)
 
     def error(images):
-        return (models.classify(trained[name], images) != y).mean()
+        return (mnist.classify(trained[name], images) != y).mean()
 
     x_adv = pgd.pgd(trained[name], x, y, EPS, steps=10)
     assert error(x_adv) >= error(fgsm.fgsm(trained[name], x, y, EPS))
@@ -48,7 +48,7 @@ def test_it_starts_at_random_in_the_whole_box_and_the_seed_repeats_it(trained, d
 
 def test_a_misclassified_image_moves_no_further(trained, digits):
     x, y = (part[:30] for part in digits)
-    wrong = (models.classify(trained["softmax"], x) + 1) % 10
+    wrong = (mnist.classify(trained["softmax"], x) + 1) % 10
     few, many = (
         pgd.pgd(trained["softmax"], x, wrong, 0.001, steps=n, step_size=0.001) for n in (1, 9)
     )

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from common import files, models
+from common import files
 from common.command import Failure
-from common.imagenet import networks, photos, rows
+from common.networks import imagenet, mnist
+from common.run import photo_rows, photos
 from method2_fgsm import fgsm, imnet_fast_gradient
 
 PREPROCESS_INPUT = {
@@ -26,7 +27,7 @@ def test_preprocessing_equals_that_of_keras(name):
     x = np.random.default_rng(0).random((2, 8, 8, 3), np.float32)
     x[0] = (np.arange(192).reshape(8, 8, 3) + 64).astype(np.float32) / np.float32(255)
     expected = PREPROCESS_INPUT[name](x * np.float32(255))
-    found = np.asarray(networks.preprocess(name, x))
+    found = np.asarray(imagenet.preprocess(name, x))
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 if name != "mobilenet_v2" else 0)
 
 
@@ -38,7 +39,7 @@ def test_the_gradient_of_the_preprocessing_is_its_slope(name):
         tape.watch(x)
         # Red of the network's input weighs 100, green 10, blue 1 (as x has them).
         order = (1.0, 10.0, 100.0) if name != "mobilenet_v2" else (100.0, 10.0, 1.0)
-        total = tf.reduce_sum(networks.preprocess(name, x) * tf.constant(order))
+        total = tf.reduce_sum(imagenet.preprocess(name, x) * tf.constant(order))
     scale = 255 if name != "mobilenet_v2" else 2
     expected = np.broadcast_to(np.array([100, 10, 1]) * scale, (1, 2, 2, 3))
     np.testing.assert_allclose(tape.gradient(total, x), expected, rtol=1e-5)
@@ -96,13 +97,13 @@ def vgg16(tmp_path_factory):
     write_vgg16_weights(weights)
     photographs.mkdir()
     shutil.copy(files.COMMON / "images" / "panda.jpg", photographs)
-    loaded, load = [], networks.load
+    loaded, load = [], imagenet.load
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(networks, "load", lambda *a: loaded.append(load(*a)) or loaded[0])
+        patch.setattr(imagenet, "load", lambda *a: loaded.append(load(*a)) or loaded[0])
         arguments = ("--model", "vgg16", "--weights", weights, "--eps", 0.02)
         paths = ("--images", photographs, "--output", output)
         imnet_fast_gradient.main([str(argument) for argument in (*arguments, *paths)])
-    (row,) = rows.read(output)
+    (row,) = photo_rows.read(output)
     yield loaded[0], weights, row
     weights.unlink()
 
@@ -141,7 +142,7 @@ def test_weights_in_keras_newer_layout_are_read(tmp_path):
     path = tmp_path / "mobilenet.weights.h5"
     network = keras.applications.MobileNetV2(weights=None, classifier_activation=None)
     network.save_weights(path)
-    model = networks.load("mobilenet_v2", path)
+    model = imagenet.load("mobilenet_v2", path)
     x = np.random.default_rng(0).random((1, 224, 224, 3), np.float32)
     np.testing.assert_allclose(
         model(x, training=False), network(x * 2 - 1, training=False), atol=1e-5
@@ -151,10 +152,10 @@ def test_weights_in_keras_newer_layout_are_read(tmp_path):
 def test_weights_of_another_network_are_refused(tmp_path):
     """What else may be wrong with weights, tests/test_bad_input.py says."""
     path = tmp_path / "mlp.weights.h5"
-    models.build("mlp").save_weights(path)
+    mnist.build("mlp").save_weights(path)
     for name in ("efficientnet_lite0", "mobilenet_v2"):
         with pytest.raises(Failure, match=r"does not hold the weights of \w+Net.* with its 1000"):
-            networks.load(name, path)
+            imagenet.load(name, path)
 
 
 def test_without_network_and_weights_one_line_names_both_ways_out(monkeypatch, tmp_path):
@@ -164,5 +165,5 @@ def test_without_network_and_weights_one_line_names_both_ways_out(monkeypatch, t
     monkeypatch.setattr(keras.utils, "get_file", no_network)
     monkeypatch.setattr("keras.src.utils.file_utils.get_file", no_network)
     with pytest.raises(Failure, match=r"connect to the internet, or .*--weights FILE") as caught:
-        networks.load("mobilenet_v2")
+        imagenet.load("mobilenet_v2")
     assert "\n" not in str(caught.value)

@@ -11,7 +11,7 @@ from PIL import ExifTags, Image, PngImagePlugin
 
 from common import files
 from common.command import Failure
-from common.imagenet import photos
+from common.run import photos
 
 SIDE = 32
 RED, BLUE, WHITE = (255, 0, 0), (0, 0, 255), (255, 255, 255)

@@ -13,9 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from common import data, files, models, results, training
+from common import data, files, results
+from common.networks import mnist, training
 from method1_noise_optimization import compare_methods
-from method2_fgsm import plain_and_adversarial
+from method2_fgsm.robust import plain_and_adversarial
 
 METHOD1 = "method1_noise_optimization"
 
@@ -76,7 +77,7 @@ def test_the_same_seed_gives_the_same_bytes_from_any_folder(tmp_path, monkeypatc
 def test_training_twice_gives_the_same_weights_predictions_and_figures(
     trained, tmp_path, monkeypatch, module, arguments, name
 ):
-    plain = models.weights_path("mlp")
+    plain = mnist.weights_path("mlp")
     written, weights = [], []
     for run in ("first", "second"):
         monkeypatch.setattr(files, "WEIGHTS", tmp_path / run / "weights")
@@ -85,7 +86,7 @@ def test_training_twice_gives_the_same_weights_predictions_and_figures(
         shutil.copy(plain, files.WEIGHTS)
         paths = importlib.import_module(module).main([*arguments, "--epochs", "1"])
         # The weights file holds the time at which it was written; what it says has to be equal.
-        weights.append(models.load(name).get_weights())
+        weights.append(mnist.load(name).get_weights())
         written.append([path.read_bytes() for path in paths if path.suffix != ".h5"])
     assert written[0] == written[1]
     for one, other in zip(*weights, strict=True):

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from common import models
+from common.networks import mnist
 from method2_fgsm import rubbish
 
 
@@ -27,5 +27,5 @@ def test_the_noise_is_gaussian_and_its_other_half_valid():
 def test_a_line_for_each_model(trained, capsys):
     assert rubbish.main(["--count", "50"]) == []
     printed = capsys.readouterr().out
-    for name in models.NAMES:
-        assert f"\n{models.title(name)} " in printed
+    for name in mnist.NAMES:
+        assert f"\n{mnist.title(name)} " in printed

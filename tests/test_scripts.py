@@ -8,8 +8,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from common import files, models, plots, reproduce
+from common import files, plots, reproduce
 from common.command import Failure
+from common.networks import mnist
 
 SCRIPTS = sorted(
     path.relative_to(files.ROOT).as_posix()
@@ -82,7 +83,7 @@ def test_a_script_runs_from_anywhere(checkout, tmp_path):
 
 
 def test_reproduce_skips_training_that_is_done(place, capsys):
-    models.build("mlp").save_weights(models.weights_path("mlp"))
+    mnist.build("mlp").save_weights(mnist.weights_path("mlp"))
     assert reproduce.main(["--only", "train_mlp"]) == []
     assert "not trained again" in capsys.readouterr().out
 

@@ -7,13 +7,13 @@ import keras
 import numpy as np
 import pytest
 
-from common import models
+from common.networks import mnist
 from method2_fgsm import fgsm
 from method2_fgsm import smallest_eps as search
 from method2_fgsm.smallest_eps import smallest_eps
 
 
-@pytest.mark.parametrize("name", models.NAMES)
+@pytest.mark.parametrize("name", mnist.NAMES)
 def test_the_smallest_eps_flips_and_one_percent_less_does_not(trained, right, name):
     model = trained[name]
     x, _ = right(model, 20, source=2)
@@ -21,13 +21,13 @@ def test_the_smallest_eps_flips_and_one_percent_less_does_not(trained, right, na
     eps, x_adv = smallest_eps(model, x, target, tol=1e-5)
     found = np.isfinite(eps)
     assert found.any()
-    assert (models.classify(model, x_adv[found]) == 6).all()
+    assert (mnist.classify(model, x_adv[found]) == 6).all()
     np.testing.assert_array_equal(x_adv[~found], x[~found])
     sign = fgsm.gradient_signs(model, x, target)
     distance = np.nan_to_num(eps)[:, None, None]
     np.testing.assert_array_equal(x_adv, np.clip(x - distance * sign, 0, 1))
     less = np.clip(x - 0.99 * distance * sign, 0, 1)
-    assert (models.classify(model, less[found]) != 6).all()
+    assert (mnist.classify(model, less[found]) != 6).all()
 
 
 def one_score(score):
@@ -67,7 +67,7 @@ def test_more_confidence_needs_more_eps(trained, right):
     enough, _ = smallest_eps(model, x, target)
     more, x_adv = smallest_eps(model, x, target, confidence=0.9)
     assert (more > enough).all()
-    p = models.softmax(models.predict(model, x_adv))[:, 6]
+    p = mnist.softmax(mnist.predict(model, x_adv))[:, 6]
     assert (p > 0.9).all()
     assert (p < 0.91).all()
 

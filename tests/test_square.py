@@ -3,14 +3,14 @@
 import keras
 import numpy as np
 
-from common import models
-from method2_fgsm.square import square
+from common.networks import mnist
+from method2_fgsm.robust.square import square
 
 EPS = 0.1
 
 
 def lead(model, x, y):
-    logits = models.predict(model, x)
+    logits = mnist.predict(model, x)
     own = logits[np.arange(len(y)), y]
     logits[np.arange(len(y)), y] = -np.inf
     return own - logits.max(axis=1)

@@ -7,7 +7,8 @@ import keras
 import numpy as np
 import pytest
 
-from common import generate_5k, models, training
+from common import generate_5k
+from common.networks import mnist, training
 from method1_noise_optimization import attack, szegedy_table, transfer, transferability
 from method2_fgsm import fgsm
 
@@ -19,7 +20,7 @@ def shallow(trained, digits):
     """Two of the models, and 25 digits that both classify correctly."""
     networks = [trained["softmax"], trained["mlp"]]
     x, y = (part[:200] for part in digits)
-    right = models.correctly_classified(networks, x, y, "the test set")[:25]
+    right = mnist.correctly_classified(networks, x, y, "the test set")[:25]
     return networks, x[right], y[right]
 
 
@@ -46,7 +47,7 @@ def test_the_diagonal_is_the_attacks_own_success(shallow):
     for number, model in enumerate(networks):
         x_adv = fgsm.fgsm(model, x, y, 0.1)
         for other, shown in enumerate(networks):
-            assert table[number, other] == (models.classify(shown, x_adv) != y).mean()
+            assert table[number, other] == (mnist.classify(shown, x_adv) != y).mean()
         assert sizes[number] == pytest.approx(attack.distortions(x_adv - x).mean())
     np.testing.assert_allclose(np.diag(agreement), 1)
     assert ((agreement >= 0) & (agreement <= 1)).all()
@@ -81,7 +82,7 @@ def test_the_halves_are_disjoint_and_whole():
 
 def test_transfer_draws_and_reports_the_same_again(trained, monkeypatch, tmp_path, capsys):
     generate_5k.main(["--count", "40"])
-    monkeypatch.setattr(models, "load", trained.get)
+    monkeypatch.setattr(mnist, "load", trained.get)
     halves = [trained["mlp"], trained["softmax"], trained["mlp"]]
     monkeypatch.setattr(transfer, "train_halves", lambda seed: halves)
     output = tmp_path / "t.png"
@@ -98,11 +99,11 @@ def test_transfer_draws_and_reports_the_same_again(trained, monkeypatch, tmp_pat
 def test_on_networks_of_the_paper_the_nearest_digit_is_nearest(trained, monkeypatch, capsys):
     generate_5k.main(["--count", "40"])
     networks = dict.fromkeys(szegedy_table.PUBLISHED, trained["mlp"]) | {"fc10": trained["softmax"]}
-    monkeypatch.setattr(models, "load", networks.get)
+    monkeypatch.setattr(mnist, "load", networks.get)
     assert szegedy_table.main(["--count", "4"]) == []
     lines = capsys.readouterr().out.splitlines()[-3:]
     for name, line in zip(networks, lines, strict=True):
-        assert line.startswith(models.title(name))
+        assert line.startswith(mnist.title(name))
         lbfgs, minimal, nearest = (float(number) for number in re.findall(r"0\.\d{4}", line))
         assert nearest <= minimal <= 1.02 * lbfgs
 

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from common import files, models
+from common import files
 from common.command import Failure
+from common.networks import mnist
 from method2_fgsm import epsilon, fgsm, source_to_target, two_to_six
 from method2_fgsm.smallest_eps import smallest_eps
 
@@ -53,11 +54,11 @@ def test_the_chosen_images_are_the_first_that_work(trained, digits):
     """Against the definition, one image after the other."""
     x, y = digits
     model = trained["cnn"]
-    all_2s = np.flatnonzero((y == 2) & (models.classify(model, x) == 2))
+    all_2s = np.flatnonzero((y == 2) & (mnist.classify(model, x) == 2))
     choice = source_to_target.choose(model, x[all_2s], all_2s, 6, 3)
     works, tried = [], 0
     for index in np.flatnonzero(y == 2):
-        if models.classify(model, x[[index]])[0] == 2:
+        if mnist.classify(model, x[[index]])[0] == 2:
             tried += 1
             if np.isfinite(smallest_eps(model, x[[index]], np.array([6]))[0][0]):
                 works.append(index)

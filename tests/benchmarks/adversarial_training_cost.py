@@ -10,8 +10,9 @@ import time
 
 import numpy as np
 
-from common import command, data, models
-from method2_fgsm.adversarial_loss import (
+from common import command, data
+from common.networks import mnist
+from method2_fgsm.robust.adversarial_loss import (
     AdversarialModel,
     cells,
     projected_loss,
@@ -37,7 +38,7 @@ def losses(steps):
 
 def main(argv=None):
     parser = command.Parser(__doc__)
-    parser.add_argument("--model", choices=models.NAMES, default="cnn", help="which classifier")
+    parser.add_argument("--model", choices=mnist.NAMES, default="cnn", help="which classifier")
     parser.add_argument("--digits", type=command.positive_int, default=12000, help="an epoch")
     parser.add_argument("--turns", type=command.positive_int, default=4, help="epochs of each")
     parser.add_argument("--batch-size", type=command.positive_int, default=200, help="digits")
@@ -47,9 +48,9 @@ def main(argv=None):
 
     import keras
 
-    trained = {"plain": models.build(args.model)}
+    trained = {"plain": mnist.build(args.model)}
     for name, loss in losses(args.steps).items():
-        trained[name] = AdversarialModel(models.build(args.model), loss)
+        trained[name] = AdversarialModel(mnist.build(args.model), loss)
     for model in trained.values():
         model.compile(
             optimizer=keras.optimizers.Adam(2e-3),

@@ -22,7 +22,8 @@ import time
 import numpy as np
 from torch_models import in_torch
 
-from common import command, data, models
+from common import command, data
+from common.networks import mnist
 
 EPS = 0.25
 BATCH = 1000
@@ -106,20 +107,20 @@ def main(argv=None):
     parser.add_argument("--rounds", type=command.positive_int, default=7, help="turns of each")
     args = parser.parse_args(argv)
     x, y = data.load("test")
-    for name in models.NAMES:
-        model = models.load(name)
+    for name in mnist.NAMES:
+        model = mnist.load(name)
         contestants = attacks(model)
         found = {}
         for who, attack in contestants.items():  # the warm-up compiles
             images = timed(attack, x, y)[1]
             if images.shape == x.shape:
-                error = (models.classify(model, images) != y).mean()
+                error = (mnist.classify(model, images) != y).mean()
                 found[who] = f"{error:10.2%}"
         seconds = {who: [] for who in contestants}
         for _ in range(args.rounds):
             for who, attack in contestants.items():
                 seconds[who].append(timed(attack, x, y)[0])
-        print(f"\n{models.TITLES[name]:24}median s   time / ours   error rate")
+        print(f"\n{mnist.TITLES[name]:24}median s   time / ours   error rate")
         for who, times in seconds.items():
             ratio = np.median(np.array(times) / np.array(seconds["ours"]))
             print(f"{who:24}{np.median(times):8.4f}{ratio:14.2f}  {found.get(who, '')}")

@@ -30,8 +30,9 @@ from pathlib import Path
 
 import numpy as np
 
-from common import command, data, files, models
+from common import command, data, files
 from common.command import Failure
+from common.networks import mnist
 
 LIMIT = 2500  # MB
 
@@ -71,20 +72,20 @@ def measure(script, *arguments):
 
 def main(argv=None):
     parser = command.Parser(__doc__)
-    parser.add_argument("--model", type=models.argument, default="mlp", help="which classifier")
+    parser.add_argument("--model", type=mnist.argument, default="mlp", help="which classifier")
     parser.add_argument("--digits", type=command.positive_int, default=70000, help="how many")
     parser.add_argument("--photographs", type=command.positive_int, default=5000, help="how many")
     parser.add_argument("--save-images", action="store_true", help="write the PNGs as well")
     parser.add_argument("--slow", action="store_true", help="lbfgs too")
     args = parser.parse_args(argv)
-    mnist = f"--model {args.model}"
+    model = f"--model {args.model}"
     method1 = "method1_noise_optimization/attack_mnist.py"
     photo = "method2_fgsm/imnet_fast_gradient.py"
     runs = [
-        ("method2_fgsm/mnist_fast_gradient.py", mnist, args.digits),
-        (method1, f"{mnist} --method sgd", args.digits),
-        (method1, f"{mnist} --method minimal --starts 1", args.digits),
-        *([(method1, f"{mnist} --method lbfgs", args.digits)] if args.slow else []),
+        ("method2_fgsm/mnist_fast_gradient.py", model, args.digits),
+        (method1, f"{model} --method sgd", args.digits),
+        (method1, f"{model} --method minimal --starts 1", args.digits),
+        *([(method1, f"{model} --method lbfgs", args.digits)] if args.slow else []),
         (photo, "", max(1, args.photographs // 10)),
         (photo, "", args.photographs),
     ]

@@ -24,7 +24,8 @@ import time
 
 import numpy as np
 
-from common import command, data, models
+from common import command, data
+from common.networks import mnist
 
 # How many digits each of the slow attacks gets: Foolbox's, ART's, CleverHans's.
 SLOW = {"softmax": (500, 3, 20), "mlp": (500, 3, 20), "cnn": (50, 1, 5)}
@@ -119,7 +120,7 @@ def measure(name, model, x, y, t, *, reference=None, twice=False):
         start = time.perf_counter()
         x_adv = model[1](x, y, t)
         seconds.append(time.perf_counter() - start)
-    hit = models.classify(model[0], np.clip(x_adv, 0, 1)) == t
+    hit = mnist.classify(model[0], np.clip(x_adv, 0, 1)) == t
     size = sizes(x_adv - x)
     row = f"{name:28}{len(x):7d}{hit.mean():9.1%}{size[hit].mean():10.4f}"
     row += f"{reference[: len(x)].mean():14.4f}" if reference is not None else " " * 14
@@ -131,7 +132,7 @@ def measure(name, model, x, y, t, *, reference=None, twice=False):
 def smallest_noise(name, count, seed, slow):
     model, x, y, t = problem(name, count, seed)
     print(
-        f"\n{models.TITLES[name]:28} digits  success   |r|_2   ours on those   seconds  first call"
+        f"\n{mnist.TITLES[name]:28} digits  success   |r|_2   ours on those   seconds  first call"
     )
     if name == "softmax":
         from logreg_softmax import exact
@@ -214,7 +215,7 @@ def gradient_descent(seed, loop):
 def stream(seed):
     """Time and peak memory against the number of digits."""
     x, y = data.load("train")
-    model = models.load("mlp")
+    model = mnist.load("mlp")
     t = (y + np.random.default_rng(seed).integers(1, 10, len(y))) % 10
     print("\nMLP           digits   seconds   ms a digit   peak memory above the start (MB)")
     for method in ("sgd", "minimal"):
@@ -240,8 +241,8 @@ def peak():
 def problem(name, count, seed):
     """The model, and `count` digits that it classifies correctly, with random targets."""
     x, y, _ = data.load_samples()
-    model = models.load(name)
-    right = np.flatnonzero(models.classify(model, x) == y)[:count]
+    model = mnist.load(name)
+    right = np.flatnonzero(mnist.classify(model, x) == y)[:count]
     x, y = x[right], y[right]
     return model, x, y, (y + np.random.default_rng(seed).integers(1, 10, len(y))) % 10
 
@@ -252,7 +253,7 @@ def main(argv=None):
         "--part", choices=("noise", "sgd", "stream"), default="noise", help="what to measure"
     )
     parser.add_argument(
-        "--model", choices=(*models.NAMES, "all"), default="all", help="of part noise"
+        "--model", choices=(*mnist.NAMES, "all"), default="all", help="of part noise"
     )
     parser.add_argument("--count", type=command.positive_int, default=500, help="digits")
     parser.add_argument(
@@ -272,7 +273,7 @@ def main(argv=None):
     elif args.part == "stream":
         stream(args.seed)
     else:
-        for name in models.NAMES if args.model == "all" else (args.model,):
+        for name in mnist.NAMES if args.model == "all" else (args.model,):
             smallest_noise(name, args.count, args.seed, args.slow)
     return []
 

@@ -30,7 +30,8 @@ import tensorflow as tf
 import torch
 from torch_models import adv_lib_attacks, in_torch
 
-from common import command, data, models
+from common import command, data
+from common.networks import mnist
 from method1_noise_optimization.attack import find_noise
 from method2_fgsm.smallest_eps import smallest_eps
 
@@ -163,7 +164,7 @@ def measure_ours(attack, model, x, y, norm):
     x_adv = attack(counted, x, y)
     seconds = time.perf_counter() - start
     count = passes.count.numpy() / len(x)
-    wrong = models.classify(model, np.clip(x_adv, 0, 1)) != y
+    wrong = mnist.classify(model, np.clip(x_adv, 0, 1)) != y
     return np.where(wrong, sizes(x_adv - x, norm), np.inf), *count, seconds
 
 
@@ -179,8 +180,8 @@ def exact(model, x, y, norm):
 
 def compare(name, norm, count):
     x, y = (part[:count] for part in data.load("test"))
-    model = models.load(name)
-    right = models.classify(model, x) == y
+    model = mnist.load(name)
+    right = mnist.classify(model, x) == y
     x, y = x[right], y[right]
     network = in_torch(model, x)
     found = {
@@ -193,7 +194,7 @@ def compare(name, norm, count):
     if name == "softmax":
         found["exact optimum"] = exact(model, x, y, norm), 0, 0, 0
 
-    print(f"\n{models.title(name)}, {norm}: {count} digits, {right.mean():.1%} right")
+    print(f"\n{mnist.title(name)}, {norm}: {count} digits, {right.mean():.1%} right")
     print(f"{'':26}success   median      mean  optimality  worst   forward backward  seconds")
     success = np.isfinite(best).mean()
     print(f"{'best of all':26}{success:7.1%}{np.median(best):9.4f}{best.mean():10.5f}")
@@ -212,7 +213,7 @@ def compare(name, norm, count):
 
 def main(argv=None):
     parser = command.Parser(__doc__)
-    models.add_model(parser, "mlp")
+    mnist.add_model(parser, "mlp")
     parser.add_argument("--norm", choices=(*ORDER, "both"), default="both")
     command.add_count(parser, "--count", "test digits", 1000)
     args = parser.parse_args(argv)

@@ -22,9 +22,10 @@ from pathlib import Path
 import numpy as np
 from memory import LIMIT, measure, write_photographs
 
-from common import command, files, models
+from common import command, files
 from common.command import Failure
-from common.imagenet import labels, networks, photos
+from common.networks import imagenet, mnist
+from common.run import class_labels, photos
 from method1_noise_optimization.attack import sizes
 
 SCRIPT = files.ROOT / "method1_noise_optimization" / "attack_imnet.py"
@@ -68,7 +69,7 @@ def compare(model, pixels, target):
     print(f"{'':30}reached  mean |r|_2  changed  confidence  seconds")
 
     def line(name, x_adv, seconds, y=None):
-        probability = models.softmax(model.predict_on_batch(x_adv))
+        probability = mnist.softmax(model.predict_on_batch(x_adv))
         seen = probability.argmax(axis=1)
         reached = seen == target if y is None else seen != y
         changed = (np.abs(x_adv - x) > 1e-6).mean()
@@ -87,7 +88,7 @@ def compare(model, pixels, target):
         found = attack.find_noise(model, x, y_target, method="minimal", max_steps=steps)
         line(f"minimal, {steps} steps", x + found, time.perf_counter() - began)
         noise = found if steps == 100 else noise
-    y, untargeted = models.classify(model, x), {"targeted": False, "method": "minimal"}
+    y, untargeted = mnist.classify(model, x), {"targeted": False, "method": "minimal"}
     for steps in (100, 300):
         line(f"nearest: DDN, {steps} steps", *ddn(model, x, y, steps, targeted=False), y)
     attack.find_noise(model, x, y, max_steps=1, **untargeted)
@@ -113,7 +114,7 @@ def main(argv=None):
     args = parser.parse_args(argv)
     folder = files.COMMON / "images"
     paths = sorted(path.name for path in folder.iterdir() if path.suffix != ".md")
-    _, pixels, _ = photos.read_batch(folder, paths, networks.SIDE)
+    _, pixels, _ = photos.read_batch(folder, paths, imagenet.SIDE)
     if args.count > 0:
         # First, since a process starts with the peak of the one that made it.
         with tempfile.TemporaryDirectory() as place:
@@ -123,7 +124,7 @@ def main(argv=None):
         print(f"{args.count} photographs: {seconds:.1f} s, {peak:.0f} MB")
         if peak > LIMIT:
             raise Failure(f"it needed {peak:.0f} MB, more than {LIMIT}")
-    compare(networks.load("efficientnet_lite0"), pixels, labels.index_of("ostrich"))
+    compare(imagenet.load("efficientnet_lite0"), pixels, class_labels.index_of("ostrich"))
 
 
 if __name__ == "__main__":

@@ -19,7 +19,8 @@ import time
 import numpy as np
 from torch_models import in_torch
 
-from common import command, data, models
+from common import command, data
+from common.networks import mnist
 
 
 def library_attacks(network, eps):
@@ -38,7 +39,7 @@ def library_attacks(network, eps):
 
 def main(argv=None):
     parser = command.Parser(__doc__)
-    models.add_model(parser, "cnn_robust")
+    mnist.add_model(parser, "cnn_robust")
     parser.add_argument(
         "--count", type=command.positive_int, default=1000, help="how many test digits"
     )
@@ -46,16 +47,16 @@ def main(argv=None):
         "--eps", type=command.pixel_size, default=0.3, help="largest change of a pixel"
     )
     args = parser.parse_args(argv)
-    model = models.load(args.model)
+    model = mnist.load(args.model)
     x, y = (part[: args.count] for part in data.load("test"))
 
     import torch
 
-    from method2_fgsm import battery
+    from method2_fgsm.robust import ensemble
 
     network = in_torch(model, x)
-    standing = models.classify(model, x) == y
-    print(f"{models.title(args.model)}, eps {args.eps:g}: {len(x)} test digits")
+    standing = mnist.classify(model, x) == y
+    print(f"{mnist.title(args.model)}, eps {args.eps:g}: {len(x)} test digits")
     print(f"{'no attack':36}{standing.mean():10.2%}", flush=True)
     for name, attack in library_attacks(network, args.eps).items():
         start = time.perf_counter()
@@ -63,15 +64,15 @@ def main(argv=None):
         x_adv = attack(torch.tensor(x[rows, np.newaxis]), torch.tensor(y[rows]))
         x_adv = x_adv.detach().numpy()[:, 0]
         assert np.abs(x_adv - x[rows]).max() <= args.eps + 1e-6
-        standing[rows] = models.classify(model, x_adv) == y[rows]
+        standing[rows] = mnist.classify(model, x_adv) == y[rows]
         seconds = time.perf_counter() - start
         print(f"{'and after ' + name:36}{standing.mean():10.2%}{seconds:8.0f} s", flush=True)
 
     start = time.perf_counter()
-    source = models.load(models.source_of(args.model))
-    with_gradient, without = battery.attacks(source)
+    source = mnist.load(mnist.source_of(args.model))
+    with_gradient, without = ensemble.attacks(source)
     attacks = [*with_gradient.values(), *without.values()]
-    ours = battery.withstood_all(model, x, y, args.eps, attacks)
+    ours = ensemble.withstood_all(model, x, y, args.eps, attacks)
     seconds = time.perf_counter() - start
     print(f"{'our battery':36}{ours.mean():10.2%}{seconds:8.0f} s")
     print(

@@ -22,7 +22,8 @@ import time
 import numpy as np
 from torch_models import adv_lib_attacks, in_torch
 
-from common import command, data, models
+from common import command, data
+from common.networks import mnist
 
 COUNT = {"softmax": 100, "mlp": 100, "cnn": 40}
 SEED = 15  # neither that of the sample nor those of the scripts
@@ -32,10 +33,10 @@ def problem(name, count, seed):
     """The model, and `count` test digits that it classifies correctly, with random targets."""
     rng = np.random.default_rng(seed)
     x, y = data.load("test")
-    model = models.load(name)
+    model = mnist.load(name)
     order = rng.permutation(len(x))[: 2 * count + 20]
     x, y = x[order], y[order]
-    right = np.flatnonzero(models.classify(model, x) == y)[:count]
+    right = np.flatnonzero(mnist.classify(model, x) == y)[:count]
     x, y = x[right], y[right]
     return model, x, (y + rng.integers(1, 10, len(y))) % 10
 
@@ -150,10 +151,10 @@ def compare(name, norm, args):
 
     size = {}
     for who, x_adv in found.items():
-        hit = models.classify(model, np.clip(x_adv, 0, 1)) == t
+        hit = mnist.classify(model, np.clip(x_adv, 0, 1)) == t
         size[who] = np.where(hit, sizes(x_adv - x, norm), np.inf)
     best = np.min([size[who] for who in others], axis=0)
-    title = f"{models.TITLES[name]}, {norm}, {len(x)} digits"
+    title = f"{mnist.TITLES[name]}, {norm}, {len(x)} digits"
     print(f"\n{title:36}reached    mean   above best    worst   seconds")
     if name == "softmax":
         optimum = exact(norm, model, x, t)
@@ -173,7 +174,7 @@ def compare(name, norm, args):
 
 def main(argv=None):
     parser = command.Parser(__doc__)
-    parser.add_argument("--model", choices=(*models.NAMES, "all"), default="all")
+    parser.add_argument("--model", choices=(*mnist.NAMES, "all"), default="all")
     parser.add_argument("--norm", choices=("l2", "linf", "both"), default="both")
     parser.add_argument("--count", type=command.positive_int, help="digits (default: 100, CNN 40)")
     parser.add_argument(
@@ -182,7 +183,7 @@ def main(argv=None):
     parser.add_argument("--seed", type=command.seed, default=SEED, help="of digits and targets")
     args = parser.parse_args(argv)
     for norm in ("l2", "linf") if args.norm == "both" else (args.norm,):
-        for name in models.NAMES if args.model == "all" else (args.model,):
+        for name in mnist.NAMES if args.model == "all" else (args.model,):
             compare(name, norm, args)
     return []
 

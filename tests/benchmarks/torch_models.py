@@ -8,7 +8,7 @@ import types
 
 import numpy as np
 
-from common import models
+from common.networks import mnist
 
 
 def in_torch(model, x):
@@ -47,7 +47,7 @@ def in_torch(model, x):
 
     network = Network().eval()
     logits = network(torch.tensor(x[:, np.newaxis])).numpy()
-    np.testing.assert_allclose(logits, models.predict(model, x), rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(logits, mnist.predict(model, x), rtol=1e-3, atol=1e-3)
     return network
 
 

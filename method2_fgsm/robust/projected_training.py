@@ -10,9 +10,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from common import data, models, training
-from method2_fgsm.adversarial_loss import AdversarialModel, cells, projected_loss, uniform
+from common import data
+from common.networks import mnist, training
 from method2_fgsm.pgd import pgd
+from method2_fgsm.robust.adversarial_loss import AdversarialModel, cells, projected_loss, uniform
 
 # Training digits that are held out, the last ones, and the attack on them after each epoch.
 HELD_OUT = 1000
@@ -85,7 +86,7 @@ class BestEpoch(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         x_adv = pgd(self.model, self.x, self.y, self.eps, steps=STEPS)
-        accuracy = (models.classify(self.model, x_adv) == self.y).mean()
+        accuracy = (mnist.classify(self.model, x_adv) == self.y).mean()
         if self.best is None or accuracy >= max(self.accuracies):
             self.best = self.model.get_weights()
         self.accuracies.append(accuracy)

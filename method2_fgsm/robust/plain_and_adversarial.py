@@ -5,7 +5,8 @@ figure of `adversarial_training.py`.
 import numpy as np
 from tqdm import tqdm
 
-from common import models, plots
+from common import plots
+from common.networks import mnist
 from method2_fgsm.error_rates import error_rates
 from method2_fgsm.pgd import pgd
 
@@ -56,7 +57,7 @@ def compare(networks, x, y, eps, *, seed, title, published):
 def pgd_errors(model, x, y, eps, seed):
     """The error rate under projected gradient descent at each eps (k,): float64 (k,)."""
     x_adv = (pgd(model, x, y, e, steps=PGD_STEPS, seed=seed) if e else x for e in eps)
-    return np.array([(models.classify(model, images) != y).mean() for images in x_adv])
+    return np.array([(mnist.classify(model, images) != y).mean() for images in x_adv])
 
 
 def first_layer(model, count=FILTERS):

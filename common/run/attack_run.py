@@ -12,8 +12,10 @@ from typing import NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from common import data, engine, files, models, own_model
+from common import data, files
 from common.command import Failure
+from common.networks import mnist, own_model
+from common.run import engine
 
 
 class Attacked(NamedTuple):
@@ -50,7 +52,7 @@ def read(args, limit=None, *, full_test_set=False):
         x, y, names = data.load_own_samples(args.samples, limit, seed, dark=bool(args.pixels))
     else:
         x, y, indices = data.load_samples(args.samples, limit)
-    path = models.weights_path(args.model)
+    path = mnist.weights_path(args.model)
     if isinstance(args.model, Path):
         if side_by_side:
             engine.one_thread()
@@ -125,7 +127,7 @@ def classify_batch(network, batch):
     """What a worker does to choose: a label for each digit."""
     (x,) = batch
     _, judge = load(network)
-    return (models.classify(judge, x),)
+    return (mnist.classify(judge, x),)
 
 
 def attack_batch(attack, network, batch):
@@ -149,5 +151,5 @@ def load(network):
     own_model.same_file(network, path)
     if network.pixels:
         return own_model.load(path, network.shape, network.pixels)
-    model = models.load(network.model, path)
+    model = mnist.load(network.model, path)
     return model, model

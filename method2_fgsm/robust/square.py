@@ -7,7 +7,8 @@ What it finds, a gradient should find too.  Where it finds more, the gradient is
 
 import numpy as np
 
-from common import contract, models
+from common.networks import mnist
+from common.search import checks
 from method2_fgsm.pgd import generators
 
 # The share of the image that a square covers: at first, and where it halves, of 10,000 queries.
@@ -30,16 +31,16 @@ def square(model, x, y, eps, *, queries=1000, seed=0, batch_size=1000):
     Raises ValueError when eps is not in [0, 1], queries or batch_size is below 1, for pixels
     outside [0, 1] or not numbers, and for labels that do not match the images or the model.
     """
-    contract.pixel_size("eps", eps)
-    contract.positive("queries", queries, whole=True)
-    contract.positive("batch_size", batch_size, whole=True)
-    x, y = contract.checked(model, x, y)
+    checks.pixel_size("eps", eps)
+    checks.positive("queries", queries, whole=True)
+    checks.positive("batch_size", batch_size, whole=True)
+    x, y = checks.checked(model, x, y)
     n, height, width, channels = (*x.shape, 1)[:4]
     x_adv = x.reshape(n, height, width, channels).copy()
     low, high = np.clip(x_adv - np.float32(eps), 0, 1), np.clip(x_adv + np.float32(eps), 0, 1)
 
     def lead(images, chosen):
-        logits = models.predict(model, images.reshape(-1, *x.shape[1:]), batch_size)
+        logits = mnist.predict(model, images.reshape(-1, *x.shape[1:]), batch_size)
         own = logits[np.arange(len(chosen)), y[chosen]]
         logits[np.arange(len(chosen)), y[chosen]] = -np.inf
         return own - logits.max(axis=1, initial=-np.inf)  # of no images, too

@@ -17,7 +17,7 @@ import numpy as np
 
 from common import files
 from common.command import Failure
-from common.imagenet.torch_checkpoint import read_checkpoint
+from common.networks.torch_checkpoint import read_checkpoint
 
 NAME = "efficientnet_lite0"
 SIDE, CLASSES = 224, 1000

@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from common import contract, files, models
+from common import files
+from common.networks import mnist
+from common.search import checks
 from method1_noise_optimization import attack
 from method2_fgsm import fgsm, pgd
+from method2_fgsm.robust.square import square
 from method2_fgsm.smallest_eps import smallest_eps
-from method2_fgsm.square import square
 
 layers, ops = keras.layers, keras.ops
 SHAPE = (4, 3, 1)
@@ -119,13 +121,13 @@ def test_every_attack_takes(attacked, kind):
 def test_the_noise_reaches_its_targets_on(make):
     model = make()
     x = np.random.default_rng(0).random((8, *SHAPE), np.float32)
-    y_target = (models.classify(model, x) + 1) % models.predict(model, x).shape[1]
+    y_target = (mnist.classify(model, x) + 1) % mnist.predict(model, x).shape[1]
     noise = attack.find_noise(model, x, y_target, method="minimal")
     reached = attack.reached(model, x, noise, y_target)
     np.testing.assert_array_equal(reached, attack.classify(model, x, noise) == y_target)
     eps, x_adv = smallest_eps(model, x, y_target)
     found = np.isfinite(eps)
-    assert (models.classify(model, x_adv)[found] == y_target[found]).all()
+    assert (mnist.classify(model, x_adv)[found] == y_target[found]).all()
     assert reached[found].all()  # what one step along the sign can do, the smallest noise can
     assert reached.any()
 
@@ -292,7 +294,7 @@ def test_a_model_that_cannot_be_attacked_is_refused(make, message):
     shape = (5, 3, 1) if "5, 3, 1" in message else SHAPE
     for count in (2, 0):
         with pytest.raises(ValueError, match=message):
-            contract.checked(make(), np.full((count, *shape), 0.5), np.zeros(count, int))
+            checks.checked(make(), np.full((count, *shape), 0.5), np.zeros(count, int))
 
 
 class Watched(Subclassed):
@@ -308,7 +310,7 @@ def test_what_a_model_is_tried_for_is_compiled():
     model = Watched()
     model.eager = []
     called(model).eager.clear()
-    contract.checked(model, np.full((2, *SHAPE), 0.5), np.zeros(2, int))
+    checks.checked(model, np.full((2, *SHAPE), 0.5), np.zeros(2, int))
     assert model.eager
     assert not any(model.eager)
 
@@ -332,7 +334,7 @@ def test_the_images_whose_gradient_is_not_finite_are_counted(name):
     model = functional(layers.Flatten(), layers.Lambda(ops.sqrt), layers.Dense(2))
     x = np.random.default_rng(0).uniform(0.2, 0.8, (6, *SHAPE)).astype(np.float32)
     x[[1, 4]] = 0
-    y = models.classify(model, x)
+    y = mnist.classify(model, x)
     with pytest.raises(ValueError, match="not finite numbers for 2 of 6 images"):
         ATTACKS[name](model, x, y, 1 - y)
 
@@ -347,18 +349,18 @@ def test_logits_that_happen_to_lie_between_0_and_1_are_logits():
 @pytest.mark.parametrize("make", PROBABILITIES.values(), ids=PROBABILITIES)
 def test_logits_of_is_the_model_without_its_softmax(make):
     model = make()
-    logits = models.logits_of(model)
+    logits = mnist.logits_of(model)
     assert logits.outputs[0].dtype in ("float32", "float64")
     x = np.random.default_rng(0).random((7, *SHAPE), np.float32)
     close = {"rtol": 0.03 if "float16" in str(model.get_config()) else 1e-5}
     np.testing.assert_allclose(
-        models.softmax(models.predict(logits, x)), models.predict(model, x), **close
+        mnist.softmax(mnist.predict(logits, x)), mnist.predict(model, x), **close
     )
-    contract.checked(logits, x, np.zeros(7, int))
+    checks.checked(logits, x, np.zeros(7, int))
     # The weights are the model's own, and it keeps its softmax.
     model.set_weights([2 * w for w in model.get_weights()])
     np.testing.assert_allclose(
-        models.softmax(models.predict(logits, x)), models.predict(model, x), **close
+        mnist.softmax(mnist.predict(logits, x)), mnist.predict(model, x), **close
     )
 
 
@@ -366,21 +368,21 @@ def test_logits_of_is_the_model_without_its_softmax(make):
 def test_logits_of_is_the_model_without_its_sigmoids(make):
     model = make()
     x = np.random.default_rng(0).random((7, *SHAPE), np.float32)
-    logits = models.predict(models.logits_of(model), x)
-    np.testing.assert_allclose(1 / (1 + np.exp(-logits)), models.predict(model, x), rtol=1e-5)
+    logits = mnist.predict(mnist.logits_of(model), x)
+    np.testing.assert_allclose(1 / (1 + np.exp(-logits)), mnist.predict(model, x), rtol=1e-5)
 
 
 @pytest.mark.parametrize("make", [*WITHOUT_LAYERS.values(), linear, two_heads])
 def test_logits_of_says_where_it_cannot(make):
     with pytest.raises(ValueError, match=r"does not (end in a softmax|show its last layer)"):
-        models.logits_of(make())
+        mnist.logits_of(make())
 
 
 def test_what_logits_of_makes_can_be_saved_and_cloned(tmp_path):
     x = np.random.default_rng(0).random((7, *SHAPE), np.float32)
     for make in (guide, lambda _: PROBABILITIES["a model within a model"]()):
-        logits = models.logits_of(make("mixed_float16"))
-        expected = models.predict(logits, x)
+        logits = mnist.logits_of(make("mixed_float16"))
+        expected = mnist.predict(logits, x)
         logits.save(tmp_path / "logits.keras")
         cloned = keras.models.clone_model(logits)
         cloned.set_weights(logits.get_weights())
@@ -398,10 +400,10 @@ def test_the_layer_made_anew_does_the_same():
     ):
         model = functional(layers.Flatten(), last)
         x = np.random.default_rng(0).random((7, *SHAPE), np.float32)
-        logits = models.predict(models.logits_of(model), x)
-        np.testing.assert_allclose(models.softmax(logits), models.predict(model, x), rtol=1e-5)
+        logits = mnist.predict(mnist.logits_of(model), x)
+        np.testing.assert_allclose(mnist.softmax(logits), mnist.predict(model, x), rtol=1e-5)
     with pytest.raises(ValueError, match="cannot be made anew"):
-        models.logits_of(functional(layers.Reshape((4, 3)), layers.LSTM(3, activation="sigmoid")))
+        mnist.logits_of(functional(layers.Reshape((4, 3)), layers.LSTM(3, activation="sigmoid")))
 
 
 def test_the_logits_of_an_ensemble_are_those_that_the_message_names():
@@ -412,9 +414,9 @@ def test_the_logits_of_an_ensemble_are_those_that_the_message_names():
     x = np.random.default_rng(0).random((7, *SHAPE), np.float32)
     mean = keras.Model(image, layers.Average()([ops.softmax(z) for z in zs]))
     np.testing.assert_allclose(
-        models.softmax(models.predict(model, x)), models.predict(mean, x), rtol=1e-5
+        mnist.softmax(mnist.predict(model, x)), mnist.predict(mean, x), rtol=1e-5
     )
-    contract.checked(model, x, np.zeros(7, int))
+    checks.checked(model, x, np.zeros(7, int))
 
 
 PIXELS = np.random.default_rng(0).random((2, *SHAPE), np.float32)
@@ -435,22 +437,22 @@ UNSUITABLE = {
 @pytest.mark.parametrize(("x", "message"), UNSUITABLE.values(), ids=UNSUITABLE)
 def test_what_is_no_batch_of_images_is_refused_with_the_way_out(x, message):
     with pytest.raises(ValueError, match=message):
-        contract.checked(linear(), x, np.zeros(2, int))
+        checks.checked(linear(), x, np.zeros(2, int))
 
 
 def test_a_changed_activation_or_layer_changes_the_answer():
     model = linear()
     x, y = np.full((1, *SHAPE), 0.5, np.float32), np.array([0])
     fgsm.fgsm(model, x, y, 0.1)
-    plain = models.predict(model, x)
+    plain = mnist.predict(model, x)
     model.layers[-1].activation = keras.activations.softmax
-    assert not np.array_equal(models.predict(model, x), plain)
+    assert not np.array_equal(mnist.predict(model, x), plain)
     with pytest.raises(ValueError, match="logits_of"):
         fgsm.fgsm(model, x, y, 0.1)
     model.pop()
     model.add(layers.Dense(3, kernel_initializer="zeros"))
     np.testing.assert_array_equal(fgsm.fgsm(model, x, y, 0.1), x)
-    np.testing.assert_array_equal(models.predict(model, x), 0)
+    np.testing.assert_array_equal(mnist.predict(model, x), 0)
 
 
 @pytest.mark.parametrize(
@@ -474,7 +476,7 @@ def test_epsilon_is_in_pixel_units(attack_with, eps):
 def test_each_image_can_have_an_epsilon_of_its_own(eps):
     model = linear()
     x = np.random.default_rng(0).random((3, *SHAPE), np.float32)
-    y = models.classify(model, x)
+    y = mnist.classify(model, x)
     for targeted in (False, True):
         x_adv = fgsm.fgsm(model, x, y, eps, targeted=targeted, batch_size=2)
         alone = [

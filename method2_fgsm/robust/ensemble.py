@@ -13,12 +13,12 @@ import functools
 
 import numpy as np
 
-from common import models
 from common.command import Failure
+from common.networks import mnist
 from method2_fgsm.fgsm import fgsm
 from method2_fgsm.pgd import generators, pgd
+from method2_fgsm.robust.square import square
 from method2_fgsm.smallest_eps import smallest_eps
-from method2_fgsm.square import square
 
 STEPS = 40  # projected ones
 STARTS = 2
@@ -101,18 +101,18 @@ def first_hit(model, x, y, tries):
     A try is a function of their rows.
     """
     x_adv = x.copy()
-    rows = np.flatnonzero(models.classify(model, x) == y)
+    rows = np.flatnonzero(mnist.classify(model, x) == y)
     for attempt in tries:
         if not len(rows):
             break
         x_adv[rows] = attempt(rows)
-        rows = rows[models.classify(model, x_adv[rows]) == y[rows]]
+        rows = rows[mnist.classify(model, x_adv[rows]) == y[rows]]
     return x_adv
 
 
 def ranked(model, x, y):
     """The classes other than y, those with the largest logits first: int64 (n, classes - 1)."""
-    logits = models.predict(model, x)
+    logits = mnist.predict(model, x)
     logits[np.arange(len(x)), y] = np.inf
     return np.argsort(-logits, axis=1)[:, 1:]
 
@@ -123,11 +123,11 @@ def withstood(model, x, y, eps, attack, *, judge=None, seed=0):
     judge: the network that classifies them, if it is not the one that is attacked.
     """
     judge = model if judge is None else judge
-    stands, size = models.classify(judge, x) == y, models.at_a_time(x)
+    stands, size = mnist.classify(judge, x) == y, mnist.at_a_time(x)
     right = np.flatnonzero(stands)
     for start in range(0, len(right), size):
         rows = right[start : start + size]
-        stands[rows] = models.classify(judge, attack(model, x[rows], y[rows], eps, seed)) == y[rows]
+        stands[rows] = mnist.classify(judge, attack(model, x[rows], y[rows], eps, seed)) == y[rows]
     return stands
 
 
@@ -139,7 +139,7 @@ def sign_step_curve(model, x, y, eps, *, judge=None):
 
 def withstood_all(model, x, y, eps, attacks, *, judge=None, seed=0):
     """Which images withstand every one of `attacks`, each tried on what the others left: (n,)."""
-    standing = models.classify(model if judge is None else judge, x) == y
+    standing = mnist.classify(model if judge is None else judge, x) == y
     for attack in attacks:
         if standing.any():
             left = x[standing], y[standing]
@@ -155,7 +155,7 @@ def largest_withstood(model, source, x, y, eps, *, judge=None, seed=0):
     judge: as in `withstood`.  Returns int64 (n,).
     """
     every = [attack for kind in attacks(source) for attack in kind.values()]
-    right = models.classify(model if judge is None else judge, x) == y
+    right = mnist.classify(model if judge is None else judge, x) == y
     low, high = np.where(right, 0, -1), np.where(right, len(eps), 0)
     while (undecided := high - low > 1).any():
         middle = (low + high) // 2
@@ -172,7 +172,7 @@ def check_proof(proven_eps, broken_eps):
     for image in np.flatnonzero(proven_eps >= broken_eps):
         raise Failure(
             f"image {image}: an attack succeeds at eps {broken_eps[image]:g}, though "
-            f"{proven_eps[image]:g} is proven: method2_fgsm/bounds.py or the attack is wrong"
+            f"{proven_eps[image]:g} is proven: method2_fgsm/robust/bounds.py or the attack is wrong"
         )
 
 

@@ -5,8 +5,9 @@ import sys
 
 import numpy as np
 
-from common import command, data, files, models, plots
+from common import command, data, files, plots
 from common.command import Failure
+from common.networks import mnist
 
 # Of Adam, for networks with hidden layers.
 LEARNING_RATE = 2e-3
@@ -21,7 +22,7 @@ def outputs(name):
     """What training a model writes: its weights, its predictions over the test set as CSV, and the
     figure of its confusion matrix."""
     predictions, confusion = f"{name}_predictions.csv", f"confusion_{name}.png"
-    return [models.weights_path(name), files.WEIGHTS / predictions, files.IMG / confusion]
+    return [mnist.weights_path(name), files.WEIGHTS / predictions, files.IMG / confusion]
 
 
 def cosine_adam(learning_rate):
@@ -73,7 +74,7 @@ def fit(
     import keras
 
     keras.utils.set_random_seed(seed)
-    model = models.build(name)
+    model = mnist.build(name)
     if weight_decay:
         dense = [layer for layer in model.layers if layer.weights]
         for layer, factor in zip(dense, weight_decay, strict=True):
@@ -94,25 +95,25 @@ def fit(
         x, y, batch_size=batch_size, epochs=epochs, verbose=verbose, callbacks=list(callbacks)
     )
     if not all(np.isfinite(weights).all() for weights in model.get_weights()):
-        raise Failure(f"training the {models.title(name)} diverged: try a smaller --learning-rate")
+        raise Failure(f"training the {mnist.title(name)} diverged: try a smaller --learning-rate")
     return model
 
 
 def report(name, model):
     """Print the test figures, write weights, predictions and figure; return the three paths."""
     x, y = data.load("test")
-    logits = models.predict(model, x)
+    logits = mnist.predict(model, x)
     predicted = logits.argmax(axis=1)
     accuracy = (predicted == y).mean()
-    loss = -np.log(models.softmax(logits.astype(np.float64))[np.arange(len(y)), y]).mean()
+    loss = -np.log(mnist.softmax(logits.astype(np.float64))[np.arange(len(y)), y]).mean()
     confusion = confusion_matrix(y, predicted)
 
     print(table(confusion))
-    print(f"{models.title(name)}: test loss {loss:.4f}, test accuracy {accuracy:.2%}")
+    print(f"{mnist.title(name)}: test loss {loss:.4f}, test accuracy {accuracy:.2%}")
 
     weights, predictions, picture = outputs(name)
     # A new model with the same weights: the trained one would save its optimizer's state too.
-    bare = models.build(name)
+    bare = mnist.build(name)
     bare.set_weights(model.get_weights())
     with files.replacing(weights) as temporary:
         # HDF5 crashes at exit when a disk runs full: see first whether there is room.
@@ -122,7 +123,7 @@ def report(name, model):
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(("index", "actual", "predicted"))
         writer.writerows(zip(range(len(y)), y, predicted, strict=True))
-    title = f"{models.title(name)}: {accuracy:.2%} of 10,000 test digits right"
+    title = f"{mnist.title(name)}: {accuracy:.2%} of 10,000 test digits right"
     plots.save(plots.confusion(confusion, title), picture)
     return outputs(name)
 

@@ -29,7 +29,7 @@ def read(path):
 
     import keras
 
-    from common import first_convolution  # noqa: F401 (known to Keras then: our CNN has one)
+    from common.networks import first_convolution  # noqa: F401 (known to Keras then: our CNN has one)
 
     check_version(keras.__version__, name)
     set_keras()

@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from common import data, models
+from common import data
 from common.command import Failure
-from method2_fgsm import battery, bounds, robust_gradients, robustness, robustness_vs_epsilon
+from common.networks import mnist
+from method2_fgsm import robust_gradients, robustness, robustness_vs_epsilon
 from method2_fgsm.pgd import pgd
-from method2_fgsm.square import square
+from method2_fgsm.robust import bounds, ensemble
+from method2_fgsm.robust.square import square
 
 EPS = 0.08
 
@@ -20,7 +22,7 @@ EPS = 0.08
 def short(monkeypatch):
     """Few steps and queries."""
     for name, value in {"STEPS": 6, "SMALLEST_STEPS": 20, "QUERIES": 60, "DRAWS": 3}.items():
-        monkeypatch.setattr(battery, name, value)
+        monkeypatch.setattr(ensemble, name, value)
     monkeypatch.setattr(robustness, "FEW", 10)
 
 
@@ -31,7 +33,7 @@ def x_y(digits):
 
 def test_every_attack_stays_in_the_box_and_all_together_leave_no_more_than_any(trained, x_y):
     model, (x, y) = trained["mlp"], x_y
-    with_gradient, without = battery.attacks(trained["cnn"])
+    with_gradient, without = ensemble.attacks(trained["cnn"])
     attacks = {**with_gradient, **without}
     standing = {}
     for name, attack in attacks.items():
@@ -39,9 +41,9 @@ def test_every_attack_stays_in_the_box_and_all_together_leave_no_more_than_any(t
         assert np.abs(x_adv - x).max() <= EPS + 1e-6, name
         assert x_adv.min() >= 0, name
         assert x_adv.max() <= 1, name
-        standing[name] = models.classify(model, x_adv) == y
-    clean = models.classify(model, x) == y
-    together = battery.withstood_all(model, x, y, EPS, attacks.values())
+        standing[name] = mnist.classify(model, x_adv) == y
+    clean = mnist.classify(model, x) == y
+    together = ensemble.withstood_all(model, x, y, EPS, attacks.values())
     assert 0 < together.sum() < clean.sum()
     assert not (together & ~clean).any()
     for left in standing.values():
@@ -62,7 +64,7 @@ def nearest_mean(digits):
 @pytest.mark.parametrize(
     "attack",
     [
-        lambda model, x, y: battery.random_noise(model, x, y, EPS, 3),
+        lambda model, x, y: ensemble.random_noise(model, x, y, EPS, 3),
         lambda model, x, y: square(model, x, y, EPS, queries=40, seed=3),
         lambda model, x, y: pgd(model, x, y, EPS, steps=1, step_size=0, seed=3),
     ],
@@ -76,20 +78,20 @@ def test_the_random_numbers_of_an_image_do_not_depend_on_those_beside_it(nearest
     assert len(noise) == len(np.unique(noise, axis=0)) > 5
     # A grey image beside one that is a little lighter: numbers of their own.
     grey = np.full((2, 28, 28), 0.5, np.float32) + np.float32([[[0]], [[1e-3]]])
-    one, other = attack(nearest_mean, grey, models.classify(nearest_mean, grey)) - grey
+    one, other = attack(nearest_mean, grey, mnist.classify(nearest_mean, grey)) - grey
     assert np.abs(one - other).max() > EPS / 10
 
 
 def test_an_image_that_is_wrong_before_the_attack_withstands_nothing(nearest_mean, x_y):
     x, y = x_y
-    right = models.classify(nearest_mean, x) == y
+    right = mnist.classify(nearest_mean, x) == y
     assert not right.all()
 
     def mend(model, x, y, eps, seed):
         return model.get_weights()[0].T.reshape(10, 28, 28)[y]  # the mean digits
 
-    np.testing.assert_array_equal(battery.withstood(nearest_mean, x, y, 1, mend), right)
-    np.testing.assert_array_equal(battery.withstood_all(nearest_mean, x, y, 1, [mend]), right)
+    np.testing.assert_array_equal(ensemble.withstood(nearest_mean, x, y, 1, mend), right)
+    np.testing.assert_array_equal(ensemble.withstood_all(nearest_mean, x, y, 1, [mend]), right)
 
 
 def test_of_the_card_a_curve_is_at_epsilon_what_its_row_says(monkeypatch, tmp_path):
@@ -108,9 +110,9 @@ def test_of_the_card_a_curve_is_at_epsilon_what_its_row_says(monkeypatch, tmp_pa
     bent.set_weights([each * [1, -1], np.array([-0.5, 0.5]), ends, np.array([0, 0.2])])
     grey = np.float32([0.4, 0.45, 0.05, 0.95])[:, np.newaxis, np.newaxis]
     x, y = np.broadcast_to(grey, (4, 28, 28)), np.zeros(4, np.int64)
-    assert (models.classify(bent, x) == y).tolist() == [False, False, True, True]
+    assert (mnist.classify(bent, x) == y).tolist() == [False, False, True, True]
     monkeypatch.setattr(data, "load", lambda split: (x, y))
-    monkeypatch.setattr(models, "load", lambda name, path=None: bent)
+    monkeypatch.setattr(mnist, "load", lambda name, path=None: bent)
     output = str(tmp_path / "r.png")
     _, written = robustness.main(["--model", "cnn", "--eps", "0.4", "--output", output])
     report = json.loads(written.read_text())
@@ -121,8 +123,8 @@ def test_of_the_card_a_curve_is_at_epsilon_what_its_row_says(monkeypatch, tmp_pa
 
 
 def test_an_attack_that_breaks_a_proof_ends_the_card(nearest_mean, x_y, monkeypatch, tmp_path):
-    monkeypatch.setattr(models, "load", lambda name, path=None: nearest_mean)
-    wrong = np.flatnonzero(models.classify(nearest_mean, x_y[0]) == x_y[1])[2]
+    monkeypatch.setattr(mnist, "load", lambda name, path=None: nearest_mean)
+    wrong = np.flatnonzero(mnist.classify(nearest_mean, x_y[0]) == x_y[1])[2]
     monkeypatch.setattr(bounds, "proven", lambda model, x, y, eps: np.arange(len(x)) == wrong)
     arguments = ["--model", "cnn", "--eps", "0.25", "--count", "60", "--output"]
     with pytest.raises(Failure, match=rf"image {wrong}: an attack succeeds at eps 0\.25"):
@@ -135,7 +137,7 @@ def test_bent_gradients_are_named_and_true_ones_are_not(trained, x_y, capsys, mo
     hidden = keras.layers.Lambda(lambda x: 2 * tf.stop_gradient(x) - x)
     bent = keras.Sequential([keras.Input((28, 28)), hidden, trained["mlp"]])
     networks = {"cnn": bent, "mlp": trained["mlp"]}
-    monkeypatch.setattr(models, "load", lambda name, path=None: networks[name])
+    monkeypatch.setattr(mnist, "load", lambda name, path=None: networks[name])
     robustness.main(["--model", "cnn", "--eps", "0.2", "--count", "60"])
     assert "warning: sign step, transferred leaves" in capsys.readouterr().out
     networks |= {"cnn": trained["mlp"], "mlp": trained["softmax"]}
@@ -147,18 +149,18 @@ def test_a_single_digit_does_not_make_a_masked_gradient():
     all_left = np.ones(100, bool)
     for fooled, lines in ((1, 0), (3, 0), (5, 1), (50, 1)):
         left = np.arange(100) >= fooled
-        named = battery.masked({"projected steps": all_left}, {"random squares": left})
+        named = ensemble.masked({"projected steps": all_left}, {"random squares": left})
         assert len(named) == lines
     assert "on 50 of 100" in named[0]
     # As many the other way round: chance.
     halves = np.arange(100) < 50, np.arange(100) >= 51
-    assert not battery.masked({"projected steps": halves[0]}, {"random squares": halves[1]})
+    assert not ensemble.masked({"projected steps": halves[0]}, {"random squares": halves[1]})
 
 
 def test_a_target_is_tried_only_on_what_is_left_and_the_likeliest_comes_first(trained, x_y):
     model, (x, y) = trained["softmax"], x_y
-    logits = models.predict(model, x)
-    order = battery.ranked(model, x, y)
+    logits = mnist.predict(model, x)
+    order = ensemble.ranked(model, x, y)
     for row, label, ranks in zip(logits, y, order, strict=True):
         assert sorted([label, *ranks]) == list(range(10))
         assert (np.diff(row[ranks]) <= 0).all()
@@ -168,8 +170,8 @@ def test_a_target_is_tried_only_on_what_is_left_and_the_likeliest_comes_first(tr
         tried.append(rows)
         return np.zeros_like(x[rows]) if len(tried) == 1 else x[rows]
 
-    battery.first_hit(model, x, y, [attempt, attempt])
-    blank = models.classify(model, np.zeros((1, 28, 28), np.float32))[0]
+    ensemble.first_hit(model, x, y, [attempt, attempt])
+    blank = mnist.classify(model, np.zeros((1, 28, 28), np.float32))[0]
     np.testing.assert_array_equal(tried[1], tried[0][y[tried[0]] == blank])
 
 
@@ -177,22 +179,22 @@ def test_a_target_is_tried_only_on_what_is_left_and_the_likeliest_comes_first(tr
 def three(trained, monkeypatch):
     """The MLP in the place of each of the three CNNs."""
     monkeypatch.setattr(
-        models, "load", lambda name, path=None: trained["softmax" if name == "mlp" else "mlp"]
+        mnist, "load", lambda name, path=None: trained["softmax" if name == "mlp" else "mlp"]
     )
 
 
 def test_the_largest_epsilon_withstood_is_where_the_attacks_fail(three, x_y, monkeypatch, tmp_path):
     x, y = x_y
     eps = 0, 0.05, 0.1, 0.15, 0.3
-    model, source = models.load("cnn"), models.load("mlp")
-    largest = battery.largest_withstood(model, source, x, y, eps)
-    right = models.classify(model, x) == y
+    model, source = mnist.load("cnn"), mnist.load("mlp")
+    largest = ensemble.largest_withstood(model, source, x, y, eps)
+    right = mnist.classify(model, x) == y
     np.testing.assert_array_equal(largest >= 0, right)
     assert len(set(largest[right])) >= 3
-    with_gradient, _ = battery.attacks(source)
+    with_gradient, _ = ensemble.attacks(source)
     attack = with_gradient["projected steps, margin"]
     for place, size in enumerate(eps):
-        stands = battery.withstood(model, x, y, size, attack) & right
+        stands = ensemble.withstood(model, x, y, size, attack) & right
         # One attack alone, all epsilons in turn: it leaves what all leave together, and more.
         assert (stands >= (largest >= place)).all()
         assert (stands > (largest >= place)).mean() < 0.1
@@ -202,11 +204,11 @@ def test_the_largest_epsilon_withstood_is_where_the_attacks_fail(three, x_y, mon
 
 def test_the_gradient_drawn_is_that_of_the_loss(three, right):
     """By finite differences, at the three pixels that matter most."""
-    x, y = right(models.load("cnn"), 1)
-    gradient = robust_gradients.loss_gradient(models.load("cnn"), x, y)
+    x, y = right(mnist.load("cnn"), 1)
+    gradient = robust_gradients.loss_gradient(mnist.load("cnn"), x, y)
 
     def loss(images):
-        logits = models.predict(models.load("cnn"), images).astype(np.float64)
+        logits = mnist.predict(mnist.load("cnn"), images).astype(np.float64)
         return np.log(np.exp(logits).sum(axis=1)) - logits[:, y[0]]
 
     for place in np.argsort(-np.abs(gradient).ravel())[:3]:

@@ -26,9 +26,10 @@ from pathlib import Path
 
 import numpy as np
 
-from common import files, set_keras, weights_file
+from common import files, set_keras
 from common.command import Failure
-from common.logits import ends_in_logits, logits_of  # noqa: F401 (parts of this module)
+from common.networks import weights_file
+from common.search.logits import ends_in_logits, logits_of  # noqa: F401 (parts of this module)
 
 NAMES = ("softmax", "mlp", "cnn")
 # Those that can be trained on bounds.
@@ -150,7 +151,7 @@ def build(name):
     import keras
     from keras import layers
 
-    from common.first_convolution import Conv2D
+    from common.networks.first_convolution import Conv2D
 
     set_keras()
     image = keras.Input((28, 28))
@@ -243,7 +244,7 @@ def at_a_time(x):
 
 def predict(model, x, batch_size=1000):
     """Logits (n, classes) float32 of images (n, ...) float32, a batch at a time."""
-    from common.compiled import forward
+    from common.search.compiled import forward
 
     batch_size = min(batch_size, at_a_time(x))
 

@@ -15,9 +15,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from common import command, contract, data, files, keras_file, models
+from common import command, data, files
 from common.command import Failure
-from common.imagenet import labels
+from common.networks import keras_file, mnist
+from common.run import class_labels
+from common.search import checks
 
 # What a network may be fed for pixels p in [0, 1]: scale * p + offset.
 PIXELS = {"0..1": (1, 0), "0..255": (255, 0), "-1..1": (2, -1)}
@@ -52,7 +54,7 @@ class Network(NamedTuple):
     def target(self, text, option="--target"):
         """The class that `text` stands for, as in `labels.index_of`; option: where it was given."""
         own = self.names or tuple(map(str, range(self.classes)))
-        return labels.index_of(text, own, option)
+        return class_labels.index_of(text, own, option)
 
 
 def same_file(network, path):
@@ -61,7 +63,7 @@ def same_file(network, path):
         raise Failure(f"{path} is another file on {platform.node()}: copy it there from here")
 
 
-def add_model(parser, default, ours=models.argument):
+def add_model(parser, default, ours=mnist.argument):
     """--model: one of our classifiers, or a file, and --pixels: what a file's network is fed.
 
     ours(text): the argument that names one of ours.
@@ -81,7 +83,7 @@ def add_model(parser, default, ours=models.argument):
     )
 
 
-def argument(text, ours=models.argument):
+def argument(text, ours=mnist.argument):
     """A command line argument that names a model, or the file of one: a string or a `Path`."""
     try:
         return ours(text)
@@ -134,7 +136,7 @@ def fit(network, path, shape, pixels, *, as_it_is=False):
             both.set_weights([np.array([[0, 1]], np.float32), np.array([half, 0], np.float32)])
         model = keras.Model(image, z, name=network.name)
         if not as_it_is:
-            contract.count_classes(model, np.zeros((2, *image.shape[1:]), np.float32))
+            checks.count_classes(model, np.zeros((2, *image.shape[1:]), np.float32))
     except ValueError as error:
         raise Failure(f"{files.show(path)}: {error}") from error
     return model
@@ -142,8 +144,8 @@ def fit(network, path, shape, pixels, *, as_it_is=False):
 
 def answers(model, judge, x):
     """What the network says of images x: (labels (n,) by the judge, logits (n, classes))."""
-    logits = models.predict(model, x)
-    return logits.argmax(axis=1) if judge is model else models.classify(judge, x), logits
+    logits = mnist.predict(model, x)
+    return logits.argmax(axis=1) if judge is model else mnist.classify(judge, x), logits
 
 
 def fed(network, path, shape):
@@ -171,9 +173,9 @@ def scaled(x, pixels):
     if pixels == "torch":
         return layers.Normalization(**TORCH)(x)
     if pixels == "caffe":
-        from common.imagenet import networks
+        from common.networks import imagenet
 
-        return ops.subtract(255 * ops.flip(x, axis=-1), np.array(networks.BGR_MEAN, np.float32))
+        return ops.subtract(255 * ops.flip(x, axis=-1), np.array(imagenet.BGR_MEAN, np.float32))
     scale, offset = PIXELS[pixels]
     return x if pixels == "0..1" else layers.Rescaling(scale, offset)(x)
 
@@ -181,7 +183,7 @@ def scaled(x, pixels):
 def without_squashing(network):
     """`network` without its softmax or sigmoids."""
     try:
-        return network if models.ends_in_logits(network) else models.logits_of(network)
+        return network if mnist.ends_in_logits(network) else mnist.logits_of(network)
     except ValueError:
         if is_binary(network):
             raise
@@ -264,7 +266,7 @@ def examine(path, x, y, names=None, pixels=None):
             f"{name} takes grey images, and these are in colour: give grey ones (--samples)"
         )
     fitted = {kind: fit(network, path, shape, kind) for kind in ([pixels] if pixels else PIXELS)}
-    classes = contract.count_classes(next(iter(fitted.values())), x)
+    classes = checks.count_classes(next(iter(fitted.values())), x)
     if names is not None and len(names) != classes:
         raise Failure(f"{name} tells {classes} classes apart, but there are {len(names)} names")
     if y is not None and y.max() >= classes:
@@ -272,7 +274,7 @@ def examine(path, x, y, names=None, pixels=None):
     right = warning = ""
     if y is not None:
         few = data.drawn(len(x), TRIED)
-        logits = {kind: models.predict(model, x[few]) for kind, model in fitted.items()}
+        logits = {kind: mnist.predict(model, x[few]) for kind, model in fitted.items()}
         losses = {kind: cross_entropy(z, y[few]) for kind, z in logits.items()}
         pixels, *others = sorted(losses, key=losses.get)
         accuracy = (logits[pixels].argmax(axis=1) == y[few]).mean()
@@ -285,7 +287,7 @@ def examine(path, x, y, names=None, pixels=None):
     said = f"{name}: {' x '.join(map(str, shape))}, {classes} classes, pixels {pixels}{right}"
     if is_binary(network):
         said += ", one output z: class 1 where z > 0"
-    elif not models.ends_in_logits(network):
+    elif not mnist.ends_in_logits(network):
         said += ", without the softmax or sigmoids at its end"
     print(said, flush=True)
     if warning:

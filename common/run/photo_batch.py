@@ -11,8 +11,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from common import engine, files, models, own_model
-from common.imagenet import networks, photos, rows
+from common import files
+from common.networks import imagenet, mnist, own_model
+from common.run import engine, photo_rows, photos
 
 
 class Job(NamedTuple):
@@ -55,7 +56,7 @@ def load_network(network):
         own_model.same_file(network, path)
     if network.pixels:
         return own_model.load(path, network.shape, network.pixels)
-    model = networks.load(network.model, path)
+    model = imagenet.load(network.model, path)
     return model, model
 
 
@@ -111,9 +112,10 @@ def attack(job, prepared):
         columns["fools_8bit"] = fools(after_8_bits.labels)
     empty = [""] * len(x)
     found = [
-        {name: str(columns.get(name, empty)[i]) for name in rows.COLUMNS} for i in range(len(x))
+        {name: str(columns.get(name, empty)[i]) for name in photo_rows.COLUMNS}
+        for i in range(len(x))
     ]
-    first = np.flatnonzero(counted)[: rows.KEPT] if batch.keep else []
+    first = np.flatnonzero(counted)[: photo_rows.KEPT] if batch.keep else []
     if not len(first):
         return found, {}, skipped
     figure = {
@@ -138,7 +140,7 @@ def attack(job, prepared):
 def look(model, judge, x):
     """What the network says of images, float32 (n, side, side, 3) in [0, 1]: a `Look`."""
     labels, logits = own_model.answers(model, judge, x)
-    return Look(labels, models.softmax(logits).max(axis=1), logits)
+    return Look(labels, mnist.softmax(logits).max(axis=1), logits)
 
 
 def _columns(batch, before, after, noise):

@@ -10,7 +10,7 @@ was found for them, and fewer of them the more steps each is given.
 import numpy as np
 import tensorflow as tf
 
-from common.compiled import compiled
+from common.search.compiled import compiled
 
 # Candidates at most, so that a thousand classes cost no more than ten.
 MOST = 9

@@ -20,8 +20,9 @@ import numpy as np
 import tensorflow as tf
 from keras import activations, layers
 
-from common import contract, first_convolution
-from common.compiled import compiled
+from common.networks import first_convolution
+from common.search import checks
+from common.search.compiled import compiled
 
 CONVOLUTIONS = layers.Conv2D, first_convolution.Conv2D
 AFFINE = layers.Dense, *CONVOLUTIONS, layers.BatchNormalization, layers.Rescaling
@@ -56,14 +57,14 @@ def margin_bounds(model, x, y, eps, *, batch_size=250):
     such layers.  The bounds are those of its prediction: without dropout, and with the moving
     statistics of batch normalisation.
     Raises ValueError for any other layer, with its name, for one in another dtype than float32 or
-    float64, for an eps outside [0, 1] and for what `common/contract.py` refuses.
+    float64, for an eps outside [0, 1] and for what `common/search/checks.py` refuses.
     """
-    contract.positive("batch_size", batch_size, whole=True)
-    x, y = contract.checked(model, x, y)
-    contract.pixel_size("eps", eps, x)
+    checks.positive("batch_size", batch_size, whole=True)
+    x, y = checks.checked(model, x, y)
+    checks.pixel_size("eps", eps, x)
     check(model)
     low, high = box(x, np.broadcast_to(eps, len(x)))
-    bounds = np.zeros((len(x), contract.count_classes(model, x)))
+    bounds = np.zeros((len(x), checks.count_classes(model, x)))
     for start in range(0, len(x), batch_size):
         rows = slice(start, start + batch_size)
         bounds[rows] = upper(model, low[rows], high[rows], y[rows]).numpy()

@@ -69,7 +69,7 @@ def start(cluster=None):
             pool.close()
         return
     try:
-        from common import cluster as dask_cluster
+        from common.run import cluster as dask_cluster
     except ImportError as error:
         raise Failure('--cluster needs Dask: run `pip install "dask[distributed]"`') from error
     except Exception as error:  # Dask reads all files of settings when it is imported

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from common.command import Failure
-from common.imagenet import labels
+from common.run import class_labels
 
 # Classes that papers and model documentation name by index or by synset.
 KNOWN = {
@@ -23,27 +23,27 @@ KNOWN = {
 
 def test_known_classes_have_their_names_and_synsets():
     for index, (name, synset) in KNOWN.items():
-        assert labels.names()[index] == name
-        assert labels.synsets()[index] == synset
-        assert labels.index_of(name.upper().replace(" ", "_")) == index
-        assert labels.index_of(synset) == labels.index_of(str(index)) == index
+        assert class_labels.names()[index] == name
+        assert class_labels.synsets()[index] == synset
+        assert class_labels.index_of(name.upper().replace(" ", "_")) == index
+        assert class_labels.index_of(synset) == class_labels.index_of(str(index)) == index
 
 
 def test_there_are_a_thousand_of_each_in_the_order_of_the_synsets():
-    assert len(labels.names()) == len(labels.synsets()) == labels.CLASSES == 1000
-    assert all(name.strip() == name and name for name in labels.names())
-    assert all(re.fullmatch(r"n\d{8}", synset) for synset in labels.synsets())
-    assert list(labels.synsets()) == sorted(set(labels.synsets()))
+    assert len(class_labels.names()) == len(class_labels.synsets()) == class_labels.CLASSES == 1000
+    assert all(name.strip() == name and name for name in class_labels.names())
+    assert all(re.fullmatch(r"n\d{8}", synset) for synset in class_labels.synsets())
+    assert list(class_labels.synsets()) == sorted(set(class_labels.synsets()))
 
 
 def test_folders_called_by_a_class_are_recognised():
     names = {"388": 388, "007": 7, "n02510455": 388, "0": 0, "999": 999, "giant panda": 388}
     for name, index in (names | {"Giant_Panda": 388, "tiger cat": 282}).items():
-        assert labels.of_folder(name) == index
+        assert class_labels.of_folder(name) == index
     for name in ("1000", "-1", "panda", "", "n99999999", "²", "1" * 5000, "3.5"):
-        assert labels.of_folder(name) is None
+        assert class_labels.of_folder(name) is None
     with pytest.raises(Failure, match="134 and 517: give the index"):
-        labels.of_folder("crane")
+        class_labels.of_folder("crane")
 
 
 @pytest.mark.parametrize(
@@ -58,20 +58,20 @@ def test_folders_called_by_a_class_are_recognised():
 )
 def test_what_is_no_single_class_is_refused_with_a_way_out(text, hint):
     with pytest.raises(Failure, match=hint):
-        labels.index_of(text)
+        class_labels.index_of(text)
 
 
 NAMES = ["2024/388/a.jpg", "n01443537/b.jpg", "panda/c.jpg", "d.JPEG"]
 
 
 def test_folders_tell_the_class_of_what_lies_in_them_if_asked_to(tmp_path, capsys):
-    assert labels.of_photographs(None, "x", NAMES) == [None] * 4
-    assert labels.of_photographs("folders", tmp_path / "7", NAMES) == [388, 1, None, 7]
+    assert class_labels.of_photographs(None, "x", NAMES) == [None] * 4
+    assert class_labels.of_photographs("folders", tmp_path / "7", NAMES) == [388, 1, None, 7]
     assert (
         "3 of 4 photographs lie in a folder of a class; not panda/c.jpg" in capsys.readouterr().err
     )
     with pytest.raises(Failure, match=r"0 of 2 photographs .* not a\.jpg.*; give a text file"):
-        labels.of_photographs("folders", tmp_path, ["a.jpg", "b/c.jpg"])
+        class_labels.of_photographs("folders", tmp_path, ["a.jpg", "b/c.jpg"])
 
 
 UTF_8 = [
@@ -92,7 +92,7 @@ UTF_8 = [
 @pytest.mark.parametrize("content", [text.encode() for text in UTF_8] + [UTF_8[0].encode("utf-16")])
 def test_a_list_tells_the_class_of_each_file(tmp_path, capsys, content):
     (tmp_path / "list.txt").write_bytes(content)
-    assert labels.of_photographs(tmp_path / "list.txt", tmp_path, NAMES) == [388, 1, None, 7]
+    assert class_labels.of_photographs(tmp_path / "list.txt", tmp_path, NAMES) == [388, 1, None, 7]
     assert "3 of 4 photographs are named there; not panda/c.jpg" in capsys.readouterr().err
 
 
@@ -100,7 +100,7 @@ def test_of_the_path_in_a_list_and_that_on_disk_one_is_the_end_of_the_other(tmp_
     (tmp_path / "list.txt").write_text("val/a.jpg 7\ntrain/a.jpg 8\nval/cafe\u0301.jpg 9\n")
 
     def of(folder, *names):
-        return labels.of_photographs(tmp_path / "list.txt", folder, names)
+        return class_labels.of_photographs(tmp_path / "list.txt", folder, names)
 
     assert of("/data/val", "a.jpg", "caf\u00e9.jpg") == [7, 9]
     assert of("/data", "val/a.jpg", "train/a.jpg", "other/a.jpg") == [7, 8, None]
@@ -125,10 +125,10 @@ def test_of_the_path_in_a_list_and_that_on_disk_one_is_the_end_of_the_other(tmp_
 def test_a_list_that_makes_no_sense_is_refused_with_its_line(tmp_path, text, message):
     (tmp_path / "list.txt").write_bytes(text.encode("latin-1"))
     with pytest.raises(Failure, match=message):
-        labels.of_photographs(tmp_path / "list.txt", tmp_path, NAMES)
+        class_labels.of_photographs(tmp_path / "list.txt", tmp_path, NAMES)
 
 
 def test_a_list_that_is_not_there_is_named(tmp_path):
     for path in (tmp_path / "absent.txt", tmp_path):
         with pytest.raises(Failure, match="file name, class"):
-            labels.of_photographs(path, tmp_path, NAMES)
+            class_labels.of_photographs(path, tmp_path, NAMES)

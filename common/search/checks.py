@@ -85,7 +85,7 @@ def count_classes(model, x):
     Raises ValueError unless it gives a row of at least two logits for each image, in float32 or
     float64, which are not probabilities and can be differentiated by the pixels.
     """
-    from common.compiled import known
+    from common.search.compiled import known
 
     found, shape = known(model), x.shape[1:]
     if shape not in found:
@@ -98,8 +98,8 @@ def _try(model, x):
     """`count_classes` of a model that was not tried yet, on the images x."""
     import tensorflow as tf
 
-    from common.compiled import compiled, forward, remember, tracing
-    from common.logits import ends_in_logits, logits_of
+    from common.search.compiled import compiled, forward, remember, tracing
+    from common.search.logits import ends_in_logits, logits_of
 
     name = f"the model {model.name}"
     errors = AttributeError, NotImplementedError, TypeError, ValueError
@@ -169,8 +169,8 @@ def _logits_and_gradient(model, x):
 
 def _check_repeats(name, model, x, z):
     """Raise ValueError where the logits z (n, classes) of x are others when asked for again."""
-    from common.compiled import forward
-    from common.logits import COARSE
+    from common.search.compiled import forward
+    from common.search.logits import COARSE
 
     coarse = any(layer.compute_dtype in COARSE for layer in model._flatten_layers())
     rounding = (0.1 if coarse else 3e-4) * np.abs(z).max()

@@ -3,9 +3,9 @@
 import numpy as np
 import tensorflow as tf
 
-from common import contract
-from common.compiled import compiled, known, memory_of
-from common.logits import rounding
+from common.search import checks
+from common.search.compiled import compiled, known, memory_of
+from common.search.logits import rounding
 
 
 def leads(logits, y_target):
@@ -69,7 +69,7 @@ def check_slopes(model, x, y_target, batch_size):
     for start in range(0, len(x), batch_size):
         batch = slice(start, start + batch_size)
         finite[batch][~_finite(model, x[batch], y_target[batch]).numpy()] = np.nan
-    contract.finite(finite, "logits or gradients")
+    checks.finite(finite, "logits or gradients")
 
 
 class Sized:
@@ -88,5 +88,5 @@ def sized(model, x):
     shape = x.shape[1:]
     if getattr(model, "input_shape", ())[1:] == shape:
         return model
-    classes = contract.count_classes(model, x)
+    classes = checks.count_classes(model, x)
     return known(model).setdefault((Sized, shape), Sized(model, shape, classes))

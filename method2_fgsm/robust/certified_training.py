@@ -17,9 +17,10 @@ import numpy as np
 import tensorflow as tf
 from keras import layers
 
-from common import data, models, training
-from method2_fgsm import bounds
-from method2_fgsm.adversarial_loss import AdversarialModel
+from common import data
+from common.networks import mnist, training
+from method2_fgsm.robust import bounds
+from method2_fgsm.robust.adversarial_loss import AdversarialModel
 
 # By trial, for each network: κ, what eps is larger in training than in the proof, λ, and the share
 # of the training in which eps rises.  A network with little room keeps its clean accuracy by a
@@ -96,7 +97,7 @@ class MostProven(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         fold(self.trained, self.plain)
-        right = (models.classify(self.plain, self.x) == self.y).mean()
+        right = (mnist.classify(self.plain, self.x) == self.y).mean()
         share = bounds.proven(self.plain, self.x, self.y, self.eps).mean()
         if share >= self.best:
             self.best, self.weights = share, self.plain.get_weights()
@@ -116,7 +117,7 @@ def fit(name, eps, *, epochs, batch_size, learning_rate, seed):
     learning_rate: the first one; it falls to zero along a cosine.  The rest is that of
     `training.fit`.
     """
-    kappa, beyond, l1, rise = SETTINGS[models.architecture(name)]
+    kappa, beyond, l1, rise = SETTINGS[mnist.architecture(name)]
     reach = min(eps + beyond, 1)
     x, y = data.load("train")
     rising = rise * epochs * (len(x) - HELD_OUT) / batch_size

@@ -14,10 +14,11 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from common import command, engine, files, own_model, weights_file
+from common import command, files
 from common.command import Failure
-from common.imagenet import labels, networks, photo_batch, rows
-from common.imagenet.photo_batch import Batch, Job
+from common.networks import imagenet, own_model, weights_file
+from common.run import class_labels, engine, photo_batch, photo_rows
+from common.run.photo_batch import Batch, Job
 
 
 def add_images(parser):
@@ -34,7 +35,7 @@ def add_images(parser):
 
 def add_arguments(parser, *, batch_size, output):
     """The arguments of every such script.  batch_size: the default.  output: what to say of it."""
-    own_model.add_model(parser, "efficientnet_lite0", networks.argument)
+    own_model.add_model(parser, "efficientnet_lite0", imagenet.argument)
     parser.add_argument(
         "--classes",
         type=command.path,
@@ -44,7 +45,7 @@ def add_arguments(parser, *, batch_size, output):
     add_images(parser)
     parser.add_argument(
         "--labels",
-        type=labels.argument,
+        type=class_labels.argument,
         metavar="folders|FILE",
         help="where the true classes come from (default: the network's own answers)",
     )
@@ -63,17 +64,17 @@ def add_arguments(parser, *, batch_size, output):
 def network_of(args):
     """The `own_model.Network` that `args` names; of a file it says in one line what it found."""
     if isinstance(args.model, Path):
-        names = args.classes and labels.read_names(args.classes)
+        names = args.classes and class_labels.read_names(args.classes)
         engine.one_thread()
         x = np.zeros((1, *own_model.photograph_shape(args.model)), np.float32)
         network = own_model.examine(args.model, x, None, names, args.pixels)
         return network._replace(names=names or tuple(map(str, range(network.classes))))
     if args.weights:
-        weights_file.check(args.weights, remedy=networks.REMEDY)
+        weights_file.check(args.weights, remedy=imagenet.REMEDY)
     path = args.weights and os.path.abspath(args.weights)
     sha256 = args.weights and files.sha256(args.weights)
-    shape = (networks.SIDE, networks.SIDE, 3)
-    return own_model.Network(args.model, path, sha256, networks.CLASSES, shape)
+    shape = (imagenet.SIDE, imagenet.SIDE, 3)
+    return own_model.Network(args.model, path, sha256, imagenet.CLASSES, shape)
 
 
 def check_output(parser, args, default):
@@ -90,7 +91,7 @@ def find(images):
 
     images: the files and folders to attack.  Raises `Failure` when there is no file.
     """
-    from common.imagenet import photos
+    from common.run import photos
 
     skipped = []
     folder, paths = photos.find(images, lambda *problem: skipped.append(problem))
@@ -112,7 +113,7 @@ def attack(args, network, attack, target_of, settings, title, *, to_8_bits=None,
     """
     folder, paths, skipped = find(args.images)
     _check(args, folder)
-    known = labels.of_photographs(args.labels, folder, paths, network.names)
+    known = class_labels.of_photographs(args.labels, folder, paths, network.names)
     y_true = np.array([-1 if label is None else label for label in known], np.int64)
     y_target = target_of and np.array([target_of(path) for path in paths], np.int64)
     job = Job(
@@ -128,20 +129,20 @@ def attack(args, network, attack, target_of, settings, title, *, to_8_bits=None,
         "weights": network.sha256,
         **network.settings(),
         "images": named[0] if len(named) == 1 else named,
-        "labels": labels.setting(args.labels),
+        "labels": class_labels.setting(args.labels),
         "batch_size": args.batch_size,
         "save_images": args.save_images and files.from_root(args.save_images),
     }
     began = time.perf_counter()
-    with rows.locked(args.output), engine.start(args.cluster) as run:
+    with photo_rows.locked(args.output), engine.start(args.cluster) as run:
         attacked, passed_over = _attack(
             run, job, Batch(paths, y_true, y_target, False), skipped, args, settings
         )
     seconds = time.perf_counter() - began
 
     saved = bool(args.save_images)
-    print(f"{networks.title(network.model)}, {title}")
-    print("\n".join(rows.summary(rows.read(args.output), saved=saved)))
+    print(f"{imagenet.title(network.model)}, {title}")
+    print("\n".join(photo_rows.summary(photo_rows.read(args.output), saved=saved)))
     if passed_over:
         print(f"skipped files        {passed_over:7d}")
     if attacked:
@@ -179,8 +180,8 @@ def _attack(run, job, photographs, skipped, args, settings):
 
     photographs: a `Batch` of all of them.  skipped: (path, reason) of folders not opened.
     """
-    known = rows.described(settings, photographs.paths)
-    done = rows.resume(args.output, known) if args.resume else set()
+    known = photo_rows.described(settings, photographs.paths)
+    done = photo_rows.resume(args.output, known) if args.resume else set()
     if done is None:  # complete
         return 0, 0
     if job.save_images:
@@ -189,13 +190,13 @@ def _attack(run, job, photographs, skipped, args, settings):
     size, total = args.batch_size, len(photographs.paths)
     count, kept, attacked = -(-total // size), 0, 0
     for number in sorted(done):
-        kept += len(rows.read_batch(args.output, number)[2].get("paths", ()))
+        kept += len(photo_rows.read_batch(args.output, number)[2].get("paths", ()))
     todo = [number for number in range(count) if number not in done]
 
     def batches():
         for number in todo:
             which = range(number * size, min((number + 1) * size, total))
-            yield photographs.rows(which)._replace(keep=kept < rows.KEPT)
+            yield photographs.rows(which)._replace(keep=kept < photo_rows.KEPT)
 
     found = run(
         functools.partial(photo_batch.attack, job),
@@ -216,11 +217,11 @@ def _attack(run, job, photographs, skipped, args, settings):
                     continue
                 if not begun:
                     # What an interrupted run left is given up only now that this one works.
-                    rows.begin(args.output, known)
+                    photo_rows.begin(args.output, known)
                     _report(skipped)
                     begun = True
                 for part in early:
-                    rows.add(args.output, *part)
+                    photo_rows.add(args.output, *part)
                     _report(part[2])
                     bar.update(len(part[1]) + len(part[2]))
                 early.clear()
@@ -228,13 +229,14 @@ def _attack(run, job, photographs, skipped, args, settings):
         if not begun:
             raise
         raise command.Interrupted(
-            f"{files.show(rows.unfinished(args.output))} has what was done; go on with --resume"
+            f"{files.show(photo_rows.unfinished(args.output))} has what was done; "
+            "go on with --resume"
         ) from interrupt
     if not begun:
         (path, reason), *others = skipped + [problem for part in early for problem in part[2]]
         more = f", and {len(others)} more" if others else ""
         raise Failure(f"no readable image in {job.folder}: skipped {path}: {reason}{more}")
-    return attacked, len(skipped) + rows.finish(args.output, known, count, job.network.shape)
+    return attacked, len(skipped) + photo_rows.finish(args.output, known, count, job.network.shape)
 
 
 def _report(skipped):

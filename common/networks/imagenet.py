@@ -17,9 +17,9 @@ import socket
 
 import numpy as np
 
-from common import files, set_keras, weights_file
+from common import files, set_keras
 from common.command import Failure
-from common.imagenet import efficientnet_lite
+from common.networks import efficientnet_lite, weights_file
 
 TITLES = {
     "efficientnet_lite0": "EfficientNet-Lite0",

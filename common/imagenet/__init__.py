@@ -1,1 +1,0 @@
-"""Photographs, and the networks that know what they show."""
