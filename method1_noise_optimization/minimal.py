@@ -32,18 +32,18 @@ from common.search.margins import is_hit, leads, least, logits, spread
 # All that is compared with logits is a share of their spread at the image x, so that the noise is
 # that of the image and not of the units of its logits.
 # The first temperature of the starts from x in turn, and the last one of all.
-TEMPERATURES, COLDEST = (0.1, 0.3, 0.03, 1.0), 3e-4
+TEMPERATURES, COLDEST = (0.25, 0.75, 0.08, 2.5), 8e-4
 # The first length of the noise beside |p - x|, of the starts from x in turn, and the share of
 # the steps after which there is none.
 BLURS, CLEAR = (0.5, 2.0, 1.0), 2 / 3
 # So many starts begin at x, then as many at the nearest hit, with this temperature and blur; every
 # second one of these holds on to what it has reached (`_descend`).
-IN_TURN, TEMPERATURE_NEAR, BLUR_NEAR = 4, 0.03, 0.5
+IN_TURN, TEMPERATURE_NEAR, BLUR_NEAR = 4, 0.08, 0.5
 # The weight of a new gradient beside m earlier ones is WINDOW / (m + WINDOW), and over the second
 # half of the steps it falls to zero besides.
 WINDOW = 10.0
 # The lead aimed at: its range, and its factors after a miss and after a hit.
-AIM_SMALLEST, AIM_LARGEST = 3e-5, 0.03
+AIM_SMALLEST, AIM_LARGEST = 8e-5, 0.08
 AIM_MISSED, AIM_HIT = 1.3, 0.8
 # Starts whose distances differ by less than this part agree, and when this many found no nearer
 # hit than an earlier start did, but agree with it, the image is done.
@@ -52,11 +52,11 @@ ALIKE, AGREED = 1e-4, 3
 # FEWEST, or with 1 the best rival alone gets all; then whether it begins at x, its temperature,
 # blur and hold.  The first two are one start; the last three, in turn, are a start each.
 ROUNDS = (
-    (1 / 6, True, 0.1, 0.5, 1.0),
-    (1, True, 0.1, 0.5, 1.0),
-    (0.31, True, 0.3, 1.0, 1.0),
-    (1, False, 0.03, 0.5, 1.0),
-    (1, False, 0.03, 0.5, 0.0),
+    (1 / 6, True, 0.25, 0.5, 1.0),
+    (1, True, 0.25, 0.5, 1.0),
+    (0.31, True, 0.75, 1.0, 1.0),
+    (1, False, 0.08, 0.5, 1.0),
+    (1, False, 0.08, 0.5, 0.0),
 )
 FEWEST = 10
 # Newton steps of a projection that starts from the multiplier of the one before.
