@@ -9,9 +9,12 @@ import argparse
 import math
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+# Of files that are being written (files.py): what a script removes that ends at once.
+TEMPORARY = set()
 
 
 class Failure(Exception):
@@ -129,7 +132,7 @@ def run(main):
     """Run a script's `main`, and print the names of the files that it says it wrote.
 
     Exits with 0 done, 1 failed, 2 wrong arguments, 130 interrupted.  The message of an
-    `Interrupted` (how to go on) is printed with it.
+    `Interrupted` (how to go on) is printed with it, and threads are not waited for.
     """
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
@@ -160,4 +163,14 @@ def run(main):
             raise
         code, message = 1, "error: out of memory: ask for fewer or smaller things at a time"
     print(f"{one_line(Path(sys.argv[0]).name)}: {one_line(message)}", file=sys.stderr)
+    if code == 130:
+        leave()
     sys.exit(code)
+
+
+def leave():
+    """End an interrupted process at once, whatever its threads are at."""
+    for path in tuple(TEMPORARY):
+        with suppress(OSError):
+            path.unlink()
+    os._exit(130)

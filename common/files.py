@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from common.command import ROOT, Failure, one_line, show
+from common.command import ROOT, TEMPORARY, Failure, one_line, show
 
 COMMON = ROOT / "common"
 WEIGHTS = COMMON / "weights"
@@ -118,14 +118,16 @@ def replacing(path):
             raise Failure(f"cannot write {show(path)}: it is write-protected; name another file")
         # Of the name only the end, since together they may not be longer than the system takes.
         temporary = target.with_name(f".{os.getpid()}.{secrets.token_hex(4)}.{target.name[-40:]}")
-        temporary.touch(exist_ok=False)
+        TEMPORARY.add(temporary)
         try:
+            temporary.touch(exist_ok=False)
             yield temporary
             if temporary.stat().st_size:
                 os.replace(temporary, target)
         finally:
             # The rename took it away, or nothing was written, or the block failed.
             temporary.unlink(missing_ok=True)
+            TEMPORARY.discard(temporary)
 
 
 @contextmanager

@@ -136,23 +136,22 @@ def main(argv=None):
     else:
         steps = [*STEPS, *(FULL_STEPS if args.full else ()), CHECK]
 
-    # Deaf to Ctrl-C, which ends it all the same, through this process.
-    child = ProcessPoolExecutor(
-        1,
-        multiprocessing.get_context("spawn"),
-        initializer=signal.signal,
-        initargs=(signal.SIGINT, signal.SIG_IGN),
-    )
-    with child:
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, spawn, initializer=interrupted_by_parent) as child:
         try:
-            written = run(steps, args.retrain, child)
+            return run(steps, args.retrain, child)
         except BrokenProcessPool as error:
             raise Failure("a step was killed: is memory short?") from error
-        except BaseException:
+        except KeyboardInterrupt:
             for process in multiprocessing.active_children():
                 process.terminate()
             raise
-    return written
+
+
+def interrupted_by_parent():
+    """Have this process end with its parent's Ctrl-C, without a line of its own."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: command.leave())
 
 
 def run(steps, retrain, child):

@@ -1,16 +1,19 @@
 """What the tests share: a place of their own to write to, and three quickly trained models."""
 
+import fcntl
+import hashlib
 import importlib
 import os
 import random
 import re
 import shutil
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from common import command, data, files, train_mnist
+from common import command, data, files, results, train_mnist
 from common.networks import mnist
 from logreg_softmax import train
 
@@ -39,17 +42,45 @@ def own_folders(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def trained(own_folders):
-    """The three models by name, trained on a part of the digits: quick, and good enough."""
+def trained(own_folders, request):
+    """The three models by name, trained on a part of the digits: quick, and good enough.
+
+    They are trained once and kept in .pytest_cache, for the other processes and for later runs.
+    """
+    folder = request.config.cache.mkdir("trained")
+    kept = folder / what_training_depends_on()
+    with open(folder / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not kept.is_dir():
+            for older in folder.glob("*/"):
+                shutil.rmtree(older)
+            train_into(folder / "unfinished")
+            (folder / "unfinished").rename(kept)
+        shutil.copytree(kept, files.WEIGHTS, dirs_exist_ok=True)
+    return {name: mnist.load(name) for name in mnist.NAMES}
+
+
+def what_training_depends_on():
+    """A digest of the code, the packages and the processor."""
+    code = [*(files.COMMON / "networks").glob("*.py"), Path(train.__file__), Path(__file__)]
+    digest = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(code)))
+    processor = Path("/proc/cpuinfo")
+    flags = re.search("(?m)^(flags|Features).*", processor.read_text()) if processor.exists() else 0
+    instructions = os.environ.get("ONEDNN_MAX_CPU_ISA")
+    digest.update(repr((results.versions(), flags and flags[0], instructions)).encode())
+    return digest.hexdigest()
+
+
+def train_into(folder):
     real = data.load
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(files, "WEIGHTS", folder)
         patch.setattr(data, "load", lambda split: [part[:12000] for part in real(split)])
         train.main(["--epochs", "4", "--batch-size", "50"])
         train_mnist.main(["--model", "mlp", "--epochs", "3"])
         # What costs time is the CNN: fewer steps, smaller batches, and fewer digits to test.
         patch.setattr(data, "load", lambda split: [part[:4000] for part in real(split)])
         train_mnist.main(["--model", "cnn", "--epochs", "1", "--batch-size", "80"])
-    return {name: mnist.load(name) for name in mnist.NAMES}
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""A running Dask cluster for engine.py, checked to be like this machine.
+"""A running Dask cluster for engine.py (common/CLUSTERS.md says how to start one).
 
 Dask restarts workers, runs a lost batch elsewhere, and gives up on one that kills its workers.
 """
@@ -11,8 +11,9 @@ import pickle
 import platform
 import warnings
 from concurrent.futures import CancelledError
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from importlib import metadata
+from pathlib import Path
 
 from distributed import Client, KilledWorker
 from distributed.scheduler import NoWorkerError
@@ -20,135 +21,75 @@ from distributed.scheduler import NoWorkerError
 from common import files, results
 from common.command import Failure
 
-CONNECT = 10  # seconds to reach a scheduler
+CONNECT = 10  # seconds for a scheduler to answer
 JOIN = 60  # seconds for its first worker, which may still be loading its packages
-SILENT = logging.CRITICAL + 1  # we say in one line what Dask would log in many
 CODE = ("common", "logreg_softmax", "method1_noise_optimization", "method2_fgsm")
-LOST = "the connection to the scheduler was lost: start it again"
 
-logging.getLogger("distributed").setLevel(SILENT)
-
-
-class Workers:
-    """The workers of a cluster, to which engine.py gives its batches."""
-
-    def __init__(self, client):
-        self.client = client
-
-    def cores(self):
-        """How many batches they work on at a time; 1 while none is there."""
-        try:
-            return max(1, sum(self.client.nthreads().values()))
-        except Exception as error:  # whatever Dask raises for a connection that is gone
-            raise Failure(LOST) from error
-
-    def submit(self, work, batch):
-        # Pickled here, so that the scheduler need not import what the workers run.
-        pickled = pickle.dumps((work, batch))
-        return self.client.submit(_work, pickled, environment(), pure=False)
-
-    def result(self, future, name):
-        """The result of a future; raises what was raised there.  name: of its batch."""
-        try:
-            return future.result()
-        except NoWorkerError as error:
-            raise Failure("the cluster has no workers left") from error
-        except KilledWorker as error:
-            raise Failure(
-                f"{name} ended every worker that tried it: is memory short, or does a file crash "
-                "its decoder?"
-            ) from error
-        except CancelledError as error:
-            raise Failure(LOST) from error
+for name in ("distributed", "distributed.client"):
+    # We say in one line what Dask would log in many.
+    logging.getLogger(name).setLevel(logging.CRITICAL + 1)
+warnings.filterwarnings("ignore", module="distributed")
 
 
 @contextmanager
 def connect(cluster):
-    """Yield the `Workers` of a running cluster, by its scheduler's address or scheduler file.
+    """Yield what `engine._run` takes first: submit(work, batch), cores(), KilledWorker.
 
-    Raises `Failure` where there is none, where it has no workers, or where scheduler or workers
-    have not the code and versions of this process.
+    cluster: the scheduler's address, or its file.  Raises `Failure` where there is none, workers
+    are missing or get lost, or have not the code and the versions of this process.
     """
-    address = cluster if "://" in cluster else _read_scheduler_file(cluster)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Dask's on versions: `_check` says it in one line
-            client = Client(address, timeout=CONNECT)
-    except Exception as error:  # whatever Dask raises for an address, a network or another server
-        # Left half made, it would close itself when it is collected: perhaps in the thread of the
-        # next client, which would wait for it in vain.
-        with suppress(ValueError):
-            if (client := Client.current()).status == "connecting":
-                client.close()
-        raise Failure(
-            f"no Dask scheduler answers at {address}: start `dask scheduler`, or mend --cluster"
-        ) from error
-    with client:
+    with ExitStack() as stack:
         try:
+            address = (
+                cluster if "://" in cluster else json.loads(Path(cluster).read_text())["address"]
+            )
+            client = stack.enter_context(Client(address, timeout=CONNECT))
             client.wait_for_workers(1, timeout=JOIN)
-        except TimeoutError as error:
+            trial = _work, pickle.dumps((int, 0)), environment()
+            client.run_on_scheduler(*trial)
+            client.run(*trial)
+        except Failure:
+            raise
+        except Exception as error:  # a file, a network, other servers, a missing project
             raise Failure(
-                f"the scheduler at {address} has no workers: start `dask worker {address}`"
+                f"no Dask cluster works at {cluster} ({type(error).__name__}: {error}): start "
+                "`dask scheduler`, and `dask worker tcp://HOST:PORT` where this project is "
+                "installed, and give --cluster the scheduler's address or file"
             ) from error
-        _check(client)
-        yield Workers(client)
+        executor = client.get_executor(pure=False)
+        lost = f"the cluster at {address} was lost: start it again"
 
+        def submit(work, batch):
+            # Pickled here, so that the scheduler need not import what the workers run.
+            return executor.submit(_work, pickle.dumps((work, batch)), environment())
 
-def _read_scheduler_file(path):
-    remedy = "give --cluster as tcp://HOST:PORT, or the --scheduler-file of `dask scheduler`"
-    files.check_input(path, remedy=remedy)
-    try:
-        with open(path, encoding="utf-8") as file:
-            return str(json.load(file)["address"])
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        raise Failure(f"{files.show(path)} is not a scheduler file: {remedy}") from error
+        def cores():
+            try:
+                return max(1, sum(client.nthreads().values()))
+            except Exception as error:  # whatever Dask raises for a connection that is gone
+                raise Failure(lost) from error
 
-
-def _check(client):
-    """Raise `Failure` unless scheduler and workers have this project in the same versions."""
-    expected = environment()
-    try:
-        found = client.run(environment) | {
-            client.scheduler.address: client.run_on_scheduler(environment)
-        }
-    except Exception as error:  # what is missing there can show in many ways
-        raise Failure(
-            f"the cluster at {client.scheduler.address} cannot import this project "
-            f"({files.reason(error)}): install this checkout there with its requirements"
-        ) from error
-    for address, versions in found.items():
-        _compare(versions, expected, address)
-
-
-def _compare(found, expected, address):
-    different = [
-        f"{name} {found.get(name)} and not {version}"
-        for name, version in expected.items()
-        if found.get(name) != version
-    ]
-    if different:
-        raise Failure(
-            f"{address} has {', '.join(different)}: install the same versions there as here"
-        )
+        try:
+            yield submit, cores, KilledWorker
+        except (CancelledError, NoWorkerError) as error:
+            raise Failure(lost) from error
 
 
 @functools.cache
 def environment():
     """What results depend on, by name: package versions, and a digest of the project's code."""
-    code = hashlib.sha256()
-    for path in sorted(path for folder in CODE for path in (files.ROOT / folder).rglob("*.py")):
-        code.update(path.read_text(encoding="utf-8").encode())
-    return results.versions() | {
-        "pillow": metadata.version("pillow"),
-        "code": code.hexdigest()[:12],
-    }
-
-
-# What workers do ---------------------------------------------------------------------------------
+    code = [path for folder in CODE for path in sorted((files.ROOT / folder).rglob("*.py"))]
+    digest = hashlib.sha256(b"".join(path.read_bytes() for path in code)).hexdigest()
+    return results.versions() | {"pillow": metadata.version("pillow"), "code": digest[:12]}
 
 
 def _work(pickled, expected):
-    """One batch, in a worker."""
-    _compare(environment(), expected, f"the worker on {platform.node()}")
+    """One batch, in a worker, which may have joined late and be of other versions."""
+    for name, found in environment().items():
+        if found != expected[name]:
+            raise Failure(
+                f"{platform.node()} has {name} {found} and not {expected[name]}: install the same "
+                "versions there as here"
+            )
     work, batch = pickle.loads(pickled)
     return work(batch)

@@ -6,25 +6,18 @@
 
 Each batch is worked on by one core: an operation of TensorFlow has one thread, and there are as
 many batches at a time as cores.  So a sum is taken in the same order wherever and beside whatever
-it is computed.  The results come in the order of the batches, which are taken from their iterable
-as they are needed: at most `AHEAD` for each core are under way, so memory does not grow with
+it is computed.  At most `AHEAD` batches for each core are under way, so memory does not grow with
 their number.
-
-Dask (`pip install "dask[distributed]"`) shares the batches among machines.
-common/README.md says how to start a cluster.
 """
 
-import ctypes
 import functools
 import itertools
 import os
-import sys
 import threading
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 
-from common import files
 from common.command import Failure
 
 AHEAD = 2  # batches for each core: one in work, one waiting
@@ -51,31 +44,27 @@ def start(cluster=None):
     goes on while a GPU computes another batch.  Both are functions of a module (not of a script)
     or `functools.partial` of such, since workers import them, and are called by several threads at
     once.  name(batch) is what a message calls it.
-    Raises `Failure` where there is no Dask, no cluster, or a different one, and for a batch that
-    kills its workers.  What is raised in a worker is raised here.  All threads that were started
-    have ended when the block ends.
+    Raises `Failure` for whatever is wrong with the cluster, and for a batch that kills its workers.
+    What is raised in a worker is raised here.
     """
-    if cluster is None:
-        if not one_thread():
-            print(
-                "TensorFlow has begun with several threads for an operation: rows may differ in "
-                "their last digit from those of a new process",
-                file=sys.stderr,
-            )
-        pool = _Threads(min(cores(), MOST_THREADS))
+    if cluster is not None:
         try:
-            yield functools.partial(_run, pool)
-        finally:
-            pool.close()
+            from common.run import cluster as dask_cluster
+        except ImportError as error:
+            raise Failure('--cluster needs Dask: run `pip install "dask[distributed]"`') from error
+        with dask_cluster.connect(cluster) as pool:
+            yield functools.partial(_run, *pool)
         return
+    one_thread()
+    count, wait = min(cores(), MOST_THREADS), True
+    threads = ThreadPoolExecutor(count)
     try:
-        from common.run import cluster as dask_cluster
-    except ImportError as error:
-        raise Failure('--cluster needs Dask: run `pip install "dask[distributed]"`') from error
-    except Exception as error:  # Dask reads all files of settings when it is imported
-        raise Failure(f"Dask does not start: {files.reason(error)}") from error
-    with dask_cluster.connect(cluster) as pool:
-        yield functools.partial(_run, pool)
+        yield functools.partial(_run, threads.submit, lambda: count, ())
+    except KeyboardInterrupt:
+        wait = False  # for the batches in work: each thread ends with its own
+        raise
+    finally:
+        threads.shutdown(wait, cancel_futures=True)
 
 
 def cores():
@@ -85,25 +74,15 @@ def cores():
 
 
 def one_thread():
-    """Have every operation of TensorFlow use one thread; returns whether it does.
-
-    Then sums are taken in the same order whatever the number of cores.  TensorFlow takes the
-    number before its first operation, and no other afterwards.
-    """
+    """Have every operation of TensorFlow use one thread, unless it has computed already."""
     import tensorflow as tf
 
-    try:
+    with suppress(RuntimeError):
         tf.config.threading.set_intra_op_parallelism_threads(1)
-    except RuntimeError:
-        return os.environ.get("TF_NUM_INTRAOP_THREADS") == "1"
-    return True
 
 
 def once(function):
-    """`function` with its last result kept, for whatever batches of a process share.
-
-    Threads that ask for it at the same time wait for the first of them.
-    """
+    """`function` with its last result kept; threads that want it together wait for the first."""
     kept, lock = functools.lru_cache(maxsize=1)(function), threading.Lock()
 
     @functools.wraps(function)
@@ -115,66 +94,36 @@ def once(function):
     return call
 
 
-def _run(pool, function, batches, prepare=None, name=str):
-    """The one loop: submit ahead, hand back in order."""
+def _run(submit, cores, killed, function, batches, prepare=None, name=str):
+    """The one loop: submit ahead, hand back in order.
+
+    submit and cores: of the executor.  killed: what it raises for a batch that ends its workers.
+    """
     work = functools.partial(_work, function, prepare)
     batches, under_way = iter(batches), deque()
     while True:
-        room = AHEAD * pool.cores() - len(under_way)
-        for batch in itertools.islice(batches, max(0, room)):
-            under_way.append((pool.submit(work, batch), name(batch)))
+        for batch in itertools.islice(batches, max(0, AHEAD * cores() - len(under_way))):
+            under_way.append((submit(work, batch), name(batch)))
         if not under_way:
             return
-        yield pool.result(*under_way.popleft())
+        future, named = under_way.popleft()
+        try:
+            yield future.result()
+        except killed as error:
+            raise Failure(
+                f"{named} ended every worker that tried it: is memory short, or does a file crash "
+                "its decoder?"
+            ) from error
+
+
+_gpu = threading.Lock()  # it takes one batch at a time
 
 
 def _work(function, prepare, batch):
     """One batch, in a thread here or in a worker."""
-    one_thread()
-    prepared = batch if prepare is None else prepare(batch)
-    with _gpu():
-        return function(prepared)
-
-
-_one_at_a_time = threading.Lock()
-
-
-def _gpu():
-    """What a thread holds while it computes: a GPU takes one batch at a time."""
     import tensorflow as tf
 
-    return _one_at_a_time if tf.config.list_physical_devices("GPU") else nullcontext()
-
-
-class _Threads:
-    """Threads of this process, with the methods of `cluster.Workers`."""
-
-    def __init__(self, count):
-        self.count, self.at_work = count, set()
-        self.pool = ThreadPoolExecutor(count)
-
-    def cores(self):
-        return self.count
-
-    def submit(self, work, batch):
-        return self.pool.submit(self._work, work, batch)
-
-    def _work(self, work, batch):
-        thread = threading.get_ident()
-        self.at_work.add(thread)
-        try:
-            return work(batch)
-        finally:
-            self.at_work.discard(thread)
-
-    def result(self, future, name):
-        return future.result()
-
-    def close(self):
-        """End what is still at work, because of Ctrl-C or an error, after its next operation."""
-        self.pool.shutdown(wait=False, cancel_futures=True)
-        for thread in tuple(self.at_work):
-            ctypes.pythonapi.PyThreadState_SetAsyncExc(
-                ctypes.c_ulong(thread), ctypes.py_object(KeyboardInterrupt)
-            )
-        self.pool.shutdown()
+    one_thread()
+    prepared = batch if prepare is None else prepare(batch)
+    with _gpu if tf.config.list_physical_devices("GPU") else nullcontext():
+        return function(prepared)
