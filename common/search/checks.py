@@ -180,17 +180,19 @@ def positive(name, value, *, whole=False):
 
 
 def pixel_size(name, value, images=None):
-    """`value` as float64, once it is in [0, 1], as epsilon is: a number, of shape ().
+    """`value` as float64, once it is in [0, 1], as epsilon is: a number.
 
     images: where they are given (n, ...), it may also be one for each of them, (n,), and comes back
-    as (n, 1, ...).  Raises ValueError for anything else.
+    as (n, 1, ...) in any case.  Raises ValueError for anything else.
     """
     sizes = number(name, value, () if images is None else images.shape[:1])
     if not ((sizes >= 0) & (sizes <= 1)).all():
         raise ValueError(
             f"{name} is in [0, 1] pixel units (8/255 = 0.0314), which {value!r:.60} is not"
         )
-    return sizes.reshape(-1, *[1] * (images.ndim - 1)) if sizes.ndim else sizes
+    if images is None:
+        return sizes
+    return np.broadcast_to(sizes, len(images)).reshape(-1, *[1] * (images.ndim - 1))
 
 
 def number(name, value, shape=()):
