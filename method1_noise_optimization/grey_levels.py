@@ -3,7 +3,7 @@
 An image file holds 256 levels a value, and noise of method 1 is a fraction of one level: rounded,
 it is gone.  So here the search is among 8-bit images themselves.
 
-Were the target's lead over the other classes linear, with slope G, the best change d of whole
+Were the target's margin over the other classes linear, with slope G, the best change d of whole
 levels would be known but for one number t:
 
     smallest |d|_2                              d = round(t G)
@@ -22,7 +22,7 @@ import tensorflow as tf
 
 from common.search import checks
 from common.search.compiled import compiled
-from common.search.margins import leads, least
+from common.search.margins import least, log_odds, margins, per_image
 
 MAX_STEPS = 100
 # The weight of a new gradient beside m earlier ones is WINDOW / (m + WINDOW).
@@ -46,7 +46,7 @@ def search(
 
     Returns (images, reached): uint8 like pixels, and bool (n,).  An image that is its target
     already comes back as it is; where the target was not reached, the last image tried does.
-    Raises ValueError for what does not fit the model or each other.
+    Raises ValueError as `common/search/checks.py` says.
     """
     pixels = np.asarray(pixels)
     if pixels.dtype != np.uint8:
@@ -60,8 +60,8 @@ def search(
     if not len(pixels):
         return pixels.copy(), np.zeros(0, bool)
     few, levels = levels is not None, 255 if levels is None else levels
-    log_odds = np.nan if confidence is None else np.log(confidence / (1 - confidence))
-    log_odds = tf.constant(log_odds, tf.float32)
+    needed = np.nan if confidence is None else np.log(confidence / (1 - confidence))
+    needed = tf.constant(needed, tf.float32)
 
     original = pixels.astype(np.float32)
     shape = (-1, *[1] * (pixels.ndim - 1))
@@ -76,7 +76,7 @@ def search(
     state = tuple(map(tf.constant, (original, G, t, rate, was_hit, original, cost)))
     for step in range(max_steps + 1):
         weight = tf.constant(1.0 if met + step == 0 else WINDOW / (met + step + WINDOW))
-        state = _step(model, original, y_target, state, weight, float(levels), few, log_odds)
+        state = _step(model, original, y_target, state, weight, float(levels), few, needed)
     image, *_, best, cost = (part.numpy() for part in state)
     reached = np.isfinite(cost)
     found = np.where(reached.reshape(shape), best, image)
@@ -84,38 +84,32 @@ def search(
 
 
 @compiled
-def _step(model, original, target, state, weight, levels, few, log_odds):
+def _step(model, original, target, state, weight, levels, few, needed):
     """Look at the image, keep it if it is the best hit so far, and make the next one."""
     image, G, t, rate, was_hit, best, cost = state
     n, axes = tf.shape(image)[0], list(range(1, len(image.shape)))
-    column = [n, *[1] * len(axes)]
-
-    def of_images(values):
-        return tf.reshape(values, column)
-
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(image)
         z = model(image / 255, training=False)
-        lead = leads(z, target)
-        worst = tf.reduce_min(lead, axis=1) - least(model, z)
-        odds = -tf.reduce_logsumexp(-lead, axis=1)
-        ahead = tf.where(tf.math.is_nan(log_odds), worst, odds - log_odds)
+        g = margins(z, target)
+        worst = tf.reduce_min(g, axis=1) - least(model, z)
+        ahead = tf.where(tf.math.is_nan(needed), worst, log_odds(g) - needed)
     gradient = tape.gradient(ahead, image)
     hit = ahead > 0
     change = tf.abs(image - original)
     new_cost = tf.reduce_sum(tf.cast(change > 0, tf.float32) if few else change**2, axis=axes)
     better = hit & (new_cost < cost)
-    best = tf.where(of_images(better), image, best)
+    best = tf.where(per_image(better, image), image, best)
     cost = tf.where(better, new_cost, cost)
 
-    gradient /= of_images(tf.sqrt(tf.reduce_sum(gradient**2, axis=axes)) + 1e-12)
+    gradient /= per_image(tf.sqrt(tf.reduce_sum(gradient**2, axis=axes)) + 1e-12, image)
     G = (1 - weight) * G + weight * gradient
-    size = tf.abs(G) / of_images(tf.sqrt(tf.reduce_sum(G**2, axis=axes)) + 1e-12)
+    size = tf.abs(G) / per_image(tf.sqrt(tf.reduce_sum(G**2, axis=axes)) + 1e-12, image)
     # The first step: as many values as would change if |G| were alike.
     t = tf.where(t == 0, tf.sqrt(tf.cast(tf.size(G) / n, tf.float32)) / 4, t)
     rate = tf.where((hit != was_hit), tf.maximum(rate * CALMER, SMALLEST_RATE), rate)
     t = tf.where(hit, t / (1 + rate), t * (1 + rate))
-    wanted = of_images(t) * size
+    wanted = per_image(t, image) * size
     moved = tf.where(wanted > 0.5, levels, 0.0) if few else tf.minimum(tf.round(wanted), levels)
     room = tf.where(G > 0, 255 - original, original)
     image = original + tf.sign(G) * tf.minimum(moved, room)

@@ -4,8 +4,8 @@ The point x' of the box nearest to the image x that is classified as its target 
 
     minimise |x' - x|²   subject to   g(x') = z_t(x') - max_{k ≠ t} z_k(x') ≥ 0,   0 ≤ x' ≤ 1
 
-with logits z.  Were the lead g linear, `common/search/box_projection.py` would give the answer.  So
-linearise at the point p reached so far, go to the solution, and repeat, as in sequential
+with logits z.  Were the margin g linear, `common/search/box_projection.py` would give the answer.
+So linearise at the point p reached so far, go to the solution, and repeat, as in sequential
 quadratic programming and in DeepFool (Moosavi-Dezfooli et al. 2016):
 
     p ← the point of the box nearest to x at which   g(p) + G·(x' - p) ≥ aim
@@ -27,7 +27,7 @@ import tensorflow as tf
 from common.search import nearest_class
 from common.search.box_projection import project, project_onto_one
 from common.search.compiled import compiled
-from common.search.margins import is_hit, leads, least, logits, spread
+from common.search.margins import is_hit, least, logits, margins, pull, spread
 
 # All that is compared with logits is a share of their spread at the image x, so that the noise is
 # that of the image and not of the units of its logits.
@@ -42,7 +42,7 @@ IN_TURN, TEMPERATURE_NEAR, BLUR_NEAR = 4, 0.08, 0.5
 # The weight of a new gradient beside m earlier ones is WINDOW / (m + WINDOW), and over the second
 # half of the steps it falls to zero besides.
 WINDOW = 10.0
-# The lead aimed at: its range, and its factors after a miss and after a hit.
+# The margin aimed at: its range, and its factors after a miss and after a hit.
 AIM_SMALLEST, AIM_LARGEST = 8e-5, 0.08
 AIM_MISSED, AIM_HIT = 1.3, 0.8
 # Starts whose distances differ by less than this part agree, and when this many found no nearer
@@ -180,22 +180,22 @@ def _descend(model, x, p, target, start, steps, warmest, blur, hold):
 
 
 def _hit_and_slope(model, p, target, temperature):
-    """Whether p is a hit, the lead smoothed by temperatures (n,), and its gradient at p."""
+    """Whether p is a hit, the margin smoothed by temperatures (n,), and its gradient at p."""
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(p)
         z = logits(model, p)
-        g = leads(z, target)
+        g = margins(z, target)
         smooth = -temperature * tf.reduce_logsumexp(-g / temperature[:, tf.newaxis], axis=1)
     return tf.reduce_min(g, axis=1) > least(model, z), smooth, tape.gradient(smooth, p)
 
 
 def _improve(model, x, target, x_adv):
     """The hits x_adv (n, d), or nearer ones: pulled, and projected onto each strong competitor."""
-    x_adv = _pull(model, x, target, x_adv)
+    _, x_adv = pull(lambda p: is_hit(model, p, target), x, x_adv, 8)
     with tf.GradientTape(watch_accessed_variables=False, persistent=True) as tape:
         tape.watch(x_adv)
         z = logits(model, x_adv)
-        g = leads(z, target)
+        g = margins(z, target)
         count = min(COMPETITORS, max(g.shape[1] - 1, 1))
         g = -tf.math.top_k(-g, count)[0]
         each = [g[:, k] for k in range(count)]
@@ -205,13 +205,3 @@ def _improve(model, x, target, x_adv):
     nearer = tf.norm(p - x, axis=1) < tf.norm(x_adv - x, axis=1)
     nearer &= is_hit(model, p, target)
     return tf.where(nearer[:, tf.newaxis], p, x_adv)
-
-
-def _pull(model, x, target, x_adv):
-    """The hits x_adv (n, d), moved towards x along the straight line while they stay hits."""
-    low, high = tf.zeros_like(x[:, 0]), tf.ones_like(x[:, 0])
-    for _ in tf.range(8):
-        middle = (low + high) / 2
-        hit = is_hit(model, x + middle[:, tf.newaxis] * (x_adv - x), target)
-        low, high = tf.where(hit, low, middle), tf.where(hit, middle, high)
-    return x + high[:, tf.newaxis] * (x_adv - x)

@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from common.search.compiled import compiled
-from common.search.margins import lead, least, logits
+from common.search.margins import least, logits, margin
 
 STEPS_A_CALL = 5
 
@@ -55,7 +55,7 @@ def _steps(model, x, target, r, left, rate, regularization):
             elif regularization == "l2":
                 loss += tf.reduce_mean(r**2, axis=1)
         gradient = tape.gradient(loss, r)
-        reached |= lead(z, target) > least(model, z)
+        reached |= margin(z, target) > least(model, z)
         active = ~reached & (taken < left)
         # Beyond ±1 a pixel is black or white anyway; ±2 says so and keeps r from overflowing.
         new_r = tf.clip_by_value(r - rate * gradient, -2, 2)

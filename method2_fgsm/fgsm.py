@@ -35,18 +35,16 @@ def fgsm(model, x, y, eps, *, targeted=False, batch_size=1000):
     x: float32 (n, ...) in [0, 1].  y: integers (n,).  eps: from 0 to 1, in pixel units: a number,
     or one for each image, (n,).
     Returns x_adv: float32, the shape of x, in [0, 1] and within eps of x.
-    Raises ValueError when eps is not in [0, 1], for a batch_size below 1, for what
-    `common/search/checks.py` refuses, and where logits or gradients are not finite.
+    Raises ValueError as `common/search/checks.py` says.
     """
     checks.positive("batch_size", batch_size, whole=True)
     x, y = checks.checked(model, x, y)
     eps = checks.pixel_size("eps", eps, x)
-    eps = tf.constant(-eps if targeted else eps, tf.float32)
+    eps = np.float32(-eps if targeted else eps)
     x_adv = np.empty_like(x)
     for start in range(0, len(x), batch_size):
         batch = slice(start, start + batch_size)
-        size = eps[batch] if eps.shape.rank else eps
-        x_adv[batch] = sign_step(model, x[batch], y[batch], size).numpy()
+        x_adv[batch] = sign_step(model, x[batch], y[batch], eps[batch]).numpy()
     checks.finite(x_adv, "logits or gradients")
     return x_adv
 

@@ -26,10 +26,9 @@ little falls geometrically too.
 import numpy as np
 import tensorflow as tf
 
-from common.search import checks, nearest_class
+from common.search import checks, margins, nearest_class
 from common.search.compiled import compiled
-from common.search.logits import rounding
-from method2_fgsm.fgsm import label_and_others
+from common.search.margins import per_image
 
 # With this many steps or more, three starts have a fifth of them each, and the rest go on from the
 # best of the three.  Fewer steps are better spent on one start.
@@ -48,13 +47,13 @@ def search(model, x, y_target, *, steps, max_eps=1.0, confidence=0.0):
 
     x: float32 (n, ...) in [0, 1].  y_target: int64 (n,).  steps: gradients for each image, shared
     out over three starts.  max_eps: no pixel changes by more.  confidence: a target counts as
-    reached when its probability is above this, and its logit leads by more than rounding.
+    reached when its probability is above this, and its margin is more than rounding.
     Returns (eps, x_adv): float32 (n,), infinite where the target was not reached, and float32
     like x, the points at exactly that eps.
     """
     # P_t > c means z_t - log Σ_{k≠t} exp z_k > log(c / (1 - c)).
     log_odds = np.log(confidence / (1 - confidence)) if confidence else -np.inf
-    goal = tf.constant([rounding(model), log_odds, max_eps], tf.float32)
+    goal = tf.constant([log_odds, max_eps], tf.float32)
     needed = linear_estimate(model, x, y_target, goal).numpy()
     checks.finite(needed, "logits or gradients")
     # The same pattern for all images, so that their order and their batch do not matter.
@@ -69,8 +68,8 @@ def search(model, x, y_target, *, steps, max_eps=1.0, confidence=0.0):
     if rest:
         eps = np.where(np.isfinite(size), size, needed)
         size, best = shrink(model, x, y_target, best, eps, size, best, rest, SECOND_RUN, goal)
-    eps, x_adv = pull(model, x, y_target, size, best, goal)
-    return eps.numpy(), x_adv.numpy()
+    share, x_adv = pull(model, x, y_target, best, goal)
+    return size * share.numpy(), x_adv.numpy()
 
 
 def search_nearest(model, x, y, *, steps, **limits):
@@ -96,7 +95,7 @@ def search_nearest(model, x, y, *, steps, **limits):
 @compiled
 def linear_estimate(model, x, y_target, goal):
     """The eps with which x would reach its target, were g linear: (n,), at most 1."""
-    g, slope = lead_and_slope(model, x, y_target, goal)
+    g, slope = margin_and_slope(model, x, y_target, goal)
     # A pixel at its bound cannot follow a slope that leads out of the cube.
     free = tf.where(slope > 0, x < 1, x > 0)
     steepness = tf.reduce_sum(tf.abs(slope) * tf.cast(free, x.dtype), pixel_axes(x))
@@ -122,14 +121,14 @@ def shrink(model, x, y_target, p, eps, size, best, steps, schedule, goal):
 def steps_in_the_box(model, x, y_target, p, m, eps, size, best, parts, changes, goal):
     """One step for each entry of `parts` (s) and `changes`; returns (p, m, eps, size, best)."""
     for i in tf.range(tf.shape(parts)[0]):
-        g, slope = lead_and_slope(model, p, y_target, goal)
+        g, slope = margin_and_slope(model, p, y_target, goal)
         noise = tf.reduce_max(tf.abs(p - x), pixel_axes(x))
         hit = g > 0
         smaller = hit & (noise < size)
         best = tf.where(per_image(smaller, x), p, best)
         size = tf.where(smaller, noise, size)
         eps = tf.where(hit, tf.minimum(eps, size) * (1 - changes[i]), eps * (1 + changes[i]))
-        eps = tf.minimum(eps, tf.minimum(size * (1 - 1e-4), goal[2]))
+        eps = tf.minimum(eps, tf.minimum(size * (1 - 1e-4), goal[1]))
 
         steepness = tf.reduce_sum(tf.abs(slope), pixel_axes(x))
         m = MOMENTUM * m + (1 - MOMENTUM) * tf.math.divide_no_nan(slope, per_image(steepness, x))
@@ -141,46 +140,30 @@ def steps_in_the_box(model, x, y_target, p, m, eps, size, best, parts, changes, 
 
 
 @compiled
-def pull(model, x, y_target, size, best, goal):
-    """The hits, moved towards x along the straight line while they stay hits: (eps, x_adv)."""
-    low, high = tf.zeros_like(size), tf.ones_like(size)
-    for _ in tf.range(10):
-        middle = (low + high) / 2
-        p = x + per_image(middle, x) * (best - x)
-        hit = lead_of(model(p, training=False), y_target, goal) > 0
-        low, high = tf.where(hit, low, middle), tf.where(hit, middle, high)
-    return size * high, x + per_image(high, x) * (best - x)
+def pull(model, x, y_target, x_adv, goal):
+    """`margins.pull` of the hits x_adv."""
+    return margins.pull(lambda p: margin_of(model, p, y_target, goal) > 0, x, x_adv, 10)
 
 
-def lead_and_slope(model, p, y_target, goal):
+def margin_and_slope(model, p, y_target, goal):
     """g (n,) and ∇g, like p."""
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(p)
-        g = lead_of(model(p, training=False), y_target, goal)
+        g = margin_of(model, p, y_target, goal)
     return g, tape.gradient(g, p)
 
 
-def lead_of(logits, y_target, goal):
-    """g (n,): how far the target is ahead of the strongest other class, less what may be rounding,
-    and of the goal.
+def margin_of(model, p, y_target, goal):
+    """g (n,): the target's margin less what may be rounding, and its log-odds less the goal's.
 
     With a rival and a label for each image, y_target (n, 2): how far that one is ahead of this.
     """
-    least = goal[0] * tf.stop_gradient(tf.reduce_max(tf.abs(logits), axis=1))
-    if y_target.shape.rank == 2:
-        pair = tf.gather(logits, y_target, axis=1, batch_dims=1)
-        return pair[:, 0] - pair[:, 1] - least
-    is_target, others = label_and_others(logits, y_target)
-    own = tf.reduce_sum(tf.where(is_target, logits, 0), axis=1)
-    lead = own - tf.reduce_max(others, axis=1) - least
-    return tf.minimum(lead, own - tf.reduce_logsumexp(others, axis=1) - goal[1])
+    z = model(p, training=False)
+    g = margins.margins(z, y_target)
+    above = tf.reduce_min(g, axis=1) - tf.stop_gradient(margins.least(model, z))
+    return tf.minimum(above, margins.log_odds(g) - goal[0])
 
 
 def pixel_axes(x):
     """The axes of an image in a batch."""
     return list(range(1, len(x.shape)))
-
-
-def per_image(values, x):
-    """One value an image (n,), in a shape that multiplies images like x."""
-    return tf.reshape(values, [-1] + [1] * (len(x.shape) - 1))

@@ -13,7 +13,8 @@ import tensorflow as tf
 
 from common.search import checks
 from common.search.compiled import compiled
-from method2_fgsm.fgsm import label_and_others, sign_and_logits
+from common.search.margins import margin
+from method2_fgsm.fgsm import sign_and_logits
 
 LOSSES = ("cross entropy", "margin")
 
@@ -29,27 +30,19 @@ def projected_step(model, x, x_adv, y, eps, step_size):
 
 
 @compiled
-def projected_margin_step(model, x, x_adv, y, eps, step_size, y_target):
-    """The same, uphill on z_t - z_y, with t the target, or the strongest other class where that
-    is negative."""
+def projected_margin_step(model, x, x_adv, y, eps, step_size):
+    """The same, downhill on the margin of y (n,), or uphill on z_t - z_y for pairs t, y (n, 2)."""
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(x_adv)
         logits = model(x_adv, training=False)
-    uphill = margin_ascent(logits, y, y_target)
-    sign = tf.sign(tape.gradient(logits, x_adv, output_gradients=uphill))
+        g = margin(logits, y) if y.shape.rank == 2 else -margin(logits, y)
+    sign = tf.sign(tape.gradient(g, x_adv))
     return project(x, x_adv + step_size * sign, eps), logits
 
 
 def project(x, x_adv, eps):
     """The point nearest to x_adv within eps of x and in [0, 1]."""
     return tf.clip_by_value(tf.clip_by_value(x_adv, x - eps, x + eps), 0, 1)
-
-
-def margin_ascent(logits, y, y_target):
-    """How the logits should move to increase z_t - z_y: (n, classes)."""
-    is_label, others = label_and_others(logits, y)
-    t = tf.where(y_target < 0, tf.argmax(others, axis=1, output_type=y_target.dtype), y_target)
-    return tf.one_hot(t, logits.shape[-1], dtype=logits.dtype) - tf.cast(is_label, logits.dtype)
 
 
 def generators(x, seed):
@@ -85,9 +78,7 @@ def pgd(
     "An Alternative Surrogate Loss for PGD-based Adversarial Testing").
     seed: of the random start, which depends neither on batch_size nor on the other images.
     Returns x_adv: float32, the shape of x, in [0, 1] and within eps of x.
-    Raises ValueError when eps is not in [0, 1], step_size is negative or not finite, steps or
-    batch_size is below 1, for an unknown loss, targets without the margin, pixels outside [0, 1]
-    or not numbers, and for labels or targets that do not match the images or the model.
+    Raises ValueError as `common/search/checks.py` says.
     """
     checks.positive("steps", steps, whole=True)
     checks.positive("batch_size", batch_size, whole=True)
@@ -99,26 +90,23 @@ def pgd(
         step_size = 2.5 * eps / steps
     elif checks.number("step_size", step_size):
         checks.positive("step_size", step_size)
-    if y_target is None:
-        y_target = np.full(len(x), -1)
-    elif loss != "margin":
-        raise ValueError("y_target goes with the loss 'margin'")
-    else:
-        _, y_target = checks.checked(model, x, y_target, name="targets")
-    box, step_size = np.asarray(eps, np.float32), np.asarray(step_size, np.float32)
+    goal = y
+    if y_target is not None:
+        if loss != "margin":
+            raise ValueError("y_target goes with the loss 'margin'")
+        goal = np.stack([checks.checked(model, x, y_target, name="targets")[1], y], axis=1)
+    step = projected_margin_step if loss == "margin" else projected_step
+    step_size = np.broadcast_to(np.float32(step_size), eps.shape)
+    eps = np.float32(eps)
     x_adv = np.empty_like(x)
     for start in range(0, len(x), batch_size):
         batch = np.arange(start, min(start + batch_size, len(x)))
         u = np.stack([rng.random(x.shape[1:], np.float32) for rng in generators(x[batch], seed)])
-        reach = box[batch] if box.ndim else box
-        x_adv[batch] = np.clip(x[batch] + reach * (2 * u - 1), 0, 1)
+        x_adv[batch] = np.clip(x[batch] + eps[batch] * (2 * u - 1), 0, 1)
         for _ in range(steps):
-            sizes = (size[batch] if size.ndim else size for size in (box, step_size))
-            now = x[batch], x_adv[batch], y[batch], *sizes
-            if loss == "margin":
-                moved, logits = projected_margin_step(model, *now, y_target[batch])
-            else:
-                moved, logits = projected_step(model, *now)
+            moved, logits = step(
+                model, x[batch], x_adv[batch], goal[batch], eps[batch], step_size[batch]
+            )
             checks.finite(logits.numpy(), "logits or gradients")
             right = logits.numpy().argmax(axis=1) == y[batch]
             batch = batch[right]

@@ -11,9 +11,9 @@ import tensorflow as tf
 
 from common.search import checks
 from common.search.compiled import compiled
-from common.search.logits import rounding
+from common.search.margins import least, margin
 from method2_fgsm import frank_wolfe
-from method2_fgsm.fgsm import gradient_sign, label_and_others
+from method2_fgsm.fgsm import gradient_sign
 from method2_fgsm.pgd import pgd
 
 # Images at a time: as many as fit into so many bytes, and no more than so many.
@@ -58,10 +58,7 @@ def smallest_eps(
     Returns (eps, x_adv).  eps: float32 (n,), 0 where x is classified as its target already, or
     not as its label, NaN where no eps up to max_eps is enough.  x_adv: float32 like x, the
     adversarial images at exactly that eps, and x itself where there is none.
-    Raises ValueError when steps is below 1, max_eps is not above 0 and at most 1, tol or
-    resolution not above 0, confidence not in [0, 1) or not 0 without targets, for a batch_size
-    below 1, pixels outside [0, 1] or not numbers, and labels that do not match the images or the
-    model.
+    Raises ValueError as `common/search/checks.py` says.
     """
     checks.positive("max_eps", max_eps)
     checks.pixel_size("max_eps", max_eps)
@@ -96,8 +93,7 @@ def within_eps(model, x, y, *, eps, steps, targeted=False, batch_size=1000):
 
     Away from the labels y, by projected sign steps (pgd.py).  Targeted, y are the labels to
     reach: the noise is then as small as `smallest_eps` finds it, and none where the target is out
-    of reach.  The arguments are those of `fgsm.fgsm`; steps: at least 1.  Raises ValueError as
-    they do.
+    of reach.  The arguments are those of `fgsm.fgsm`; steps: at least 1.
     """
     if not targeted:
         return pgd(model, x, y, eps, steps=steps, batch_size=batch_size)
@@ -193,10 +189,8 @@ def _reached(model, x, sign, y, goal, eps):
     moved = tf.clip_by_value(x[:, tf.newaxis] - eps * sign[:, tf.newaxis], 0, 1)
     logits = model(tf.reshape(moved, [n * k, *pixels]), training=False)
     logits = tf.cast(logits, x.dtype)
-    is_y, others = label_and_others(logits, tf.repeat(y, k))
-    own = tf.reduce_sum(tf.where(is_y, logits, 0), axis=1)
-    lead = goal[0] * (own - tf.reduce_max(others, axis=1))
-    p = tf.reduce_sum(tf.where(is_y, tf.nn.softmax(logits), 0), axis=1)
+    y = tf.repeat(y, k)
+    ahead = goal[0] * margin(logits, y) - least(model, logits)
+    p = tf.gather(tf.nn.softmax(logits), y, axis=1, batch_dims=1)
     p = tf.where(goal[0] > 0, p, 1 - p)
-    lead -= rounding(model) * tf.reduce_max(tf.abs(logits), axis=1)
-    return tf.reshape((lead > 0) & (p > goal[1]), [n, k])
+    return tf.reshape((ahead > 0) & (p > goal[1]), [n, k])

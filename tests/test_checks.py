@@ -15,7 +15,6 @@ from common.networks import mnist
 from common.search import checks
 from method1_noise_optimization import attack
 from method2_fgsm import fgsm, pgd
-from method2_fgsm.robust.square import square
 from method2_fgsm.smallest_eps import smallest_eps
 
 layers, ops = keras.layers, keras.ops
@@ -109,27 +108,22 @@ TAKEN = {
 }
 
 
-@pytest.mark.parametrize("kind", [*TAKEN][:4])
-def test_every_attack_takes(attacked, kind):
-    x_adv = attacked(TAKEN[kind]())
+def test_every_attack_takes_a_model_that_declares_nothing(attacked):
+    x_adv = attacked(called(Subclassed()))
     assert x_adv.dtype == np.float32
     assert np.isfinite(x_adv).all()
     assert not np.isin(x_adv, 0.5).all()
 
 
 @pytest.mark.parametrize("make", TAKEN.values(), ids=TAKEN)
-def test_the_noise_reaches_its_targets_on(make):
+def test_the_sign_step_brings_the_target_nearer_on(make):
     model = make()
     x = np.random.default_rng(0).random((8, *SHAPE), np.float32)
     y_target = (mnist.classify(model, x) + 1) % mnist.predict(model, x).shape[1]
-    noise = attack.find_noise(model, x, y_target, method="minimal")
-    reached = attack.reached(model, x, noise, y_target)
-    np.testing.assert_array_equal(reached, attack.classify(model, x, noise) == y_target)
-    eps, x_adv = smallest_eps(model, x, y_target)
-    found = np.isfinite(eps)
-    assert (mnist.classify(model, x_adv)[found] == y_target[found]).all()
-    assert reached[found].all()  # what one step along the sign can do, the smallest noise can
-    assert reached.any()
+    x_adv = fgsm.fgsm(model, x, y_target, 0.05, targeted=True)
+    before, after = (mnist.softmax(mnist.predict(model, images)) for images in (x, x_adv))
+    rows = np.arange(8)
+    assert (after[rows, y_target] > before[rows, y_target]).all()
 
 
 def two_heads():
@@ -159,6 +153,7 @@ def broken(weights):
 
 PROBABILITIES = {
     "Dense with softmax": lambda: linear(activation="softmax"),
+    "without a bias": lambda: linear(activation="softmax", use_bias=False),
     "a Softmax layer": wrapped_softmax,
     "an Activation layer": lambda: functional(
         layers.Flatten(), layers.Dense(3), layers.Activation("softmax")
@@ -166,39 +161,20 @@ PROBABILITIES = {
     "a model within a model": lambda: functional(layers.Reshape((12,)), keras.Sequential(
         [keras.Input((12,)), layers.Dense(5, activation="relu"), layers.Dense(3, "softmax")]
     )),
-    "keras.ops.softmax": lambda: then(linear(), ops.softmax),
-    "tf.nn.softmax": lambda: linear(activation=tf.nn.softmax),
-    "a Lambda layer": lambda: with_last(lambda z: ops.softmax(z)),
     "the guide to mixed precision": lambda: guide("mixed_float16"),
     "the same in bfloat16": lambda: guide("mixed_bfloat16", layers.Dense(3)),
     "float16": lambda: guide("float16"),
-    "a convolution that is flattened": lambda: functional(
-        layers.Conv2D(2, 2, activation="softmax"), layers.Conv2D(3, (3, 2), activation="softmax"),
-        layers.Flatten(),
-    ),
-    **{
-        f"a softmax, then {kind}": lambda last=last: functional(linear(activation="softmax"), *last)
-        for kind, last in {
-            "another type": [layers.Activation("linear", dtype="float64")],
-            "other shapes": [layers.Reshape((3, 1)), layers.Permute((2, 1)), layers.Flatten()],
-            "dropout": [layers.Dropout(0.5), layers.GaussianNoise(1), layers.Identity()],
-        }.items()
-    },
-    "a softmax, then a cast": lambda: then(linear(activation="softmax"), cast),
-    "a softmax that is clipped": lambda: then(
-        linear(activation="softmax"), lambda p: ops.clip(p, 1e-7, 1 - 1e-7)
-    ),
 }  # fmt: skip
 SIGMOIDS = {
     "Dense with sigmoid": lambda: linear(activation="sigmoid"),
-    "keras.ops.sigmoid": lambda: then(linear(), ops.sigmoid),
-    "sigmoids, then another type": lambda: functional(
-        linear(activation="sigmoid"), layers.Activation("linear", dtype="float64")
-    ),
+    "an Activation layer of sigmoids": lambda: functional(linear(), layers.Activation("sigmoid")),
 }
 WITHOUT_LAYERS = {
     "a subclassed model": lambda: called(Subclassed(ops.softmax)),
-    "sigmoids of a subclassed model": lambda: called(Subclassed(ops.sigmoid)),
+    "keras.ops.softmax": lambda: then(linear(), ops.softmax),
+    "a softmax, then dropout": lambda: functional(
+        linear(activation="softmax"), layers.Dropout(0.5)
+    ),
     "probabilities that are no softmax": lambda: with_last(
         lambda z: (1 + z**2) / ops.sum(1 + z**2, axis=1, keepdims=True)
     ),
@@ -207,10 +183,6 @@ WITHOUT_LAYERS = {
 
 def then(model, function):
     return keras.Model(model.inputs, function(model.outputs[0]))
-
-
-def cast(z):
-    return ops.cast(z, "float64")
 
 
 def guide(precision, *last):
@@ -243,10 +215,7 @@ class StaysOn(layers.Layer):
 
 
 REFUSED = {
-    **{
-        what: (make, r"models\.logits_of\(model\)")
-        for what, make in {**PROBABILITIES, **SIGMOIDS}.items()
-    },
+    **{what: (make, r"logits_of\(model\)") for what, make in {**PROBABILITIES, **SIGMOIDS}.items()},
     **{
         what: (make, "gives probabilities.*(show its last layer|make it without)")
         for what, make in WITHOUT_LAYERS.items()
@@ -260,10 +229,6 @@ REFUSED = {
     "noise that stays on": (
         lambda: functional(linear(), StaysOn(layers.GaussianNoise(0.01))),
         "differently each time",
-    ),
-    "statistics of the batch": (
-        lambda: functional(linear(), StaysOn(layers.BatchNormalization())),
-        "differently when an image is alone",
     ),
     "one sigmoid output": (lambda: linear(1, activation="sigmoid"), "0 and z"),
     "two outputs": (two_heads, "one output"),
@@ -316,7 +281,7 @@ def test_what_a_model_is_tried_for_is_compiled():
 
 
 def test_every_attack_refuses_it(attacked):
-    with pytest.raises(ValueError, match=r"models\.logits_of\(model\)"):
+    with pytest.raises(ValueError, match=r"logits_of\(model\)"):
         attacked(linear(activation="softmax"))
 
 
@@ -392,18 +357,17 @@ def test_what_logits_of_makes_can_be_saved_and_cloned(tmp_path):
         assert all(type(layer).__module__.startswith("keras.") for layer in logits.layers)
 
 
-def test_the_layer_made_anew_does_the_same():
-    """Where its configuration says so: a recurrent layer's activation is not its last step."""
-    for last in (
-        layers.EinsumDense("ab,bc->ac", 3, bias_axes="c", activation="softmax"),
-        layers.Dense(3, activation="softmax", use_bias=False),
-    ):
-        model = functional(layers.Flatten(), last)
-        x = np.random.default_rng(0).random((7, *SHAPE), np.float32)
-        logits = mnist.predict(mnist.logits_of(model), x)
-        np.testing.assert_allclose(mnist.softmax(logits), mnist.predict(model, x), rtol=1e-5)
-    with pytest.raises(ValueError, match="cannot be made anew"):
-        mnist.logits_of(functional(layers.Reshape((4, 3)), layers.LSTM(3, activation="sigmoid")))
+def test_a_last_layer_with_other_weights_is_left_alone():
+    """LoRA, for one; and in half precision an activation of its own, in front of the softmax."""
+    adapted, half = (
+        linear(activation="softmax"),
+        guide("float16", layers.Dense(3, "tanh", dtype="float16")),
+    )
+    adapted.layers[-1].enable_lora(2)
+    with pytest.raises(ValueError, match="more weights"):
+        mnist.logits_of(adapted)
+    with pytest.raises(ValueError, match="does not end in a softmax"):
+        mnist.logits_of(half)
 
 
 def test_the_logits_of_an_ensemble_are_those_that_the_message_names():
@@ -458,18 +422,9 @@ def test_a_changed_activation_or_layer_changes_the_answer():
 @pytest.mark.parametrize(
     "eps", [8, 1.01, -0.1, np.nan, np.inf, "0.1", None, [0.1, 0.2, 0.3], [[0.1]], [[], [1]], True]
 )
-@pytest.mark.parametrize(
-    "attack_with",
-    [
-        lambda eps, *problem: fgsm.fgsm(*problem, eps),
-        lambda eps, *problem: pgd.pgd(*problem, eps),
-        lambda eps, *problem: square(*problem, eps),
-        lambda eps, *problem: smallest_eps(*problem, max_eps=eps),
-    ],
-)
-def test_epsilon_is_in_pixel_units(attack_with, eps):
+def test_epsilon_is_in_pixel_units(eps):
     with pytest.raises(ValueError, match=r"eps (is in \[0, 1\] pixel units|must be)"):
-        attack_with(eps, linear(), np.zeros((2, *SHAPE)), np.array([0, 0]))
+        checks.pixel_size("eps", eps, np.zeros((2, *SHAPE)))
 
 
 @pytest.mark.parametrize("eps", [[0.0, 0.05, 0.2], (0, 1, 0), np.array([0.3, 0.2, 0.1])])

@@ -98,8 +98,8 @@ def _try(model, x):
     """`count_classes` of a model that was not tried yet, on the images x."""
     import tensorflow as tf
 
-    from common.search.compiled import compiled, forward, remember, tracing
-    from common.search.logits import ends_in_logits, logits_of
+    from common.search.compiled import compiled, forward, tracing
+    from common.search.logits import ROUNDING_SINGLE, ends_in_logits, logits_of, rounding
 
     name = f"the model {model.name}"
     errors = AttributeError, NotImplementedError, TypeError, ValueError
@@ -125,7 +125,7 @@ def _try(model, x):
     if logits.dtype not in (tf.float32, tf.float64):
         raise ValueError(
             f"{name} gives logits in {logits.dtype.name} (dtype policy {model.dtype_policy.name}), "
-            "which is too coarse to attack: models.logits_of(model) computes them in float32"
+            "too coarse to attack: logits_of(model) (common/search/logits.py) gives them in float32"
         )
     z = logits.numpy().astype(np.float64)
     numbers = np.nan_to_num(z)
@@ -134,18 +134,22 @@ def _try(model, x):
         raise ValueError(
             f"{name} cannot be differentiated by the pixels of its image, which every attack needs"
         )
-    _check_repeats(name, model, x, z)
+    tolerance = 3e-4 if rounding(model) <= ROUNDING_SINGLE else 0.1
+    if (np.abs(forward(model, x) - z) > tolerance * np.abs(z).max()).any():
+        raise ValueError(
+            f"{name} answers differently each time it is asked: leave out dropout and noise that "
+            "stay on (training=True) outside training"
+        )
     # Probabilities they are if they stay in [0, 1] for images a thousand times as bright, too.
     rows = np.concatenate([z, forward(model, 1000 * x)])
     with tracing:
         if not ((rows < 0) | (rows > 1)).any() and not ends_in_logits(model):
             try:
                 logits_of(model)
-                remedy = "attack models.logits_of(model), without its softmax or sigmoids"
+                remedy = "attack logits_of(model) (common/search/logits.py), which ends before them"
             except ValueError as error:
                 remedy = error
             raise ValueError(f"{name} gives probabilities, and an attack needs logits: {remedy}")
-        remember(model)
     return z.shape[1]
 
 
@@ -167,25 +171,6 @@ def _logits_and_gradient(model, x):
         return logits, None
 
 
-def _check_repeats(name, model, x, z):
-    """Raise ValueError where the logits z (n, classes) of x are others when asked for again."""
-    from common.search.compiled import forward
-    from common.search.logits import COARSE
-
-    coarse = any(layer.compute_dtype in COARSE for layer in model._flatten_layers())
-    rounding = (0.1 if coarse else 3e-4) * np.abs(z).max()
-    if (np.abs(forward(model, x) - z) > rounding).any():
-        raise ValueError(
-            f"{name} answers differently each time it is asked: leave out dropout and noise that "
-            "stay on (training=True) outside training"
-        )
-    if (np.abs(forward(model, x[:1]) - z[:1]) > rounding).any():
-        raise ValueError(
-            f"{name} answers differently when an image is alone: leave out what depends on the "
-            "rest of the batch, such as BatchNormalization with training=True"
-        )
-
-
 def positive(name, value, *, whole=False):
     """Raise ValueError unless `value` is above 0 and finite in float32; whole: a whole number."""
     if not 0 < number(name, value) <= float(np.finfo(np.float32).max):
@@ -195,17 +180,19 @@ def positive(name, value, *, whole=False):
 
 
 def pixel_size(name, value, images=None):
-    """`value` as float64, once it is in [0, 1], as epsilon is: a number, of shape ().
+    """`value` as float64, once it is in [0, 1], as epsilon is: a number.
 
     images: where they are given (n, ...), it may also be one for each of them, (n,), and comes back
-    as (n, 1, ...).  Raises ValueError for anything else.
+    as (n, 1, ...) in any case.  Raises ValueError for anything else.
     """
     sizes = number(name, value, () if images is None else images.shape[:1])
     if not ((sizes >= 0) & (sizes <= 1)).all():
         raise ValueError(
             f"{name} is in [0, 1] pixel units (8/255 = 0.0314), which {value!r:.60} is not"
         )
-    return sizes.reshape(-1, *[1] * (images.ndim - 1)) if sizes.ndim else sizes
+    if images is None:
+        return sizes
+    return np.broadcast_to(sizes, len(images)).reshape(-1, *[1] * (images.ndim - 1))
 
 
 def number(name, value, shape=()):

@@ -1,30 +1,18 @@
 """`tf.function` for functions of a model, compiled for each model and forgotten with it.
 
-What was traced is right as long as all that the trace may have captured is what it was.  So what a
-model holds is kept beside what was compiled for it, in the model itself, and compared at each call.
+What was traced is right as long as the layers of the model, and what their attributes are, are what
+they were.  So these are kept beside what was compiled, in the model itself, and compared at each
+call.  Weights count as the variables that they are: what is in them is read, and not traced.
 """
 
 import functools
-import itertools
 import operator
-import sys
 import threading
 from types import SimpleNamespace
 
 import keras
-import numpy as np
 import tensorflow as tf
 
-# An array of at most so many bytes is compared by what is in it.
-ARRAY_BYTES = 100_000
-# Records that Keras keeps for every layer, and no call reads.
-RECORDS = {
-    "_build_shapes_dict", "_inbound_nodes", "_loss_ids", "_losses", "_losses_override", "_metrics",
-    "_non_trainable_variables", "_outbound_nodes", "_seed_generators", "_tracked",
-    "_trainable_variables", "call_signature_parameters",
-}  # fmt: skip
-LIBRARIES = {"keras", "tensorflow", *sys.stdlib_module_names}
-END = object()
 # Held by the one thread that runs the Python code of a model; what is compiled runs without it.
 tracing = threading.RLock()
 
@@ -34,7 +22,7 @@ def compiled(body):
 
     A `tf.function` that took the model as an argument would hold the weights of every model it
     has met until the process ends.  Here what was compiled goes when the model goes, and when
-    anything that it holds is exchanged.  Several threads may call it at once.
+    a layer or an attribute of one is exchanged.  Several threads may call it at once.
 
     Arrays are traced for any number of rows.
     """
@@ -65,9 +53,7 @@ def _function(body, model, arrays):
 
     def of_model(*arrays):
         with tracing:
-            outputs = body(model, *arrays)
-            remember(model)
-        return outputs
+            return body(model, *arrays)
 
     def any_rows(array):
         return tf.TensorSpec([None, *array.shape[1:]] if array.shape.rank else [], array.dtype)
@@ -90,67 +76,43 @@ def known(model):
         with tracing:
             found, held = memory.state
             if not _unchanged(*held):
-                memory.state = found, held = {}, _held_by(memory.model)
+                memory.state = found, _ = {}, _held_by(memory.model)
     return found
-
-
-@tf.autograph.experimental.do_not_convert
-def remember(model):
-    """What a model's own code has just left in its layers, such as a tensor, is no change."""
-    memory = memory_of(model)
-    memory.state = memory.state[0], _held_by(memory.model)
 
 
 def memory_of(model):
     """What is known of a model, and what the model held when it became known."""
-    nothing = {}, ([(None,)], (END,), [])
-    new = SimpleNamespace(model=model, state=nothing)
+    new = SimpleNamespace(model=model, state=({}, ((), None, (), (), ())))
     return vars(model).get("_memory") or vars(model).setdefault("_memory", new)
 
 
 def _held_by(model):
-    """The containers in a model, all that is in them, and its arrays with the bytes in them.
+    """The attributes of a model and of all layers in it: dicts, and of each one its length; and for
+    each attribute the dict, the name and the value, which is kept alive, and so keeps its identity.
 
-    The first show what is in them at any time.  The second is kept alive here, so that nothing
-    else can take its place in memory.
+    Not what is in a list or a dict, nor what a call leaves behind: that it was, and tensors of a
+    trace.
     """
-    containers, arrays, seen, waiting = [], [], set(), [model]
+    parts, waiting = {}, [model]
     while waiting:
-        thing = waiting.pop()
-        if id(thing) in seen:
+        part = waiting.pop()
+        if id(part) in parts:
             continue
-        seen.add(id(thing))
-        if isinstance(thing, np.ndarray) and thing.nbytes <= ARRAY_BYTES:
-            arrays.append((thing, thing.tobytes()))
-        elif isinstance(thing, dict):
-            containers += thing, thing.values()
-            waiting += *thing, *thing.values()
-        elif isinstance(thing, list | set | tuple | frozenset):
-            containers.append(thing)
-            waiting += thing
-        elif _is_open(thing):
-            containers.append(vars(thing).values())
-            waiting += (
-                value
-                for name, value in vars(thing).items()
-                if name not in RECORDS and not name.startswith("_self_")  # TensorFlow's records
-            )
-    containers.append((END,))
-    return containers, tuple(itertools.chain.from_iterable(containers)), arrays
+        parts[id(part)] = vars(part)
+        for value in [*vars(part).values()]:
+            inner = value if isinstance(value, list | tuple) else [value]
+            waiting += (thing for thing in inner if isinstance(thing, keras.Operation))
+    held = [
+        (attributes, name, value)
+        for attributes in parts.values()
+        for name, value in [*attributes.items()]
+        if name != "_called"
+        and not (isinstance(value, list | dict | set) or tf.is_symbolic_tensor(value))
+    ]
+    return [*parts.values()], [*map(len, parts.values())], *zip(*held, strict=True)
 
 
-def _is_open(thing):
-    """Whether a thing counts with all that it holds: layers and the like, and one's own objects."""
-    return isinstance(thing, keras.Operation | keras.Variable | tf.Module) or (
-        isinstance(getattr(thing, "__dict__", None), dict)
-        and type(thing).__module__.partition(".")[0] not in LIBRARIES
+def _unchanged(parts, lengths, attributes, names, values):
+    return [*map(len, parts)] == lengths and all(
+        map(operator.is_, map(dict.get, attributes, names), values)
     )
-
-
-def _unchanged(containers, items, arrays):
-    try:
-        return all(map(operator.is_, itertools.chain.from_iterable(containers), items)) and all(
-            array.tobytes() == content for array, content in arrays
-        )
-    except RuntimeError:  # another thread is writing into one of them
-        return False

@@ -1,4 +1,4 @@
-"""How far the target is ahead of the other classes: what all three methods go by."""
+"""The margin: how far the target is ahead of the other classes, which all searches go by."""
 
 import numpy as np
 import tensorflow as tf
@@ -8,7 +8,7 @@ from common.search.compiled import compiled, known, memory_of
 from common.search.logits import rounding
 
 
-def leads(logits, y_target):
+def margins(logits, y_target):
     """z_t - z_k for every class k, (n, classes); for k = t itself the dtype's largest number.
 
     With a rival t and a label y for each image, y_target (n, 2): z_t - z_y alone, (n, 1).
@@ -21,18 +21,23 @@ def leads(logits, y_target):
     return tf.where(chosen, logits.dtype.max, target - logits)
 
 
-def lead(logits, y_target):
-    """The lead over the strongest competitor, (n,): positive exactly where t is predicted."""
-    return tf.reduce_min(leads(logits, y_target), axis=1)
+def margin(logits, y_target):
+    """z_t - max_{k≠t} z_k, (n,): positive exactly where t is predicted."""
+    return tf.reduce_min(margins(logits, y_target), axis=1)
+
+
+def log_odds(margins):
+    """log(p_t / (1 - p_t)) of the softmax, (n,), from all margins (n, classes)."""
+    return -tf.reduce_logsumexp(-margins, axis=1)
 
 
 def least(model, logits):
-    """The lead that is no rounding: a class counts as predicted where it leads by more, (n,)."""
+    """The margin that is no rounding: a class counts as predicted where its own is larger, (n,)."""
     return rounding(model) * tf.reduce_max(tf.abs(logits), axis=1)
 
 
 def spread(logits):
-    """How far the logits of each image lie apart, (n,): what its leads are large or small beside.
+    """How far the logits of each image lie apart, (n,): what its margins are large or small beside.
 
     Above 0 even where all logits are equal.
     """
@@ -49,16 +54,35 @@ def logits(model, flat):
 def is_hit(model, flat, y_target):
     """Whether flattened images (n, d) are classified as their targets: bool (n,)."""
     z = logits(model, flat)
-    return lead(z, y_target) > least(model, z)
+    return margin(z, y_target) > least(model, z)
+
+
+def pull(hit, x, x_adv, halvings):
+    """The hits x_adv, moved towards x (n, ...) along the straight line while they stay hits.
+
+    hit(points like x) -> bool (n,).  Returns what share of the way is left, (n,), and the points.
+    """
+    low = tf.zeros(tf.shape(x)[:1], x.dtype)
+    high = tf.ones_like(low)
+    for _ in tf.range(halvings):
+        middle = (low + high) / 2
+        reached = hit(x + per_image(middle, x) * (x_adv - x))
+        low, high = tf.where(reached, low, middle), tf.where(reached, middle, high)
+    return high, x + per_image(high, x) * (x_adv - x)
+
+
+def per_image(values, x):
+    """One value an image (n,), in a shape that multiplies images like x."""
+    return tf.reshape(values, [-1] + [1] * (len(x.shape) - 1))
 
 
 @compiled
 def _finite(model, x, target):
-    """Where the logits, and the slopes of the lead by the pixels, are finite: bool (n,)."""
+    """Where the logits, and the slopes of the margin by the pixels, are finite: bool (n,)."""
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(x)
         z = logits(model, x)
-        g = lead(z, target)
+        g = margin(z, target)
     finite = (tf.math.is_finite(part) for part in (z, tape.gradient(g, x)))
     return tf.logical_and(*(tf.reduce_all(part, axis=1) for part in finite))
 

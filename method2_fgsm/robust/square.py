@@ -6,9 +6,10 @@ What it finds, a gradient should find too.  Where it finds more, the gradient is
 """
 
 import numpy as np
+import tensorflow as tf
 
 from common.networks import mnist
-from common.search import checks
+from common.search import checks, margins
 from method2_fgsm.pgd import generators
 
 # The share of the image that a square covers: at first, and where it halves, of 10,000 queries.
@@ -20,16 +21,15 @@ def square(model, x, y, eps, *, queries=1000, seed=0, batch_size=1000):
     """Squares of x ± eps, one after the other, kept where they bring the image nearer to an error.
 
     It starts from vertical stripes of x ± eps, a pixel wide.  Each query then sets one square at a
-    random place to x + eps or x - eps, a sign for each channel, and keeps it if the lead of the
-    label, z_y - max_{k≠y} z_k, falls.  The squares grow smaller with time.  An image that is
+    random place to x + eps or x - eps, a sign for each channel, and keeps it if the margin
+    of the label, z_y - max_{k≠y} z_k, falls.  The squares grow smaller with time.  An image that is
     misclassified is left as it is.
 
     x: float32 (n, height, width) or (n, height, width, channels) in [0, 1].  y: integers (n,).
     eps: from 0 to 1, in pixel units.  queries: how often each image is shown to the model at most.
     seed: of what is random, which depends neither on batch_size nor on the other images.
     Returns x_adv: float32, the shape of x, in [0, 1] and within eps of x.
-    Raises ValueError when eps is not in [0, 1], queries or batch_size is below 1, for pixels
-    outside [0, 1] or not numbers, and for labels that do not match the images or the model.
+    Raises ValueError as `common/search/checks.py` says.
     """
     checks.pixel_size("eps", eps)
     checks.positive("queries", queries, whole=True)
@@ -39,13 +39,11 @@ def square(model, x, y, eps, *, queries=1000, seed=0, batch_size=1000):
     x_adv = x.reshape(n, height, width, channels).copy()
     low, high = np.clip(x_adv - np.float32(eps), 0, 1), np.clip(x_adv + np.float32(eps), 0, 1)
 
-    def lead(images, chosen):
+    def margin_of(images, chosen):
         logits = mnist.predict(model, images.reshape(-1, *x.shape[1:]), batch_size)
-        own = logits[np.arange(len(chosen)), y[chosen]]
-        logits[np.arange(len(chosen)), y[chosen]] = -np.inf
-        return own - logits.max(axis=1, initial=-np.inf)  # of no images, too
+        return margins.margin(tf.constant(logits), tf.constant(y[chosen])).numpy()
 
-    margin = lead(x_adv, np.arange(n))
+    margin = margin_of(x_adv, np.arange(n))
     active = np.flatnonzero(margin > 0)
     # For each query two numbers that say where, and one for each channel that says which way.
     numbers = np.empty((n, queries, 2 + channels), np.float32)
@@ -53,7 +51,7 @@ def square(model, x, y, eps, *, queries=1000, seed=0, batch_size=1000):
         up = rng.random((width, channels)) < 0.5
         x_adv[image] = np.where(up, high[image], low[image])
         rng.random(out=numbers[image], dtype=np.float32)
-    margin[active] = lead(x_adv[active], active)
+    margin[active] = margin_of(x_adv[active], active)
     rows, columns = np.arange(height)[:, np.newaxis, np.newaxis], np.arange(width)[:, np.newaxis]
     for query in range(1, queries):
         share = FIRST_SHARE / 2 ** np.searchsorted(HALVINGS * queries, query)
@@ -67,7 +65,7 @@ def square(model, x, y, eps, *, queries=1000, seed=0, batch_size=1000):
         up = drawn[..., 2:] < 0.5
         inside = (top <= rows) & (rows < top + side) & (left <= columns) & (columns < left + side)
         tried = np.where(inside, np.where(up, high[active], low[active]), x_adv[active])
-        found = lead(tried, active)
+        found = margin_of(tried, active)
         better = found < margin[active]
         x_adv[active[better]], margin[active[better]] = tried[better], found[better]
     return x_adv.reshape(x.shape)
