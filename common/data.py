@@ -1,10 +1,11 @@
-"""The 70,000 MNIST digits, checked each time they are read.
+"""The 70,000 MNIST digits, checked each time they are read, and files of samples, anyone's.
 
-Images come as float32 in [0, 1] with shape (n, 28, 28), labels as int64 with shape (n,).
+Images come as float32 in [0, 1], digits with shape (n, 28, 28), labels as int64 with shape (n,).
 """
 
 import hashlib
 import sys
+from functools import partial
 
 import numpy as np
 
@@ -76,35 +77,24 @@ def draw_samples(count, seed):
 
 
 def load_samples(path=None, limit=None):
-    """Read a sample file, common/5k_samples.npz by default, or the first `limit` of its digits.
+    """Read a file of digits, common/5k_samples.npz by default, or the first `limit` of them.
 
     Returns (images, labels, indices) as in `draw_samples`; `indices` is None where the file has
-    none, since not every digit is one of MNIST's.  Images may also lie in the file as uint8, from
-    0 to 255, and labels as integers of any size.  White paper gets a warning on stderr.
-
-    Raises `Failure` when the file is missing, broken or holds anything but such arrays.
+    none, since not every digit is one of MNIST's.  White paper gets a warning on stderr.
+    The file and what is raised: as in `load_own_samples`, with images (n, 28, 28), labels below 10.
     """
     path = SAMPLES if path is None else path
     again = "make it with `python common/generate_5k.py`, or of your own with common/my_digits.py"
-    arrays = files.read_npz(path, holds="an .npz of images and labels", remedy=again)
-    images, labels, indices = (arrays.get(name) for name in ("images", "labels", "indices"))
-    problem = _problem(images, labels, indices)
-    if problem:
-        raise Failure(f"{files.show(path)}: {problem}; {again}")
-    if images.dtype == np.uint8:
-        images = images.astype(np.float32) / np.float32(255)
-    inside = np.zeros((SIDE, SIDE), bool)
-    inside[1:-1, 1:-1] = True
-    white = int((images[:, ~inside].mean(axis=1) > 0.5).sum())
+    images, labels, arrays = _samples(path, again, lambda n: slice(limit), (SIDE, SIDE), CLASSES)
+    white = int((np.median(images, axis=(1, 2)) > 0.5).sum())
     if white:
         print(
-            f"warning: {files.show(path)}: {white} of {len(images)} images have a bright edge: "
+            f"warning: {files.show(path)}: {white} of {len(images)} images are bright: "
             "a digit is white on black here, so invert them (1 - images)",
             file=sys.stderr,
         )
-    rows = slice(limit)
-    own = None if indices is None else indices[rows].astype(np.int64)
-    return images[rows], labels[rows].astype(np.int64), own
+    indices = arrays.get("indices")
+    return images, labels, indices if indices is None else indices[:limit].astype(np.int64)
 
 
 def drawn(count, limit, seed=0):
@@ -127,67 +117,58 @@ def load_own_samples(path, limit=None, seed=0, *, dark=False):
     Raises `Failure` when the file is missing, broken or holds anything but such arrays.
     """
     remedy = "make it with np.savez(FILE, images=x, labels=y), the classes y as numbers from 0"
+    rows = partial(drawn, limit=limit, seed=seed)
+    images, labels, arrays = _samples(path, remedy, rows, dark=dark)
+    return images, labels, tuple(map(str, arrays["names"])) if "names" in arrays else None
+
+
+def _samples(path, remedy, rows, shape=None, classes=np.inf, *, dark=False):
+    """The images and labels of a file of samples, and all its arrays as they are.
+
+    rows(n): which of n.  shape, classes: what the images and the labels have to be, if anything.
+    """
     arrays = files.read_npz(path, holds="an .npz of images and labels", remedy=remedy)
-    images, labels = (
-        arrays.get(name, arrays.get(other))
-        for name, other in (("images", "x_test"), ("labels", "y_test"))
-    )
-    problem = _own_problem(images, labels, arrays.get("names"))
-    if not (problem or dark) and images.dtype == np.uint8 and images.max() < 128:
-        problem = (
+    for name, other in (("images", "x_test"), ("labels", "y_test")):
+        arrays.setdefault(name, arrays.get(other))
+    if problem := _problem(arrays, shape, classes, dark):
+        raise Failure(f"{files.show(path)}: {problem}; {remedy}")
+    images, labels = arrays["images"], arrays["labels"]
+    if labels.ndim == 2:
+        labels = labels[:, 0] if labels.shape[1] == 1 else labels.argmax(axis=1)
+    rows, scale = rows(len(images)), np.float32(255 if images.dtype == np.uint8 else 1)
+    return images[rows].astype(np.float32) / scale, labels[rows].astype(np.int64), arrays
+
+
+def _problem(arrays, shape, classes, dark):
+    """What is wrong with the arrays of a file of samples, None if nothing."""
+    images, labels, names, indices = map(arrays.get, ("images", "labels", "names", "indices"))
+    if images is None or labels is None:
+        return "it holds no images, or no labels"
+    count, *form = images.shape or (0,)
+    whole, kind = images.dtype == np.uint8, f"{images.dtype} {images.shape}"
+    if not (whole or images.dtype.kind == "f") or len(form) not in (2, 3) or not images.size:
+        return f"images are {kind}, not uint8 or float32 (n, h, w[, c])"
+    if shape and shape != tuple(form):
+        return f"images are {kind}, not (n, {shape[0]}, {shape[1]})"
+    if not whole and (problem := checks.outside(images)[0]):
+        return problem
+    if whole and not dark and images.max() < 128:
+        return (
             f"the largest pixel is {images.max()}, not 255: give floats in [0, 1] of the range "
             "that the network was trained on, or say what it expects with --pixels"
         )
-    if problem:
-        raise Failure(f"{files.show(path)}: {problem}; {remedy}")
-    if labels.ndim == 2:
-        labels = labels[:, 0] if labels.shape[1] == 1 else labels.argmax(axis=1)
-    scale = np.float32(255 if images.dtype == np.uint8 else 1)
-    names = tuple(map(str, arrays["names"])) if "names" in arrays else None
-    rows = drawn(len(images), limit, seed)
-    return images[rows].astype(np.float32) / scale, labels[rows].astype(np.int64), names
-
-
-def _own_problem(images, labels, names):
-    """What is wrong with samples of one's own, None if nothing."""
-    if images is None or labels is None:
-        return "it holds no images, or no labels"
-    whole = images.dtype == np.uint8
-    if not (whole or images.dtype.kind == "f") or images.ndim not in (3, 4) or not images.size:
-        return f"images are {images.dtype} {images.shape}, not uint8 or float32 (n, h, w[, c])"
-    if not whole and (problem := checks.outside(images)[0]):
-        return problem
     if labels.dtype.kind in "US":
         return "labels are text: give the place of each class in a list, and that list as names"
     one_hot = labels.ndim == 2 and labels.shape[1] > 1
     if one_hot and not (((labels == 0) | (labels == 1)).all() and (labels.sum(axis=1) == 1).all()):
         return "labels are not one-hot"
     number = one_hot or (labels.dtype.kind in "iu" and labels.shape[1:] in ((), (1,)))
-    if not number or len(labels) != len(images) or labels.min() < 0:
-        return (
-            f"labels are {labels.dtype} {labels.shape}, not classes from 0 for {len(images)} images"
-        )
+    if not number or labels.shape[:1] != (count,) or labels.min() < 0:
+        return f"labels are {labels.dtype} {labels.shape}, not classes from 0 for {count} images"
+    if (labels.shape[1] - 1 if one_hot else labels.max()) >= classes:
+        return f"labels are not all from 0 to {classes - 1}"
     if names is not None and (names.dtype.kind != "U" or names.ndim != 1):
         return f"names are {names.dtype} {names.shape}, not text (classes,)"
-    return None
-
-
-def _problem(images, labels, indices):
-    """What is wrong with the arrays of a sample file, None where one is not there; None if fine."""
-    if images is None or labels is None:
-        return "it holds no images, or no labels"
-    if images.dtype not in (np.float32, np.uint8) or images.shape[1:] != (SIDE, SIDE):
-        kind = f"{images.dtype} {images.shape}"
-        return f"images are {kind}, not float32 or uint8 (n, {SIDE}, {SIDE})"
-    white = 255 if images.dtype == np.uint8 else 1
-    # Written so that NaN fails too.
-    if not (images.size and images.min() >= 0 and images.max() <= white):
-        return "images are not one or more with pixels in [0, 1]"
-    for name, array, end in (("labels", labels, CLASSES), ("indices", indices, 10000)):
-        if array is None:
-            continue
-        if not np.issubdtype(array.dtype, np.integer) or array.shape != images.shape[:1]:
-            return f"{name} are {array.dtype} {array.shape}, not integers {images.shape[:1]}"
-        if array.min() < 0 or array.max() >= end:
-            return f"{name} are not all from 0 to {end - 1}"
+    if indices is not None and (indices.dtype.kind not in "iu" or indices.shape != (count,)):
+        return f"indices are {indices.dtype} {indices.shape}, not integers ({count},)"
     return None

@@ -10,29 +10,21 @@ import re
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageFilter
+from PIL import Image
 from scipy import ndimage
-from scipy.spatial import ConvexHull
 
 from common.run import photos
 from common.run.photos import Unreadable
 
 SIDE, BOX, MIDDLE = 28, 20, 14
-# A picture is worked on at no more than this (pixels), and a digit at this before it is made small.
-LARGEST, LARGE = 700, 200
+# The longer side of a picture as it is worked on, of a digit before it is made small, and of the
+# small picture in which the paper is estimated (pixels).
+LARGEST, LARGE, SMALL = 500, 200, 48
 # Of the range from black to white: less than that is a mark on the paper, not ink.
 CONTRAST = 0.1
 # Pixels of 20: of MNIST's strokes, nine of ten are wider.
 STROKE = 2.1
-# A digit is at most so many times as wide as it is high: MNIST's widest is 2.
-WIDEST = 2.0
-# Of the area that a string around it would enclose, the ink of a digit that is not narrow fills no
-# more than this: five of MNIST's 10,000 test digits do.
-FILLED = 0.9
-# So often a digit may touch the edges of a picture that is cut to it.
-TOUCHES = 6
 BLANK = "blank, or nothing stands out from an even paper"
-CUT = "cut the picture down to one digit"
 
 
 def label_of(path):
@@ -57,129 +49,61 @@ def read(path):
 
 
 def like_mnist(picture):
-    """One digit as MNIST has them: float32 (28, 28) in [0, 1], white ink on black.
+    """The digit of a picture as MNIST has them: float32 (28, 28) in [0, 1], white ink on black.
 
-    picture: uint8 (height, width, 3), dark on light or light on dark.  Raises `Unreadable` for a
-    blank picture, and where it is not plain which ink is the digit.
+    picture: uint8 (height, width, 3), dark on light or light on dark.  Other ink that lies apart
+    from the largest piece is left out.  Raises `Unreadable` where nothing stands out from the
+    paper, or touches all its edges.
     """
-    ink, full = _ink(picture)
-    kept = _one_digit(ink > full / 2)
+    ink = _ink(picture)
     # A gentle threshold: the edge of a stroke stays grey.
-    grey = np.where(kept, ((ink - 0.3 * full) / (0.5 * full)).clip(0, 1), 0)
-    large = _scaled(grey, LARGE)
-    large = _scaled(_thickened(large), BOX)
-    corner = np.round(MIDDLE - np.array(ndimage.center_of_mass(large))).astype(int)
+    grey = np.where(_digit(ink > 0.5), ((ink - 0.3) / 0.5).clip(0, 1), 0)
+    small = _scaled(_thickened(_scaled(grey, LARGE)), BOX)
+    corner = np.round(MIDDLE - np.array(ndimage.center_of_mass(small))).astype(int)
     # Not even a lopsided digit may leave the image.
-    top, left = corner.clip(0, SIDE - np.array(large.shape))
+    top, left = corner.clip(0, SIDE - np.array(small.shape))
     image = np.zeros((SIDE, SIDE), np.float32)
-    image[top : top + large.shape[0], left : left + large.shape[1]] = large / large.max()
+    image[top : top + small.shape[0], left : left + small.shape[1]] = small / small.max()
     return image
 
 
 def _ink(picture):
-    """How far each pixel lies from the paper towards the ink: (h, w), and a stroke's typical value.
+    """How far each pixel lies from the colour of the paper, as a share of a stroke: (h, w).
 
-    The paper is the smooth surface, quadratic in each colour, that most of the picture is close
-    to: so shadows go, and it does not matter which of the two is darker, or what colour they have.
+    The paper is the median of each colour around a pixel, so shadows go, and it does not matter
+    which of the two is darker, or what colour they have.
     """
-    radius = 0.7 * max(picture.shape) / LARGEST
-    blurred = Image.fromarray(picture).filter(ImageFilter.GaussianBlur(radius))
-    colours = np.asarray(blurred, np.float64) / 255
-    blurred.thumbnail((60, 60), Image.Resampling.BOX, reducing_gap=None)
-    terms = _quadratic(blurred.height, blurred.width)
-    values = np.asarray(blurred).reshape(-1, 3) / 255
-    close = np.full(len(values), True)
-    for _ in range(15):  # least trimmed squares
-        near = terms[close].T
-        surface = np.linalg.lstsq(near @ near.T, near @ values[close], rcond=None)[0]
-        distance = np.linalg.norm(values - terms @ surface, axis=1)
-        close = distance <= np.quantile(distance, 0.5)
-    away = colours - (_quadratic(*colours.shape[:2]) @ surface).reshape(colours.shape)
-    distance = np.linalg.norm(away, axis=2)
-    strokes = distance >= distance.max() / 2
-    direction = away[strokes].mean(axis=0)
-    length = np.linalg.norm(direction)
-    if length < 1e-6:
+    image = Image.fromarray(picture)
+    small = image.copy()
+    small.thumbnail((SMALL, SMALL), Image.Resampling.BOX, reducing_gap=None)
+    size = max(small.size) * 3 // 5 + 1
+    paper = ndimage.median_filter(np.asarray(small), (size, size, 1), mode="mirror")
+    paper = Image.fromarray(paper).resize(image.size, Image.Resampling.BICUBIC)
+    away = (picture.astype(float) - np.asarray(paper)) / 255
+    # Grey has the same value in three colours: the distance is √3 times that.
+    distance = np.linalg.norm(away, axis=2) / 3**0.5
+    full = np.median(distance[distance >= distance.max() / 2])
+    if full < max(CONTRAST, 6 * np.quantile(distance, 1 / 3)):
         raise Unreadable(BLANK)
-    ink = away @ (direction / length)
-    # The standard deviation of the paper's grain, by the third of all pixels closest to it.
-    full, grain = np.median(ink[strokes]), np.quantile(np.abs(ink), 1 / 3) / 0.431
-    # Grey has the same value in three colours: its distance is √3 times that.
-    if full < max(CONTRAST * 3**0.5, 6 * grain):
+    return distance / full
+
+
+def _digit(mask):
+    """The largest connected part of a mask of ink, bool (h, w), and what lies near, with room."""
+    labels, _ = ndimage.label(mask, np.ones((3, 3)))
+    sizes = np.bincount(labels.ravel())
+    sizes[0] = 0
+    main = sizes.argmax()
+    rows, columns = ndimage.find_objects(labels)[main - 1]
+    spans = rows.stop - rows.start, columns.stop - columns.start
+    if spans == mask.shape:
+        raise Unreadable("its ink touches all four edges: leave paper around the digit")
+    if max(spans) < max(mask.shape) / 33:
         raise Unreadable(BLANK)
-    return ink, full
-
-
-def _quadratic(height, width):
-    """1, x, y, x², xy and y² at each pixel: (height * width, 6)."""
-    y, x = (array.ravel() for array in np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j])
-    return np.stack([np.ones_like(x), x, y, x * x, x * y, y * y], axis=1)
-
-
-def _one_digit(mask):
-    """The part of a mask of ink, bool (h, w), that is the digit, with some room around it.
-
-    Specks are left out; the parts of one digit may lie a little apart, as the bar of a 5.  Raises
-    `Unreadable` where there is other ink: which of it is the digit is not guessed.
-    """
-    cell = -(-max(mask.shape) // LARGE)
-    padded = np.pad(mask, [(0, -size % cell) for size in mask.shape])
-    cells = padded.reshape(padded.shape[0] // cell, cell, -1, cell).any(axis=(1, 3))
-    labels, count = ndimage.label(cells, np.ones((3, 3)))
-    parts = [np.argwhere(labels == label) for label in range(1, count + 1)]
-    main = max(parts, key=len)
-    size = _size(main)
-    if size < max(cells.shape) / 33:
-        raise Unreadable("blank, but for specks")
-    _check_strokes(main)
-    parts = [p for p in parts if len(p) > len(main) / 50 or _size(p) > max(cells.shape) / 20]
-    speck = max(cells.shape) / 60
-    large = [part for part in parts if _size(part) > speck]
-    edge = np.concatenate([cells[0], cells[:, -1], cells[-1, ::-1], cells[::-1, 0]])
-    at_edge = any(part.min() == 0 or (part + 1 == cells.shape).any() for part in large)
-    if (len(large) > 1 and at_edge) or np.diff(edge, prepend=False).sum() > 2 * TOUCHES:
-        raise Unreadable(f"ink at the edge of the picture and elsewhere: {CUT}, with paper around")
-
-    kept = np.zeros_like(cells)
-    for part in parts:
-        inner, outer = sorted((part, main), key=_size)
-        around = (inner.min(axis=0) > outer.min(axis=0)) & (inner.max(axis=0) < outer.max(axis=0))
-        gap = np.maximum(part.min(axis=0) - main.max(axis=0), main.min(axis=0) - part.max(axis=0))
-        high, wide = np.ptp(part, axis=0) + 1
-        if around.all() and _size(inner) > 0.25 * _size(outer):
-            raise Unreadable(f"a frame around the digit: {CUT}")
-        # Beside the rest there can only be a bar.
-        apart = gap.max() > 0.15 * size or (gap[1] > 0 and high > 0.6 * wide)
-        if apart and _size(part) > speck:
-            raise Unreadable(f"several digits, or other ink beside one: {CUT}")
-        kept[tuple(part.T)] = not apart
-    rows, columns = (np.flatnonzero(kept.any(axis=axis)) for axis in (1, 0))
-    if np.ptp(columns) + 1 > WIDEST * (np.ptp(rows) + 1):
-        raise Unreadable(f"wider than any digit: {CUT}, upright")
-    room = Image.fromarray(kept).convert("L").filter(ImageFilter.MaxFilter(3))
-    room = np.asarray(room).repeat(cell, axis=0).repeat(cell, axis=1) > 0
-    return room[: mask.shape[0], : mask.shape[1]]
-
-
-def _size(part):
-    """The longer side of what some cells (k, 2) fill."""
-    return np.ptp(part, axis=0).max() + 1
-
-
-def _check_strokes(part):
-    """Raise `Unreadable` where the cells (k, 2) are an area or a box, but for narrow ones."""
-    hull = ConvexHull(np.concatenate([part + corner for corner in np.ndindex(2, 2)])).volume
-    if hull < 0.35 * _size(part) ** 2:
-        return
-    if len(part) > FILLED * hull:
-        raise Unreadable(f"a filled area, such as a note or a card: {CUT}")
-    along = []  # how far ink goes along each side of the rectangle around it
-    for axis in (0, 1):
-        for end in (part[:, axis].min(), part[:, axis].max()):
-            near = np.abs(part[:, axis] - end) <= _size(part) / 20
-            along.append(np.unique(part[near, 1 - axis]).size / (np.ptp(part[:, 1 - axis]) + 1))
-    if min(along) > 0.9:
-        raise Unreadable(f"a box: {CUT}, without its lines")
+    # Such as the bar of a 5; not specks.
+    near = np.unique(labels[ndimage.distance_transform_edt(labels != main) < max(spans) / 10])
+    kept = np.isin(labels, near[sizes[near] > sizes[main] / 50])
+    return ndimage.distance_transform_edt(~kept) < max(spans) / 50 + 2
 
 
 def _scaled(grey, side):
@@ -197,8 +121,5 @@ def _thickened(large):
     ink = np.pad(large > 0.5, 1)
     # Half of the outline is as long as the stroke.
     width = 2 * ink.sum() / (ink & ~ndimage.binary_erosion(ink)).sum()
-    missing = round((STROKE * LARGE / BOX - width) / 2)
-    if missing <= 0:
-        return large
-    padded = (np.pad(large, missing) * 255).astype(np.uint8)
-    return ndimage.maximum_filter(padded, 2 * missing + 1).astype(np.float32) / 255
+    missing = max(0, round((STROKE * LARGE / BOX - width) / 2))
+    return ndimage.maximum_filter(np.pad(large, missing), 2 * missing + 1)

@@ -7,9 +7,9 @@
 Photographs or drawings of digits, one digit a picture: any pen, paper and colour, dark on light
 or light on dark.  The label is the digit with which the file's name begins, or that of --label.
 A digit is cut out, scaled into 20 x 20 pixels and centred by its mass in 28 x 28, as MNIST's were
-(common/handwriting.py says how exactly).  A picture in which it is not plain what the digit is
-(there is none, or other ink as well) is left out with a line that says why.  Without pictures, the
-script takes the ten in common/digits.
+(common/handwriting.py says how exactly).  The digit is the largest piece of ink with what lies near
+it: the figure shows what was cut out.  A picture without one is left out with a line that says
+why.  Without pictures, the script takes the ten in common/digits.
 
 Every script with --samples takes the file that this one writes:
 

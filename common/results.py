@@ -11,7 +11,7 @@ An `.npz` without pickle, with one row an image:
     indices                int64 (n,)           rows of the images in the file they were drawn from
     config                 str                  JSON: every setting, and the package versions
 
-plus whatever else an attack measures of each image (float32, float64 or int64, n rows).  Only
+plus whatever else an attack measures of each image (numbers, n rows).  Only
 images that the model classified correctly before the attack are kept; `left_out` in the config
 counts the others.  Reading and writing take NumPy alone.
 """
@@ -28,9 +28,9 @@ from common.command import Failure
 
 IMAGES = ("xs", "noises")
 LABELS = ("y_trues", "y_preds", "y_preds_adversarial")
-OPTIONAL_LABELS = ("y_targets", "indices")
-DTYPES = dict.fromkeys(IMAGES, "float32") | dict.fromkeys((*LABELS, *OPTIONAL_LABELS), "int64")
-MEASURED = ("float32", "float64", "int64")
+# The dtype of each array, and whether a row of it is an image or a number.
+KEYS = dict.fromkeys(IMAGES, ("float32", "image"))
+KEYS |= dict.fromkeys((*LABELS, "y_targets", "indices"), ("int64", "number"))
 ROUNDING = 1e-6  # of x + (x_adv - x) in float32
 PACKAGES = ("tensorflow", "keras", "numpy", "matplotlib")
 
@@ -54,16 +54,15 @@ def save(path, *, config, **arrays):
     ones with a row for each image.  Raises `ValueError` for arrays that `load` would turn down,
     `Failure` when the file cannot be written.
     """
-    names = dict.fromkeys((*DTYPES, *arrays))  # always in the same order
+    names = dict.fromkeys((*KEYS, *arrays))  # always in the same order
     arrays = {
-        name: np.asarray(arrays[name], DTYPES.get(name))
+        name: np.asarray(arrays[name], KEYS.get(name, (None,))[0])
         for name in names
         if arrays.get(name) is not None
     }
     arrays["config"] = np.array(json.dumps(config | {"versions": versions()}, sort_keys=True))
-    wrong = problems(arrays)
-    if wrong:
-        raise ValueError(wrong[0])
+    if wrong := problem(arrays):
+        raise ValueError(wrong)
     with files.replacing(path) as temporary, open(temporary, "wb") as file:
         np.savez_compressed(file, **arrays)
 
@@ -75,9 +74,8 @@ def load(path, *, remedy="write it again with the attack script"):
     pickled, or holds anything but results.
     """
     arrays = files.read_npz(path, ours=True, remedy=remedy)
-    wrong = problems(arrays)
-    if wrong:
-        raise Failure(f"{files.show(path)} is not a result file ({wrong[0]}): {remedy}")
+    if wrong := problem(arrays):
+        raise Failure(f"{files.show(path)} is not a result file ({wrong}): {remedy}")
     return arrays | {"config": json.loads(str(arrays["config"]))}
 
 
@@ -124,42 +122,36 @@ def succeeded(found):
     return seen == found["y_targets"] if "y_targets" in found else seen != found["y_trues"]
 
 
-def problems(arrays):
-    """What keeps these arrays from being results: a list of lines, empty where they are."""
-    missing = [name for name in (*IMAGES, *LABELS, "config") if name not in arrays]
-    if missing:
-        return [f"{name} is missing" for name in missing]
+def problem(arrays):
+    """What keeps these arrays from being results, as a line; None where they are."""
+    for name in (*IMAGES, *LABELS, "config"):
+        if name not in arrays:
+            return f"{name} is missing"
+    try:
+        if not isinstance(json.loads(str(arrays["config"])), dict):
+            return "config is not a JSON object"
+    except (ValueError, RecursionError):
+        return "config is not JSON"
     xs = arrays["xs"]
     if xs.ndim < 3:
-        return [f"xs has shape {xs.shape}, not (n, height, width)"]
-    found = {name: _problem(name, array, xs.shape) for name, array in arrays.items()}
-    found = [f"{name} {problem}" for name, problem in found.items() if problem]
-    if found:
-        return found
-    images = {"xs": xs, "xs + noises": xs + arrays["noises"]}
-    return [
-        f"{name} has pixels outside [0, 1]"
-        for name, x in images.items()
-        if x.size and not -ROUNDING <= x.min() <= x.max() <= 1 + ROUNDING
-    ]
+        return f"xs has shape {xs.shape}, not (n, height, width)"
+    for name, array in arrays.items():
+        wrong = name != "config" and _problem(array, xs.shape, *KEYS.get(name, (None, None)))
+        if wrong:
+            return f"{name} {wrong}"
+    for name, x in (("xs", xs), ("xs + noises", xs + arrays["noises"])):
+        if x.size and not -ROUNDING <= x.min() <= x.max() <= 1 + ROUNDING:
+            return f"{name} has pixels outside [0, 1]"
+    return None
 
 
-def _problem(name, array, shape):
-    """What is wrong with one array; `shape` is that of the images."""
-    if name == "config":
-        try:
-            return None if isinstance(json.loads(str(array)), dict) else "is not a JSON object"
-        except (ValueError, RecursionError):
-            return "is not JSON"
-    dtypes = (DTYPES[name],) if name in DTYPES else MEASURED
-    if array.dtype.name not in dtypes:
-        return f"is {array.dtype.name}, not {' or '.join(dtypes)}"
-    label = name in (*LABELS, *OPTIONAL_LABELS)
-    expected = shape if name in IMAGES else shape[:1] if label else shape[:1] + array.shape[1:]
-    if array.shape != expected:
-        return f"has shape {array.shape}, not {expected}"
+def _problem(array, images, dtype, row):
+    """What is wrong with one array; `images` is the shape of all of them."""
+    if array.dtype != dtype if dtype else array.dtype.kind not in "fi":
+        return f"is {array.dtype}, not {dtype or 'numbers'}"
+    shape = images if row == "image" else images[:1] + (() if row else array.shape[1:])
+    if array.shape != shape:
+        return f"has shape {array.shape}, not {shape}"
     if not np.isfinite(array).all():
         return "holds values that are not finite"
-    if label and array.size and array.min() < 0:
-        return "holds numbers below 0"
-    return None
+    return "holds numbers below 0" if row == "number" and (array < 0).any() else None

@@ -9,14 +9,13 @@ One step of size eps along the sign of the gradient, x_adv = clip(x + eps * sign
 with pixels in [0, 1] whatever the network.  y is the label that the network itself gives the
 photograph, unless --labels says better; then top-1 and top-5 accuracy are reported.  With
 `--labels folders` the folder a photograph lies in is called by its ImageNet index ("388"), name or
-synset ("n02510455"); with `--labels FILE` each line of FILE holds a file name and its class.
+synset ("n02510455"); with `--labels FILE` each line of FILE is `path,class`.
 With --target the step goes down the gradient of J(x, target).
 
---images names photographs and folders.  Every file below a folder is tried, in sorted order,
-but for hidden ones and what photo managers leave: JPEG, PNG, BMP, GIF, WebP, and where Pillow
-reads them AVIF, TIFF and JPEG 2000.  Results call a photograph by its path from the deepest
-folder that holds all of them.  It is turned upright, its shorter side scaled to 224 pixels, and
-the middle 224 x 224 cut out (common/run/photos.py says how exactly).  What cannot be read
+--images names photographs and folders.  Below a folder all photographs are tried, in sorted order,
+that end in .jpg, .png or such and are not hidden.  Results call a photograph by its path from the
+deepest folder that holds all of them.  It is turned upright, its shorter side scaled to 224 pixels,
+and the middle 224 x 224 cut out (common/run/photos.py says how exactly).  What cannot be read
 is skipped with a warning.  Memory does not grow with the folder.
 
 --save-images writes the same structure of folders anew with an 8-bit PNG for each photograph,

@@ -74,37 +74,20 @@ def test_folders_tell_the_class_of_what_lies_in_them_if_asked_to(tmp_path, capsy
         class_labels.of_photographs("folders", tmp_path, ["a.jpg", "b/c.jpg"])
 
 
-UTF_8 = [
-    "a.jpg 388\nb.jpg 1\nd.JPEG 7\nelsewhere.jpg 9\n",
-    "2024/388/a.jpg, giant panda\r\n\r\nb.jpg, GOLDFISH\r\nd.JPEG, cock\r\n",
-    "ImageId,PredictionString\na,n02510455 85 1 499 272\nb,n01443537\nd,n01514668 1 2 3 4\n",
-    "\ufefffile name\tclass\na.jpg\tgiant_panda\nb.jpg\t001\nd.JPEG\t7\n",
+LISTS = [
+    "2024/388/a.jpg 388\nn01443537/b.jpg 1\nd.JPEG 7\nelsewhere.jpg 9\n",
+    "2024/388/a.jpg, giant panda\r\n\r\nn01443537/b, GOLDFISH, Carassius\r\nd.JPEG, cock\r\n",
+    "\ufeffImageId,PredictionString\n2024/388/a,n02510455 85 1 499 272\nn01443537/b,1\nd,7\n",
     # Tiny ImageNet's
-    "a.jpg\tn02510455\t0\t32\t44\t62\nb.jpg\tn01443537\t5\t0\t57\t59\nd.JPEG\tn01514668\t1\t2\t3\t4\n",
-    '"a.jpg","388"\n"b.jpg","goldfish, Carassius auratus"\n"d.JPEG","7",""\n',
-    '"a.jpg" 388\n"b.jpg" 1\nd.JPEG 7\n',
-    "a.jpg;388\nb.jpg;1\nd.JPEG;7\n",
-    "path,width,height,label\na.jpg,1,2,388\nb.jpg,3,4,1\nd.JPEG,5,6,7\n",
-    "/val/2024/388/a.jpg 388\n./n01443537\\b.jpg 1\nval/d.JPEG 7\nval/panda/a.jpg 2\n",
+    "2024/388/a.jpg\tn02510455\t0\t32\nn01443537/b.jpg\tn01443537\t5\t0\nd.JPEG\tn01514668\t1\t2\n",
 ]
 
 
-@pytest.mark.parametrize("content", [text.encode() for text in UTF_8] + [UTF_8[0].encode("utf-16")])
+@pytest.mark.parametrize("content", LISTS)
 def test_a_list_tells_the_class_of_each_file(tmp_path, capsys, content):
-    (tmp_path / "list.txt").write_bytes(content)
+    (tmp_path / "list.txt").write_text(content, encoding="utf-8")
     assert class_labels.of_photographs(tmp_path / "list.txt", tmp_path, NAMES) == [388, 1, None, 7]
     assert "3 of 4 photographs are named there; not panda/c.jpg" in capsys.readouterr().err
-
-
-def test_of_the_path_in_a_list_and_that_on_disk_one_is_the_end_of_the_other(tmp_path):
-    (tmp_path / "list.txt").write_text("val/a.jpg 7\ntrain/a.jpg 8\nval/cafe\u0301.jpg 9\n")
-
-    def of(folder, *names):
-        return class_labels.of_photographs(tmp_path / "list.txt", folder, names)
-
-    assert of("/data/val", "a.jpg", "caf\u00e9.jpg") == [7, 9]
-    assert of("/data", "val/a.jpg", "train/a.jpg", "other/a.jpg") == [7, 8, None]
-    assert of("/pictures", "a.jpg", "caf\u00e9.jpg") == [None, 9]
 
 
 @pytest.mark.parametrize(
@@ -113,13 +96,11 @@ def test_of_the_path_in_a_list_and_that_on_disk_one_is_the_end_of_the_other(tmp_
         ("a.jpg, 1\nb.jpg, gold fish\n", "line 2: 'gold fish' is not an ImageNet class"),
         ("a.jpg\n", "line 1: '' is not an ImageNet class"),
         ("a.jpg 1\na.jpg 2\n", "line 2: a.jpg has another class"),
-        ("a.jpg,500,375,388\n", "line 1: which column is the class"),
-        ("path,x,y,truth\na.jpg,5,3,388\n", "line 2: which column is the class"),
-        ('"a.jpg, 1\n' + "b" * 200_000, "after line 0: field larger than field limit"),
+        ("a.jpg,500,375,388\n", "line 1: '500,375,388' is not an ImageNet class"),
+        ("my cat.jpg 388\n", "line 1: 'cat.jpg 388' is not an ImageNet class"),
         ("x.jpg 1\n", "0 of 4 photographs are named there; not 2024/388/a.jpg"),
         ("", "0 of 4 photographs are named there"),
-        ("\xff\0\x01\n", "is not in UTF-8: save it so"),
-        ("a\0.\0j\0p\0g\0 \x001\0\n\0", "is not in UTF-8: save it so"),
+        ("\xff\0\x01\n", "give a text file in UTF-8"),
     ],
 )
 def test_a_list_that_makes_no_sense_is_refused_with_its_line(tmp_path, text, message):

@@ -72,17 +72,12 @@ def test_samples_are_distinct_test_digits(tmp_path, digits):
 @pytest.mark.parametrize(
     ("name", "array", "message"),
     [
-        ("images", None, "holds no images"),
-        ("labels", None, "or no labels"),
-        ("images", np.zeros((3, 27, 28), np.float32), "images are float32"),
-        ("images", np.zeros((3, 28, 28)), "images are float64"),
-        ("images", np.zeros((0, 28, 28), np.float32), "images are not one or more"),
-        ("images", np.full((3, 28, 28), np.nan, np.float32), "images are not one or more"),
-        ("images", np.full((3, 28, 28), 1.5, np.float32), "images are not one or more"),
-        ("labels", np.array([1, 2]), "labels are int64"),
-        ("labels", np.array([1.0, 2.0, 3.0]), "labels are float64"),
+        ("labels", None, "it holds no images, or no labels"),
+        ("labels", np.array(1), r"labels are int64 \(\), not classes"),
         ("labels", np.array([1, 2, 10]), "labels are not all from 0 to 9"),
-        ("indices", np.array([-1, 2, 3], np.int8), "indices are not all from 0 to 9999"),
+        ("images", np.zeros((3, 27, 28)), r"images are .*, not \(n, 28, 28\)"),
+        ("images", np.ones((3, 28, 28), np.uint8), "the largest pixel is 1, not 255"),
+        ("indices", np.array([1, 2]), "indices are int64"),
     ],
 )
 def test_other_samples_are_refused(tmp_path, name, array, message):
@@ -90,7 +85,7 @@ def test_other_samples_are_refused(tmp_path, name, array, message):
     arrays |= {"labels": np.array([1, 2, 3]), "indices": np.array([5, 6, 7]), name: array}
     path = tmp_path / "s.npz"
     np.savez(path, **{name: array for name, array in arrays.items() if array is not None})
-    with pytest.raises(Failure, match=rf"s\.npz: .*{message}.*python common/generate_5k\.py"):
+    with pytest.raises(Failure, match=rf"s\.npz: {message}.*python common/generate_5k\.py"):
         data.load_samples(path)
 
 
@@ -108,7 +103,7 @@ def test_samples_of_ones_own_may_be_bytes_without_indices_and_white_paper_is_war
     whole[:2] = 255 - whole[:2]
     np.savez(tmp_path / "s.npz", images=whole, labels=y)
     np.testing.assert_allclose(data.load_samples(tmp_path / "s.npz")[0][:2], 1 - x[:2], atol=1e-6)
-    assert "2 of 5 images have a bright edge" in capsys.readouterr().err
+    assert "2 of 5 images are bright" in capsys.readouterr().err
 
 
 def test_an_interrupted_write_leaves_the_old_file(tmp_path):

@@ -150,7 +150,7 @@ def test_hostile_files_are_skipped_one_line_each_and_counted(attack, tmp_path, c
     (folder / "14").mkdir(parents=True)
     shutil.copy(PHOTOGRAPHS / "panda.jpg", folder / "14")
     (folder / "empty.jpg").touch()
-    (folder / "note\n.txt").write_text("no image")
+    (folder / "note\n.png").write_text("no image")
     (folder / "cut.jpg").write_bytes((PHOTOGRAPHS / "panda.jpg").read_bytes()[:5000])
     os.mkfifo(folder / "pipe.png")
     found, _, _ = attack("--images", folder)
@@ -165,7 +165,7 @@ def test_files_and_folders_are_attacked_together_with_labels_from_a_list(attack,
     for name in ("a/panda.jpg", "b/coffee.jpg", "b/rocket.jpg"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         shutil.copy(PHOTOGRAPHS / os.path.basename(name), tmp_path / name)
-    (tmp_path / "list.txt").write_text("panda.jpg, giant panda\nrocket.jpg, 657\n")
+    (tmp_path / "list.txt").write_text("a/panda.jpg, giant panda\nb/rocket.jpg, 657\n")
     paths = (tmp_path / "a" / "panda.jpg", tmp_path / "b")
     found, _, _ = attack("--images", *paths, "--labels", tmp_path / "list.txt")
     assert [(row["path"], row["y_true"]) for row in found] == [
@@ -257,7 +257,7 @@ def test_names_that_csv_and_unicode_do_not_like_survive(attack, tmp_path):
     assert output.read_bytes() == before
 
 
-@pytest.mark.parametrize("make", [lambda folder: None, lambda folder: (folder / "x").touch()])
+@pytest.mark.parametrize("make", [lambda folder: None, lambda folder: (folder / "x.png").touch()])
 def test_a_folder_without_a_readable_image_is_an_error(attack, tmp_path, make):
     folder = tmp_path / "nothing"
     folder.mkdir()

@@ -43,13 +43,11 @@ def pasted(digit):
     return np.repeat((250 - 0.9 * picture).astype(np.uint8)[..., np.newaxis], 3, axis=2)
 
 
-def test_digits_of_mnist_blown_up_come_back_as_they_were(digits, trained):
+def test_digits_of_mnist_blown_up_come_back_as_they_were(digits):
     x = digits[0][:40]
     back = np.stack([handwriting.like_mnist(pasted(digit)) for digit in x])
     assert back.dtype == np.float32
-    assert np.abs(back - x).mean() < np.abs(x).mean() / 3
-    for model in trained.values():
-        assert (mnist.classify(model, back) == mnist.classify(model, x)).mean() > 0.9
+    assert np.abs(back - x).mean() < np.abs(x).mean() / 4
 
 
 def with_ink(picture, draw):
@@ -74,16 +72,20 @@ WAYS = {
     "in a shadow": lambda digit: shaded(typed(digit)),
     "with dust": lambda digit: with_ink(typed(digit, high=40), dust),
     "in pencil": lambda digit: grainy(typed(digit, ink=(170,) * 3, paper=(225, 220, 210)), 6),
+    "with a line under it": lambda digit: with_ink(
+        typed(digit), lambda pen: pen.line((90, 170, 210, 170), 0, 4)
+    ),
+    "with a full stop": lambda digit: with_ink(
+        typed(digit), lambda pen: pen.ellipse((220, 125, 232, 137), 0)
+    ),
 }
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_pen_paper_light_and_place_make_no_difference(way, trained):
-    """Of typed digits the weakest model reads some wrongly; it should do so in every way."""
+def test_pen_paper_light_place_and_what_lies_apart_make_no_difference(way):
     plain = np.stack([handwriting.like_mnist(typed(digit)) for digit in range(10)])
     images = np.stack([handwriting.like_mnist(WAYS[way](digit)) for digit in range(10)])
-    assert np.abs(images - plain).mean() < 0.05
-    assert (mnist.classify(trained["cnn"], images) == np.arange(10)).sum() >= 8
+    assert np.abs(images - plain).mean() < 0.03
     # As LeCun made them: the ink fits 20 x 20, and its mass is in the middle.
     for image in images:
         rows, columns = (np.flatnonzero(image.any(axis=axis)) for axis in (1, 0))
@@ -93,93 +95,44 @@ def test_pen_paper_light_and_place_make_no_difference(way, trained):
             assert 13.4 < middle < 14.6
 
 
-@pytest.mark.parametrize(
-    ("pen", "size"), [(ndimage.maximum_filter, 11), (ndimage.minimum_filter, 15)]
-)
-def test_thin_and_thick_strokes_are_read(pen, size, trained):
-    pictures = [pen(typed(digit, (450, 350), 250), (size, size, 1)) for digit in range(10)]
-    images = np.stack([handwriting.like_mnist(picture) for picture in pictures])
-    assert (mnist.classify(trained["cnn"], images) == np.arange(10)).sum() >= 8
+def test_thin_strokes_are_made_wider_and_not_faint():
+    for digit in range(10):
+        plain = typed(digit, (450, 350), 250)
+        thin = ndimage.maximum_filter(plain, (11, 11, 1))  # less than half as wide
+        images = handwriting.like_mnist(thin), handwriting.like_mnist(plain)
+        assert images[0].sum() > 0.8 * images[1].sum()
 
 
 PAPER = np.full((150, 200, 3), 220, np.uint8)
+
+
+def squares(pen):
+    for at in range(0, 300, 40):
+        pen.line((0, at, 300, at), 0, 3)
+        pen.line((at, 0, at, 200), 0, 3)
+
+
 REFUSED = {
     "blank paper": (PAPER, "blank"),
     "a shadow": (shaded(PAPER), "blank"),
     "grain": (grainy(PAPER, 12), "blank"),
     "one pixel": (np.zeros((1, 1, 3), np.uint8), "blank"),
-    "a speck": (typed(".", high=20), "specks"),
-    "two digits": (typed("27"), "several digits"),
-    "two, apart": (typed("1 1"), "several digits"),
-    "two, one above": (np.concatenate([typed(d, (200, 120)) for d in (3, 4)]), "several digits"),
-    "a dash": (typed("—"), "wider than any digit"),
+    "a speck": (typed(".", high=20), "blank"),
+    "squared paper": (with_ink(typed(3), squares), "touches all four edges"),
 }
 
 
 @pytest.mark.parametrize("kind", REFUSED)
-def test_a_picture_without_one_digit_is_refused(kind):
+def test_a_picture_without_a_digit_is_refused(kind):
     picture, reason = REFUSED[kind]
     with pytest.raises(photos.Unreadable, match=reason):
         handwriting.like_mnist(picture)
 
 
-def squares(pen):
-    for at in range(30, 400, 40):
-        pen.line((0, at, 400, at), 0, 3)
-        pen.line((at, 0, at, 400), 0, 3)
-
-
-# What lies beside or around a digit in the middle of 400 x 400 pixels, and what is said of it.
-OTHER_INK = {
-    "a full stop": (lambda pen: pen.ellipse((290, 260, 315, 285), 0), "other ink beside one"),
-    "a line under it": (lambda pen: pen.line((100, 310, 300, 310), 0, 6), "other ink beside one"),
-    "a box": (lambda pen: pen.rectangle((80, 60, 320, 340), None, 0, 6), "a box"),
-    "a box it touches": (lambda pen: pen.rectangle((80, 60, 320, 273), None, 0, 6), "a box"),
-    "a large box": (lambda pen: pen.rectangle((8, 8, 392, 392), None, 0, 6), "a box"),
-    "an open box": (lambda pen: pen.line([80, 60, 80, 340, 320, 340, 320, 60], 0, 6), "a frame"),
-    "a circle": (lambda pen: pen.ellipse((60, 60, 340, 340), None, 0, 6), "a frame"),
-    "an open circle": (lambda pen: pen.arc((60, 60, 340, 340), 20, 340, 0, 6), "a frame"),
-    "the desk": (lambda pen: pen.rectangle((0, 360, 400, 400), (90, 60, 40)), "ink at the edge"),
-    "rules": (lambda pen: [pen.line((0, y, 400, y), 0, 4) for y in (90, 180)], "ink at the edge"),
-    "squares": (squares, "ink at the edge"),
-}
-
-
-@pytest.mark.parametrize("kind", OTHER_INK)
-def test_which_ink_is_the_digit_is_not_guessed(kind):
-    draw, reason = OTHER_INK[kind]
-    for digit in (0, 3, 7):
-        with pytest.raises(photos.Unreadable, match=f"{reason}.*: cut the picture down to one"):
-            handwriting.like_mnist(with_ink(typed(digit, (400, 400), 200), draw))
-
-
-def test_a_full_stop_is_not_the_digit_where_that_touches_the_edge():
-    for digit in (0, 3, 7):
-        picture = typed(digit, (300, 300), 220, at=(45, 150))
-        assert handwriting.like_mnist(picture).any()
-        with pytest.raises(photos.Unreadable, match="at the edge of the picture and elsewhere"):
-            handwriting.like_mnist(
-                with_ink(picture, lambda pen: pen.ellipse((200, 200, 230, 230), 0))
-            )
-
-
-@pytest.mark.parametrize("turn", [0, 20])
-def test_a_note_on_a_desk_is_not_the_digit(turn):
-    for digit in (1, 3, 7):
-        note = Image.fromarray(typed(digit, (300, 300), 180, paper=(250, 230, 90)))
-        desk = Image.new("RGB", (700, 600), (120, 80, 50))
-        solid = Image.new("L", note.size, 255).rotate(turn, expand=True)
-        desk.paste(note.rotate(turn, expand=True), (150, 90), solid)
-        with pytest.raises(photos.Unreadable, match="a filled area, such as a note"):
-            handwriting.like_mnist(grainy(np.asarray(desk), 4))
-
-
-def test_the_bar_of_a_5_and_the_dot_in_a_0_are_parts_of_them():
-    zero, five = (typed(digit, (400, 400), 200) for digit in (0, 5))
+def test_the_bar_of_a_5_is_a_part_of_it():
+    five = typed(5, (400, 400), 200)
     cut = with_ink(five, lambda pen: pen.line((0, 155, 400, 155), (255, 255, 255), 8))
     assert np.abs(handwriting.like_mnist(cut) - handwriting.like_mnist(five)).mean() < 0.02
-    dotted = with_ink(zero, lambda pen: pen.ellipse((190, 190, 210, 210), 0))
-    assert handwriting.like_mnist(dotted)[12:16, 12:16].max() > 0.9
 
 
 def test_a_phones_photograph_and_a_transparent_drawing(tmp_path):
@@ -187,7 +140,7 @@ def test_a_phones_photograph_and_a_transparent_drawing(tmp_path):
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = 6
     upright.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "7.jpg", exif=exif)
-    assert handwriting.read(tmp_path / "7.jpg").shape == (700, 525, 3)
+    assert handwriting.read(tmp_path / "7.jpg").shape == (500, 375, 3)
     drawn = typed(7, (300, 300), 200, ink=(0, 0, 0, 255), paper=(0, 0, 0, 0))
     Image.fromarray(drawn).save(tmp_path / "7.png")
     for name in ("7.jpg", "7.png"):
@@ -214,7 +167,7 @@ def test_pictures_become_samples(tmp_path, trained, capsys):
     left_out = capsys.readouterr().err.splitlines()
     assert [line.split(": ")[1:3] for line in left_out] == [
         [str(tmp_path / "4.png"), handwriting.BLANK],
-        [str(tmp_path / "5.png"), "not a JPEG, PNG, BMP, GIF, WebP, AVIF, TIFF or JPEG 2000 image"],
+        [str(tmp_path / "5.png"), photos.NO_IMAGE],
     ]
     images, labels, indices = data.load_samples(output)
     np.testing.assert_array_equal(images[0], handwriting.like_mnist(typed(2)))

@@ -43,7 +43,7 @@ def read(tmp_path):
     return read
 
 
-@pytest.mark.parametrize("name", [*photos.READABLE, "without a suffix", "wrong suffix.jpg"])
+@pytest.mark.parametrize("name", [*set(photos.READABLE) - {"HEIF"}, "no suffix", "wrong.jpg"])
 def test_every_format_is_read_whatever_the_name(read, name):
     form = name if name in photos.READABLE else "PNG"
     options = {"WEBP": {"lossless": True}, "JPEG": {"quality": 95}, "AVIF": {"quality": 95}}
@@ -72,13 +72,6 @@ def palette():
     return image
 
 
-def tiff(tag, value):
-    """A TIFF of half-bright grey in which one tag, of a number, is another."""
-    content = encoded("TIFF", Image.fromarray(np.full((40, 40), 0x8888, np.uint16)))
-    start = content.index(struct.pack("<HHI", tag, 3, 1)) + 8
-    return content[:start] + struct.pack("<H", value) + content[start + 2 :]
-
-
 def long_text():
     text = PngImagePlugin.PngInfo()
     text.add_text("Comment", "x" * 2_000_000, zip=True)
@@ -102,12 +95,6 @@ SEEN = {
 def test_depth_transparency_and_shape(read, kind):
     image, options, colour = SEEN[kind]
     assert (read(encoded("PNG", image, **options)) == colour).all()
-
-
-def test_grey_of_a_tiff_is_as_bright_as_its_tags_say(read):
-    assert (read(tiff(ExifTags.Base.BitsPerSample, 12)) == 0x88).all()
-    assert (read(tiff(ExifTags.Base.PhotometricInterpretation, 1)) == 0x88).all()
-    assert (read(tiff(ExifTags.Base.PhotometricInterpretation, 0)) == 0x77).all()
 
 
 # How the picture lies in the file under each orientation, in the order of EXIF's numbers.
@@ -158,17 +145,11 @@ PROGRESSIVE = encoded("JPEG", progressive=True)
 HOSTILE = {
     "empty.jpg": (b"", "empty"),
     "text.png": (b"Dear diary", "not a JPEG"),
-    **{f"truncated.{form}": (encoded(form)[:900], None) for form in ("PNG", "GIF", "WEBP", "BMP")},
-    "truncated.JPEG": (encoded("JPEG")[:900], "truncated"),
+    "truncated.jpg": (encoded("JPEG")[:900], "truncated"),
     "bomb.bmp": (claims(encoded("BMP"), 18, struct.pack("<ii", 10_000, 9_001)), "huge"),
-    "greater.bmp": (claims(encoded("BMP"), 18, struct.pack("<ii", 2**31 - 1, 2**31 - 1)), "huge"),
     "bomb.jpg": (claims(PROGRESSIVE, PROGRESSIVE.index(b"\xff\xc2") + 5, b"\xff" * 4), "huge"),
     "other_format.png": (encoded("PPM"), "not a JPEG"),
-    "vector.png": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not a JPEG"),
-    "phone.jpg": (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "HEIC.*convert"),
-    "camera.NEF": (encoded("TIFF"), "raw file: convert"),
-    "measured.tif": (encoded("TIFF", gradient(40, 40, "F")), "floating-point numbers of unknown"),
-    "counted.tif": (encoded("TIFF", gradient(40, 40, "I")), "32-bit integers of unknown range"),
+    "measured.tif": (encoded("TIFF", gradient(40, 40, "F")), "neither 8 nor 16 bits"),
 }
 
 
@@ -207,25 +188,31 @@ def make_files(folder, paths):
 
 
 def test_folders_are_walked_in_order_and_loops_end(tmp_path):
-    inside, outside, deep = tmp_path / "photos", tmp_path / "elsewhere", f"z/{'d/' * 150}n.txt"
+    inside, outside, deep = tmp_path / "photos", tmp_path / "elsewhere", f"z/{'d/' * 150}n.png"
     make_files(inside, f"b/2.png b/10.png a/deep/er/x.png a.png b.png README.md {deep}")
     make_files(outside, "linked.png")
     links = {"a/b": "../b", "a/loop": inside, "c": outside, "itself": "itself"}
     for link, target in (links | {outside / "back": inside, outside / "again": outside}).items():
         (inside / link).symlink_to(target)
-    expected = ["a/deep/er/x.png", "a.png", "b/10.png", "b/2.png", "b.png", "c/linked.png"]
-    assert list(photos.walk(inside, pytest.fail)) == [*expected, "itself", deep]
+    expected = ["a/deep/er/x.png", "a.png", "b/10.png", "b/2.png", "b.png", "c/linked.png", deep]
+    assert list(photos.walk(inside, pytest.fail)) == expected
 
 
-def test_droppings_beside_photographs_are_passed_over_silently(tmp_path):
-    make_files(tmp_path, "a.jpg trip/b.jpg")
+def test_of_a_folder_photographs_are_tried_that_are_not_hidden(tmp_path):
     make_files(
-        tmp_path, ".hidden.jpg ._a.jpg .thumbnails/a.jpg trip/@eaDir/b.jpg/SYNO_THUMB_XL.jpg"
+        tmp_path, "a.JPG trip/b.tiff trip/c.heic .a.jpg .thumbnails/a.jpg notes.txt a.jpg.xmp"
     )
-    make_files(tmp_path, "trip/#recycle/c.jpg @Recycle/d.jpg __MACOSX/._a.jpg $RECYCLE.BIN/$R1.jpg")
-    make_files(tmp_path, "Thumbs.db desktop.ini a.jpg.xmp IMG_1.AAE")
-    (tmp_path / "Icon\r").touch()
-    assert list(photos.walk(tmp_path, pytest.fail)) == ["a.jpg", "trip/b.jpg"]
+    assert list(photos.walk(tmp_path, pytest.fail)) == ["a.JPG", "trip/b.tiff", "trip/c.heic"]
+    for folder in (".thumbnails/empty", "trip/empty"):
+        (tmp_path / folder).mkdir()
+        with pytest.raises(Failure, match=r"no image in .*empty: no file there ends in \.jpg"):
+            photos.find([tmp_path / folder], pytest.fail)
+
+
+def test_heic_is_read_where_a_package_can(read):
+    pytest.importorskip("pillow_heif")
+    seen = read(encoded("HEIF", gradient(SIDE, SIDE), quality=95))
+    assert np.abs(seen.astype(int) - np.asarray(gradient(SIDE, SIDE))).mean() < 12
 
 
 def test_files_and_folders_are_found_together_each_file_once(tmp_path, monkeypatch):
@@ -239,7 +226,6 @@ def test_files_and_folders_are_found_together_each_file_once(tmp_path, monkeypat
 
     assert find("a") == ("a", ["1.jpg", "b/2.jpg"])
     assert find("a/b/2.jpg") == ("a/b", ["2.jpg"])
-    assert find("a/1.jpg", "c/1.jpg") == (".", ["a/1.jpg", "c/1.jpg"])
     assert find("c", tmp_path / "a") == (".", ["c/1.jpg", "a/1.jpg", "a/b/2.jpg"])
     assert find("a/b/2.jpg", "a") == ("a", ["b/2.jpg", "1.jpg"])
     # What is named counts, though it would be passed over in a folder.

@@ -5,15 +5,10 @@ The lists lie in common/labels.json and common/synsets.json; where they come fro
 common/images/README.md.
 """
 
-import codecs
-import csv
 import difflib
-import io
 import json
 import os
-import re
 import sys
-import unicodedata
 from functools import cache
 
 from common import command, files
@@ -25,12 +20,11 @@ CLASSES = 1000
 
 FOLDERS = "folders"
 REMEDY = (
-    f"give a text file of lines `file name, class`, or `{FOLDERS}` if each folder is called by the "
-    "index, synset or name of its class"
+    f"give a text file in UTF-8 of lines `file name, class`, or `{FOLDERS}` if each folder is "
+    "called by the index, synset or name of its class"
 )
-# What a list of labels may have above its columns.
-NAME_TITLES = {"file", "filename", "image", "imageid", "name", "path"}
-CLASS_TITLES = {"class", "label", "predictionstring", "synset", "wnid"}
+# What a list of labels may have above its column of classes.
+TITLES = {"class", "label", "predictionstring", "synset", "wnid"}
 
 
 @cache
@@ -48,13 +42,18 @@ def synsets():
 
 def read_names(path):
     """The names of one's own classes, from a text file with one a line: a tuple of strings."""
-    remedy = "give a text file in UTF-8 with the name of a class in each line"
+    lines = _lines(path, "give a text file in UTF-8 with the name of a class in each line")
+    return tuple(line for line in lines if line)
+
+
+def _lines(path, remedy):
+    """The lines of a text file in UTF-8, without blanks at their ends."""
     files.check_input(path, remedy=remedy)
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise Failure(f"cannot read {files.show(path)}: {files.reason(error)}; {remedy}") from error
-    return tuple(line.strip() for line in lines if line.strip())
+    return [line.strip() for line in lines]
 
 
 def of_settings(config):
@@ -122,9 +121,9 @@ def of_photographs(source, folder, names, own=None):
 
     names: paths from `folder`, with "/" between their parts.  source: None, nothing is known;
     "folders", the folder in which a photograph lies is called by the index, synset or name of its
-    class; or a text file of lines "file name, class", such as comes with the flat folder of
-    ImageNet's validation set: see `_read_list`.  A line on stderr says where only some are known.
-    Raises `Failure` where none is, and for a list that cannot be understood.
+    class; or a text file of lines "path, class" or "path class", such as comes with the flat
+    folder of ImageNet's validation set: see `_read_list`.  A line on stderr says where only some
+    are known.  Raises `Failure` where none is, and for a list that cannot be understood.
     """
     if source is None:
         return [None] * len(names)
@@ -134,7 +133,8 @@ def of_photographs(source, folder, names, own=None):
         classes = [of_folder(parent, own) for parent in parents]
         known = "lie in a folder of a class"
     else:
-        classes, known = _of_list(_read_list(source, own), folder, names), "are named there"
+        listed, known = _read_list(source, own), "are named there"
+        classes = [listed.get(name, listed.get(os.path.splitext(name)[0])) for name in names]
     unknown = [name for name, index in zip(names, classes, strict=True) if index is None]
     if unknown:
         line = f"--labels {files.show(source)}: {len(names) - len(unknown)} of {len(names)} "
@@ -145,83 +145,27 @@ def of_photographs(source, folder, names, own=None):
     return classes
 
 
-def _of_list(listed, folder, names):
-    """The class of each photograph, or None: its path or the one listed has to end the other."""
-    endings = {}  # of the paths in the list; None where two classes have the same
-    for path, index in listed.items():
-        for ending in _endings(path):
-            endings[ending] = index if endings.get(ending, index) == index else None
-
-    def class_of(name):
-        whole = _endings(_key(os.path.join(os.path.abspath(folder), name)))
-        return next((listed[end] for end in whole if end in listed), endings.get(_key(name)))
-
-    return [class_of(name) for name in names]
-
-
-def _endings(path):
-    parts = path.split("/")
-    return ["/".join(parts[start:]) for start in range(len(parts))]
-
-
-def _key(path):
-    """A path as it is compared: without suffix; accents in one piece, and no backslashes."""
-    path = unicodedata.normalize("NFC", path.replace("\\", "/"))
-    return re.sub(r"\.[a-z][a-z0-9]{2,3}$", "", path.removeprefix("./").lstrip("/"), flags=re.I)
-
-
 def _read_list(path, own):
-    """The classes in a list of labels, by `_key` of the file's name.
+    """The classes in a list of labels: a dict from the path of a photograph, as the list has it.
 
-    UTF-8, or UTF-16 as PowerShell writes it.  The first line decides what is between the columns:
-    tab, comma, semicolon or spaces.  The class is in the column that the first line calls so, or
-    in the second one; after it there may be the place of the object.
+    A path leads from the folder of the photographs, with or without its suffix.  After an index or
+    a synset there may be other words, as the places of objects in ImageNet's own list.
     """
-    files.check_input(path, remedy=REMEDY)
-    shown = files.show(path)
-    try:
-        with open(path, "rb") as file:
-            content = file.read()
-    except OSError as error:
-        raise Failure(f"cannot read {shown}: {files.reason(error)}; {REMEDY}") from error
-    marked = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-    text = content.decode(*("utf-16", "replace") if marked else ("utf-8-sig", "surrogateescape"))
-    if "\0" in text:
-        raise Failure(f"{shown} is not in UTF-8: save it so; {REMEDY}")
-
-    separator = next((mark for mark in "\t,;" if mark in text.lstrip().partition("\n")[0]), None)
-    rows = io.StringIO(text, newline="")
-    if separator:
-        rows = csv.reader(rows, delimiter=separator, skipinitialspace=True)
-    else:  # a file name may hold spaces, too
-        rows = (line.replace('"', "").rsplit(None, 1) for line in rows)
-    listed, column, number = {}, None, 0
-    try:
-        for number, row in enumerate(rows, 1):
-            cells = [cell.strip() for cell in row]
-            titles = ["".join(filter(str.isalnum, cell.lower())) for cell in cells]
-            if number == 1 and titles and titles[0] in NAME_TITLES:
-                column = next((i for i, title in enumerate(titles) if title in CLASS_TITLES), None)
-            elif any(cells):
-                index = _class_of_row(cells, column, own)
-                if listed.setdefault(_key(cells[0]), index) != index:
-                    raise Failure(f"{cells[0]} has another class further up")
-    except csv.Error as error:
-        raise Failure(f"{shown}, after line {number}: {error}; {REMEDY}") from error
-    except Failure as failure:
-        raise Failure(f"{shown}, line {number}: {failure}; {REMEDY}") from failure
+    listed, lines = {}, _lines(path, REMEDY)
+    comma = any("," in line for line in lines[:1])
+    for number, line in enumerate(lines, 1):
+        name, *label = (part.strip() for part in line.split("," if comma else None, 1))
+        label = "".join(label)
+        if not line or (number == 1 and label.lower() in TITLES):
+            continue
+        first = (label.split() or [""])[0]
+        try:
+            index = index_of(first if first.isdecimal() or first in synsets() else label, own)
+            if listed.setdefault(name, index) != index:
+                raise Failure(f"{name} has another class further up")
+        except Failure as failure:
+            raise Failure(f"{files.show(path)}, line {number}: {failure}; {REMEDY}") from failure
     return listed
-
-
-def _class_of_row(cells, column, own):
-    """The index of the class in a row; column: where the titles say it is, or None."""
-    label, *more = cells[column or 1 :] or [""]
-    numbers = all(cell.replace(".", "").isdigit() for cell in more if cell)
-    if any(more) and column is None and (label.isdigit() or not numbers):
-        raise Failure("which column is the class? Leave two, or call one `class` in the first line")
-    first = label.partition(" ")[0]
-    number = first.isdecimal() or first in synsets()
-    return index_of(first if number else label[:100], own)
 
 
 def _plain(name):

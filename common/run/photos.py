@@ -4,9 +4,9 @@ A photograph becomes a square of the network's side (224 pixels) in this way: it
 upright as its EXIF orientation says, transparency is laid over white, grey becomes RGB, the
 shorter side is scaled to the square's side (bicubic, with antialiasing), and the middle is cut
 out; of a network that takes no squares, a rectangle of its shape in the same way.  A large JPEG is
-decoded at a half, quarter or eighth of its size when that leaves at least
-twice the side.  Of an animation or a file of several pages the first picture counts.  Colour
-profiles are not applied.
+decoded at a half, quarter or eighth of its size when that leaves at least twice the side.  Of an
+animation or a file of several pages the first picture counts.  Colour profiles are not applied.
+HEIC, as iPhones write it, is read where the package pillow-heif is installed.
 
 A picture that has the square's size already goes through unchanged, so what the attack saves as
 PNG is read back pixel for pixel.
@@ -25,19 +25,16 @@ from PIL import ExifTags, Image, ImageOps, PngImagePlugin
 from common import files
 from common.command import Failure
 
-# How Pillow and people call a format.  Older versions of Pillow lack some of them.
-FORMATS = {
-    "JPEG": "JPEG",
-    "PNG": "PNG",
-    "BMP": "BMP",
-    "GIF": "GIF",
-    "WEBP": "WebP",
-    "AVIF": "AVIF",
-    "TIFF": "TIFF",
-    "JPEG2000": "JPEG 2000",
-}
+with suppress(ImportError):
+    import pillow_heif
+
+    pillow_heif.register_heif_opener()
 Image.init()
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "AVIF", "TIFF", "JPEG2000", "HEIF")
 READABLE = tuple(name for name in FORMATS if name in Image.OPEN)
+# In a folder these are tried, HEIC in any case, so that a line says why it is skipped.
+SUFFIXES = (".heic", *(s for s, name in Image.registered_extensions().items() if name in READABLE))
+NO_IMAGE = f"not a {', '.join(READABLE)} image (HEIC needs `pip install pillow-heif`)"
 
 # Beyond this, what is to be decoded counts as a decompression bomb: a quarter of a gigabyte as RGB.
 MAX_PIXELS = 90_000_000
@@ -52,27 +49,6 @@ warnings.filterwarnings("ignore", module=r"PIL\.")
 LARGE_PIXELS = 12_000_000
 _one_large = threading.Lock()
 
-# Of a camera's raw file, which often passes for a TIFF, Pillow would show the thumbnail.
-RAW = (".3fr", ".arw", ".cr2", ".dng", ".erf", ".iiq", ".kdc", ".nef", ".nrw", ".pef", ".rwl")
-# The first kind of an ISO media file: HEIC, from iPhones, is one of these.
-HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
-
-# What lies beside photographs and is none, in lower case; so does all that begins with a dot.
-DROPPINGS = frozenset(
-    {
-        "readme.md",  # the text that goes with a folder of photographs
-        *("thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini"),  # Windows
-        *("$recycle.bin", "recycler", "system volume information"),
-        *("icon\r", "__macosx", "network trash folder", "temporary items"),  # macOS
-        "lost+found",  # Linux
-        *("@eadir", "@tmp", "#recycle", "#snapshot"),  # Synology
-        *("@recycle", "@recently-snapshot", "@__thumb"),  # QNAP
-        *("picasa.ini", "zbthumbnail.info", "digikam4.db", "thumbnails-digikam.db"),
-    }
-)
-# Of photo managers: edits and catalogues that lie beside the photographs.
-SIDECARS = (".xmp", ".aae", ".thm", ".pp3", ".dop", ".lrcat", ".lrdata")
-
 
 class Unreadable(Exception):
     """A file that is no photograph we can read; the message says why, in a few words."""
@@ -81,11 +57,11 @@ class Unreadable(Exception):
 def find(paths, report):
     """Return (folder, names): where the photographs lie, and which files are to be tried.
 
-    paths: one or more files and folders.  A folder stands for all the files below it, in the
+    paths: one or more files and folders.  A folder stands for the photographs below it, in the
     order of `walk`; a file that is named counts, whatever its name.  `folder` is the deepest one
     that holds all of them: the folder itself where one is given.  `names` lead from there, with
     "/" between their parts, each once.  `report(name, reason)` is called for folders that cannot
-    be opened.  Raises `Failure` for a path that leads nowhere.
+    be opened.  Raises `Failure` for a path that leads nowhere, and where there is no photograph.
     """
     paths = [os.path.abspath(path) for path in paths]
     for path in paths:
@@ -98,17 +74,18 @@ def find(paths, report):
         raise Failure(f"{' and '.join(folders)} are on different drives: name one") from error
     starts = [path.removeprefix(folder).replace(os.sep, "/").lstrip("/") for path in paths]
     names = dict.fromkeys(name for start in starts for name in walk(folder, report, start))
+    if not names:
+        raise Failure(f"no image in {files.show(folder)}: no file there ends in .jpg, .png or such")
     return folder, list(names)
 
 
 def walk(folder, report, start=""):
-    """Yield every file below `folder`, or below `start` in it, by its path from `folder`.
+    """Yield the photographs below `folder`, or below `start` in it, by their paths from `folder`.
 
-    Paths have "/" between their parts, and are sorted by name, folder by folder.  Linked folders
-    are followed, but no folder is entered twice, so a loop of links ends.  `report(path, reason)`
-    is called for folders that cannot be opened.  Passed over are hidden files and folders,
-    README.md, and what operating systems, photo managers and network storage leave beside
-    photographs.
+    A photograph ends in one of SUFFIXES, and neither it nor a folder above it is hidden.  Paths
+    have "/" between their parts, and are sorted by name, folder by folder.  Linked folders are
+    followed, but no folder is entered twice, so a loop of links ends.  `report(path, reason)` is
+    called for folders that cannot be opened.
     """
     root = os.path.realpath(os.path.join(folder, start))
     visited, waiting = set(), [start]
@@ -116,7 +93,8 @@ def walk(folder, report, start=""):
         path = waiting.pop()
         here = os.path.join(folder, path)
         if not os.path.isdir(here):
-            yield path
+            if path == start or path.lower().endswith(SUFFIXES):
+                yield path
             continue
         real = os.path.realpath(here)
         # A link to elsewhere in the tree: the folder is visited under its own name.
@@ -130,12 +108,7 @@ def walk(folder, report, start=""):
             report(path or ".", error.strerror or str(error))
             continue
         below = f"{path}/" if path else ""
-        waiting += [below + name for name in names if not _is_dropping(name)]
-
-
-def _is_dropping(name):
-    name = name.lower()
-    return name.startswith(".") or name in DROPPINGS or name.endswith(SIDECARS)
+        waiting += [below + name for name in names if not name.startswith(".")]
 
 
 def read(path, side):
@@ -145,14 +118,8 @@ def read(path, side):
     """
     height, width = np.broadcast_to(side, 2).tolist()
     image = decode(path, 2 * max(height, width))
-    across, down = image.size
-    part_across, part_down = across, across * height / width
-    if part_down > down:
-        part_across, part_down = down * width / height, down
-    left, top = (across - part_across) / 2, (down - part_down) / 2
     # Only the middle is scaled, so that a long strip does not become a longer one.
-    box = left, top, left + part_across, top + part_down
-    return np.asarray(image.resize((width, height), Image.Resampling.BICUBIC, box=box))
+    return np.asarray(ImageOps.fit(image, (width, height), Image.Resampling.BICUBIC))
 
 
 def decode(path, least):
@@ -168,8 +135,6 @@ def decode(path, least):
             raise Unreadable("not a regular file")
         if not status.st_size:
             raise Unreadable("empty file")
-        if os.fsdecode(path).lower().endswith(RAW):
-            raise Unreadable("a camera's raw file: convert it to JPEG or TIFF")
         with Image.open(path, formats=READABLE) as image:
             width, height = image.size
             image.draft(None, (least, least))
@@ -188,41 +153,22 @@ def decode(path, least):
     except Unreadable:
         raise
     except Image.UnidentifiedImageError:
-        raise Unreadable(_unidentified(path)) from None
+        raise Unreadable(NO_IMAGE) from None
     except Exception as error:  # a hostile file can make a decoder raise anything
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise Unreadable(" ".join(reason.split())) from error
 
 
 def _rgb(image):
-    tags = getattr(image, "tag_v2", {})  # of a TIFF
-    if image.mode == "F" or (image.mode == "I" and tags):
-        kind = "floating-point numbers" if image.mode == "F" else "signed or 32-bit integers"
-        raise Unreadable(f"its pixels are {kind} of unknown range: save it with 8 or 16 bits")
-    if image.mode.startswith("I"):  # 16 bits a pixel, or 12
-        (bits,) = tags.get(ExifTags.Base.BitsPerSample, (16,))
-        grey = (np.asarray(image).astype(np.int32) >> bits - 8).astype(np.uint8)
-        white_is_zero = tags.get(ExifTags.Base.PhotometricInterpretation) == 0
-        image = Image.fromarray(255 - grey if white_is_zero else grey)
+    if image.mode[0] in "IF":
+        tags = getattr(image, "tag_v2", {})  # of a TIFF
+        if tags.get(ExifTags.Base.BitsPerSample, (16,)) != (16,):
+            raise Unreadable("its pixels have neither 8 nor 16 bits")
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return image.convert("RGB")
-
-
-def _unidentified(path):
-    """Why Pillow does not know a file, and what to do about it."""
-    with open(path, "rb") as file:
-        start = file.read(12)
-    if start[4:8] == b"ftyp" and start[8:] in HEIC:
-        return (
-            "a HEIC photograph, which Pillow cannot read: convert it to JPEG (`heif-convert`, "
-            "`magick`, or macOS's `sips -s format jpeg`)"
-        )
-    if start[4:8] == b"ftyp" and start[8:] in (b"avif", b"avis"):
-        return "an AVIF image, which this Pillow cannot read: install Pillow 11.3 or newer"
-    *names, last = (FORMATS[name] for name in READABLE)
-    return f"not a {', '.join(names)} or {last} image"
 
 
 def save(path, image):
