@@ -106,9 +106,29 @@ def groups(fig, count, columns, rows, size):
     Returns the axes (count, size), in reading order; those that are left over are hidden.
     """
     axes = fig.subplots(rows, size * columns, squeeze=False).reshape(-1, size)
-    for ax in axes[count:].flat:
-        ax.set_visible(False)
+    hide(axes[count:])
     return axes[:count]
+
+
+def hide(axes):
+    """Draw nothing of these axes (n, size)."""
+    for ax in axes.flat:
+        ax.set_visible(False)
+
+
+def photo_groups(fig, columns, rows, groups, headings, hits, fontsize):
+    """Groups of photographs, side by side on a grid of `columns` by `rows` groups, each under its
+    heading, which is grey where it is no hit.  Returns the axes of each group.
+
+    groups: of each group the images (height, width, 3) in [0, 1].
+    """
+    cells, axes = fig.subfigures(rows, columns, squeeze=False).flat, []
+    for cell, group, heading, hit in zip(cells, groups, headings, hits, strict=False):
+        axes.append(cell.subplots(1, len(group)))
+        for ax, image in zip(axes[-1], group, strict=True):
+            photo(ax, image)
+        cell.suptitle(heading, fontsize=fontsize, color="black" if hit else "#888888")
+    return axes
 
 
 @our_style()
