@@ -9,6 +9,7 @@ import argparse
 import math
 import os
 import sys
+from itertools import zip_longest
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -127,11 +128,11 @@ def show(path):
 
 def table(titles, rows):
     """Rows as text under their titles, None if there are none: the first column to the left, but
-    for numbers, the others to the right.  Cells print as they are."""
-    rows = [*([titles] if titles else []), *rows]
-    widths = [max(len(str(cell)) for cell in column) for column in zip(*rows, strict=True)]
+    for numbers, the others to the right.  Cells print as they are; a row may end early."""
+    columns = list(zip_longest(*([titles] if titles else []), *rows, fillvalue=""))
+    widths = [max(len(str(cell)) for cell in column) for column in columns]
     lines = []
-    for first, *others in rows:
+    for first, *others in zip(*columns, strict=True):
         cells = [f"{cell!s:>{width}}" for cell, width in zip(others, widths[1:], strict=True)]
         lines.append("   ".join([f"{first:{widths[0]}}", *cells]).rstrip())
     return "\n".join(lines)

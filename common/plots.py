@@ -110,8 +110,16 @@ def groups(fig, count, columns, rows, size):
     return axes[:count]
 
 
+def stacked_pairs(axes, count):
+    """`count` pairs of axes (count, 2), one above the other, of a grid (rows, columns) of axes, in
+    reading order; those that are left over are hidden."""
+    pairs = axes.reshape(-1, 2, axes.shape[1]).swapaxes(1, 2).reshape(-1, 2)
+    hide(pairs[count:])
+    return pairs[:count]
+
+
 def hide(axes):
-    """Draw nothing of these axes (n, size)."""
+    """Draw nothing of these axes."""
     for ax in axes.flat:
         ax.set_visible(False)
 

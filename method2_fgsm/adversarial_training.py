@@ -6,24 +6,16 @@
     python method2_fgsm/adversarial_training.py --attack bounds   no attack: what can be proven
     python method2_fgsm/adversarial_training.py --model mlp --eps 0.1 --alpha 0.7
 
-sign trains from scratch, with the sign taken anew in every step, on (Goodfellow et al. 2015,
-section 6)
-
-    alpha * J(x, y) + (1 - alpha) * J(clip(x + eps * sign(grad J(x, y))), y)
-
-pgd trains on J(x_adv, y) alone, where x_adv comes from --steps projected steps of size
-2.5 * box / steps from a random start within a box of 1.1 * eps (Madry et al. 2018); random-start on
-one step of 1.25 * eps within eps (Wong et al. 2020).  Adam's learning rate, with pgd the box too,
-rises from zero over the first 40 % of the training; then the rate falls back to it.  The last 1,000
-training digits are held out: after each epoch it is printed how many of them withstand 20 projected
-steps, and the best epoch's weights are kept.
-
-bounds trains on interval bounds of what any change within eps can do
-(method2_fgsm/robust/certified_training.py), again with the last 1,000 training digits held out.
+sign trains from scratch on alpha * J(x, y) + (1 - alpha) * J(x_adv, y), where x_adv is one sign
+step by the weights of the moment (Goodfellow et al. 2015, section 6); pgd on J(x_adv, y) alone,
+where x_adv comes from --steps projected steps (Madry et al. 2018); random-start on one step of
+1.25 * eps within eps (Wong et al. 2020); bounds on interval bounds of what any change within eps
+can do (Gowal et al. 2019).  The last three hold out the last 1,000 training digits, print after
+each epoch how many of these withstand, and keep the best epoch's weights.
 
 The network is then set beside the plainly trained one, and every script with --model knows it:
-sign trains {model}_adversarial, pgd {model}_robust, random-start {model}_random_start.  bounds
-trains mlp_certified, or strided_certified, of which there is no plain one, and draws no figure.
+sign trains {model}_adversarial, pgd {model}_robust, random-start {model}_random_start, bounds
+mlp_certified or strided_certified, for which there is no figure.
 
 reads   common/mnist.npz, common/weights/{model}.weights.h5 (the plain network; not for bounds)
 writes  common/weights/{trained}.weights.h5, {trained}_predictions.csv beside it,
@@ -77,27 +69,17 @@ def train(name, attack, eps, *, alpha, steps, **settings):
 def arguments(argv):
     """The command line, with the defaults that depend on the model and the attack filled in."""
     parser = command.Parser(__doc__)
-    parser.add_argument(
-        "--model",
-        choices=(*mnist.NAMES, "strided"),
-        help="which classifier (default: strided for bounds, otherwise cnn)",
-    )
-    parser.add_argument(
-        "--attack", choices=tuple(mnist.SUFFIXES), default="sign", help="what to train on"
-    )
-    parser.add_argument(
-        "--eps",
-        type=command.pixel_size,
-        help="size of the step, or the largest change, in pixel units (default: 0.25 for sign, "
-        "otherwise 0.3 for the CNNs and 0.1 for the others)",
-    )
-    parser.add_argument(
-        "--alpha",
-        type=command.number(0, 1, "between 0 and 1"),
-        help=f"for sign: weight of the unchanged images, from 0 to 1 (default: {ALPHA})",
-    )
+    models = "which classifier (default: strided for bounds, otherwise cnn)"
+    parser.add_argument("--model", choices=(*mnist.NAMES, "strided"), help=models)
+    attacks = tuple(mnist.SUFFIXES)
+    parser.add_argument("--attack", choices=attacks, default="sign", help="what to train on")
+    eps = "size of the step, or largest change (default: 0.25 for sign, 0.3 for CNNs, else 0.1)"
+    command.option(parser, "--eps", command.pixel_size, None, eps)
+    share = command.number(0, 1, "between 0 and 1")
+    alpha = f"for sign: weight of the unchanged images, from 0 to 1 (default: {ALPHA})"
+    command.option(parser, "--alpha", share, None, alpha)
     command.add_count(parser, "--steps", f"for pgd: how many (default: {STEPS})")
-    training.add_arguments(parser, epochs=None, batch_size=None, learning_rate=None)
+    training.add_arguments(parser, None, None, None)
     command.add_output(parser, "the figure to write (default: see above)")
     args = parser.parse_args(argv)
     sign, bounds = args.attack == "sign", args.attack == "bounds"
@@ -135,9 +117,9 @@ def train_on_bounds(name, eps, **settings):
     x, y = data.load("test")
     (projected,) = 1 - pgd_errors(model, x, y, [eps], settings["seed"])
     print(f"{mnist.title(name)}, eps = {eps:g}: {len(x):,} test digits")
-    print(f"{'right':28}{(mnist.classify(model, x) == y).mean():10.2%}")
-    print(f"{f'under {PGD_STEPS} projected steps':28}{projected:10.2%}")
-    print(f"{'proven':28}{bounds.proven(model, x, y, eps).mean():10.2%}")
+    right, proven = (mnist.classify(model, x) == y).mean(), bounds.proven(model, x, y, eps).mean()
+    rows = ("right", right), (f"under {PGD_STEPS} projected steps", projected), ("proven", proven)
+    print(command.table(None, [(name, f"{share:.2%}") for name, share in rows]))
     return written
 
 
@@ -182,7 +164,7 @@ def main(argv=None):
     plots.save(figure, args.output)
     heading = f"{mnist.title(name)}, {trained_on}: {len(x):,} test digits"
     print(heading.replace("α", "alpha").replace("ε", "eps"))
-    print("\n".join(table))
+    print(table)
     print(f"seconds an epoch {seconds / args.epochs:.1f}")
     return [*written, args.output]
 

@@ -58,11 +58,11 @@ def main(argv=None):
     plots.save(draw(saved, chosen, args.rows, args.columns, title), output)
 
     noises = saved["noises"]
-    rows = [("images attacked", len(noises), ""), ("turned", turned.sum(), f"{turned.mean():.2%}")]
+    rows = [("images attacked", len(noises)), ("turned", turned.sum(), f"{turned.mean():.2%}")]
     if targeted:
         rows.append(("into the target", reached.sum(), f"{reached.mean():.2%}"))
     sizes = {"mean |r|": np.abs(noises).mean(), "max": noises.max(), "min": noises.min()}
-    rows += [(f"noise {name}", f"{size:.4f}", "") for name, size in sizes.items()]
+    rows += [(f"noise {name}", f"{size:.4f}") for name, size in sizes.items()]
     print(command.table(None, rows))
     return [output]
 
