@@ -14,14 +14,10 @@ writes  common/weights/{model}.weights.h5, common/weights/{model}_predictions.cs
         img/confusion_{model}.png
 """
 
-import itertools
-
 from common import command, files
 from common.networks import mnist, training
 
 EPOCHS = {"mlp": 10, "cnn": 3}
-# Weights; with Adam's two moments and the gradient, a little over a gigabyte.
-MOST_WEIGHTS = 100_000_000
 
 
 def main(argv=None):
@@ -48,10 +44,6 @@ def main(argv=None):
             parser.error("--hidden and --model exclude each other")
         names = (mnist.fully_connected(args.hidden, args.activation),)
         decay = args.weight_decay or training.published_decay(args.hidden)
-        units = [784, *args.hidden, 10]
-        if sum(a * b for a, b in itertools.pairwise(units)) > MOST_WEIGHTS:
-            sizes = " ".join(map(str, args.hidden))
-            parser.error(f"--hidden {sizes} makes a network of over {MOST_WEIGHTS:,} weights")
         layers = len(args.hidden) + 1
         if len(decay) == 1:
             decay = layers * tuple(decay)

@@ -30,15 +30,18 @@ import time
 from common import command, data, files, plots
 from common.networks import mnist, training
 
-# Of training on sign steps, on projected ones, and on bounds.
-EPOCHS = {"softmax": 10, "mlp": 10, "cnn": 4}
-PROJECTED_EPOCHS = {"softmax": 10, "mlp": 20, "cnn": 5}
-BOUNDS_EPOCHS = {"mlp": 40, "strided": 24}
+PROJECTED = {"softmax": 10, "mlp": 20, "cnn": 5}
+EPOCHS = {
+    "sign": {"softmax": 10, "mlp": 10, "cnn": 4},
+    "pgd": PROJECTED,
+    "random-start": PROJECTED,
+    "bounds": {"mlp": 40, "strided": 24},
+}
 SIGN_EPS = 0.25
 ALPHA, STEPS = 0.5, 5
 # The largest learning rate.
-PEAK = {"sign": training.LEARNING_RATE, "random-start": 3e-3, "pgd": 2e-3}
-BOUNDS_PEAK = {"mlp": 1e-3, "strided": 1.5e-3}
+PEAK = {"sign": 2e-3, "random-start": 3e-3, "pgd": 2e-3, "bounds": 1e-3}
+STRIDED_PEAK = 1.5e-3
 # More, smaller batches take hardly longer when most of the time goes into the attack.
 BATCH_SIZE = {"pgd": 64, "bounds": 128}
 
@@ -84,7 +87,7 @@ def arguments(argv):
     args = parser.parse_args(argv)
     sign, bounds = args.attack == "sign", args.attack == "bounds"
     args.model = args.model or ("strided" if bounds else "cnn")
-    if args.model not in (mnist.BOUNDED if bounds else mnist.NAMES):
+    if args.model not in EPOCHS[args.attack]:
         parser.error(f"--attack {args.attack} is not for --model {args.model}")
     if bounds and args.output:
         parser.error("--output names a figure, and --attack bounds draws none")
@@ -96,11 +99,10 @@ def arguments(argv):
         args.eps = SIGN_EPS if sign else mnist.trained_eps(args.model)
     args.alpha = ALPHA if args.alpha is None else args.alpha
     args.steps = args.steps or STEPS
-    epochs = EPOCHS if sign else BOUNDS_EPOCHS if bounds else PROJECTED_EPOCHS
-    args.epochs = args.epochs or epochs[args.model]
+    args.epochs = args.epochs or EPOCHS[args.attack][args.model]
     usual = BATCH_SIZE.get(args.attack, training.BATCH_SIZE.get(args.model, 100))
     args.batch_size = args.batch_size or usual
-    peak = BOUNDS_PEAK[args.model] if bounds else PEAK[args.attack]
+    peak = STRIDED_PEAK if args.model == "strided" else PEAK[args.attack]
     args.learning_rate = args.learning_rate or peak
     if not bounds:
         args.output = args.output or output_of(args.attack, args.model)
