@@ -46,14 +46,6 @@ STRIDED_PEAK = 1.5e-3
 BATCH_SIZE = {"pgd": 64, "bounds": 128}
 
 
-def output_of(attack, model):
-    """Where the figure goes."""
-    if attack != "sign":
-        kind = "robust" if attack == "pgd" else "random_start"
-        return files.IMG / f"{kind}_training_{model}.png"
-    return files.IMG / f"adversarial_training{'' if model == 'cnn' else f'_{model}'}.png"
-
-
 def train(name, attack, eps, *, alpha, steps, **settings):
     """A new network trained on one of the attacks.  settings: of the training."""
     from method2_fgsm.robust import adversarial_loss, projected_training
@@ -105,7 +97,9 @@ def arguments(argv):
     peak = STRIDED_PEAK if args.model == "strided" else PEAK[args.attack]
     args.learning_rate = args.learning_rate or peak
     if not bounds:
-        args.output = args.output or output_of(args.attack, args.model)
+        kind = {"sign": "adversarial", "pgd": "robust", "random-start": "random_start"}[args.attack]
+        model = "" if sign and args.model == "cnn" else f"_{args.model}"
+        args.output = args.output or files.IMG / f"{kind}_training{model}.png"
     return args
 
 

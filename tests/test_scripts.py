@@ -134,21 +134,6 @@ def test_a_title_fits_its_figure_and_a_grid_its_images():
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("name", "start"),
-    [("a.png", b"\x89PNG"), ("a.pdf", b"%PDF"), ("a.SVG", b"<?xml"), ("a", b"\x89PNG")],
-)
-def test_a_figure_is_of_the_kind_its_name_says_and_repeats(tmp_path, name, start):
-    written = []
-    for _ in range(2):
-        figure = plots.figure(3, 3, "title")
-        figure.add_subplot().plot([0, 1])
-        plots.save(figure, tmp_path / name)
-        written.append((tmp_path / name).read_bytes())
-    assert written[0].startswith(start)
-    assert written[0] == written[1]
-
-
 def test_messages_name_a_file_so_that_it_is_found_from_where_one_is(tmp_path, monkeypatch):
     picture = files.ROOT / "img" / "a.png"
     monkeypatch.chdir(files.ROOT)
