@@ -6,10 +6,10 @@ and an exit code.  Other code calls `main` directly and sees the exception itsel
 """
 
 import argparse
+import itertools
 import math
 import os
 import sys
-from itertools import zip_longest
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -129,7 +129,7 @@ def show(path):
 def table(titles, rows):
     """Rows as text under their titles, None if there are none: the first column to the left, but
     for numbers, the others to the right.  Cells print as they are; a row may end early."""
-    columns = list(zip_longest(*([titles] if titles else []), *rows, fillvalue=""))
+    columns = list(itertools.zip_longest(*([titles] if titles else []), *rows, fillvalue=""))
     widths = [max(len(str(cell)) for cell in column) for column in columns]
     lines = []
     for first, *others in zip(*columns, strict=True):
