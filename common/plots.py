@@ -100,14 +100,19 @@ def grid(count, columns, rows):
     return columns, min(rows, -(-count // columns))
 
 
-def groups(fig, count, columns, rows, size):
-    """`count` groups of `size` axes, side by side, on a grid of `columns` by `rows` groups.
+@our_style()
+def groups(count, columns, rows, size, inches, title):
+    """A figure of `count` groups of `size` axes, side by side, on a grid of at most `columns` by
+    `rows` groups.
 
-    Returns the axes (count, size), in reading order; those that are left over are hidden.
+    inches: width and height of a group, and the height beside them.
+    Returns (figure, axes (count, size) in reading order).
     """
+    columns, rows = grid(count, columns, rows)
+    fig = figure(inches[0] * columns, inches[1] * rows + inches[2], title)
     axes = fig.subplots(rows, size * columns, squeeze=False).reshape(-1, size)
     hide(axes[count:])
-    return axes[:count]
+    return fig, axes[:count]
 
 
 def stacked_pairs(axes, count):
@@ -124,19 +129,21 @@ def hide(axes):
         ax.set_visible(False)
 
 
-def photo_groups(fig, columns, rows, groups, headings, hits, fontsize):
-    """Groups of photographs, side by side on a grid of `columns` by `rows` groups, each under its
-    heading, which is grey where it is no hit.  Returns the axes of each group.
+@our_style()
+def photo_groups(groups, columns, rows, headings, hits, inches, fontsize, title):
+    """The same of photographs, each group under its heading, which is grey where it is no hit.
 
-    groups: of each group the images (height, width, 3) in [0, 1].
+    groups: of each the images, (height, width, 3) in [0, 1].
     """
+    columns, rows = grid(len(groups), columns, rows)
+    fig = figure(inches[0] * columns, inches[1] * rows + inches[2], title)
     cells, axes = fig.subfigures(rows, columns, squeeze=False).flat, []
     for cell, group, heading, hit in zip(cells, groups, headings, hits, strict=False):
         axes.append(cell.subplots(1, len(group)))
         for ax, image in zip(axes[-1], group, strict=True):
             photo(ax, image)
         cell.suptitle(heading, fontsize=fontsize, color="black" if hit else "#888888")
-    return axes
+    return fig, axes
 
 
 @our_style()

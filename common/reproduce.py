@@ -69,8 +69,8 @@ python method2_fgsm/certified.py
 python method2_fgsm/robust_gradients.py
 python method2_fgsm/rubbish.py
 python common/train_mnist.py --hidden
-python common/train_mnist.py --hidden 100 100
-python common/train_mnist.py --hidden 200 200
+python common/train_mnist.py --hidden 100 100 --activation sigmoid
+python common/train_mnist.py --hidden 200 200 --activation sigmoid
 python method1_noise_optimization/szegedy_table.py
 python method1_noise_optimization/transfer.py
 python method1_noise_optimization/distances.py
@@ -81,14 +81,8 @@ CHECK = "python common/check_results.py"
 # operation (engine.py), the others as many as there are cores, and a process has one or the other.
 SIDE_BY_SIDE = ("mnist_fast_gradient", "imnet_fast_gradient", "attack_mnist", "attack_imnet")
 # The steps that are not needed once the weights are there.
-TRAINING = {
-    "python logreg_softmax/train.py": "softmax",
-    "python common/train_mnist.py --model mlp": "mlp",
-    "python common/train_mnist.py --model cnn": "cnn",
-    "python common/train_mnist.py --hidden": "fc10",
-    "python common/train_mnist.py --hidden 100 100": "fc100-100-10_sigmoid",
-    "python common/train_mnist.py --hidden 200 200": "fc200-200-10_sigmoid",
-}
+SZEGEDY = "fc10", "fc100-100-10_sigmoid", "fc200-200-10_sigmoid"
+TRAINING = {mnist.train_command(model): model for model in (*mnist.NAMES, *SZEGEDY)}
 
 
 def trained(model):

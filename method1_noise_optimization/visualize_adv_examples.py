@@ -34,9 +34,7 @@ FACTORS = tuple(digit * 10**power for power in range(5) for digit in (1, 2, 5))
 @plots.our_style()
 def draw(found, chosen, rows, columns, title):
     """The figure: `rows` by `columns` triples of the chosen images."""
-    columns, rows = plots.grid(len(chosen), columns, rows)
-    fig = plots.figure(4.2 * columns, 1.75 * rows + 1.5, title)
-    groups = plots.groups(fig, len(chosen), columns, rows, 3)
+    fig, groups = plots.groups(len(chosen), columns, rows, 3, (4.2, 1.75, 1.5), title)
     keys = ("xs", "noises", "y_trues", "y_preds_adversarial")
     x, noises, *labels = (found[key][chosen] for key in keys)
     y, y_adv = ([results.label(found["config"], place) for place in part] for part in labels)
@@ -69,9 +67,7 @@ def photo_name(config):
 @plots.our_style()
 def draw_photographs(found, rows, columns):
     """The figure: `rows` by `columns` photographs, each with its noise and with what comes out."""
-    columns, rows = plots.grid(len(found["xs"]), columns, rows)
-    n = min(rows * columns, len(found["xs"]))
-    x, noises = found["xs"][:n], found["noises"][:n]
+    x, noises = (found[key][: rows * columns] for key in ("xs", "noises"))
     config = found["config"]
     levels, target, method = (config.get(key) for key in ("levels", "target", "method"))
     if levels is None:
@@ -87,11 +83,10 @@ def draw_photographs(found, rows, columns):
     goal = "another class" if target in GOALS else f"“{class_labels.of_settings(config)[target]}”"
     title = f"What {imagenet.title(config['model'])} takes for {goal}"
     title += f" ({method})" if method else ""
-    fig = plots.figure(4.3 * columns, 1.87 * rows + 0.8, f"{title}\n{legend}")
-    groups = zip(x, 0.5 + factor * noises, x + noises, strict=True)
-    headings = map("{} → {}".format, *answers(found, "{} {:.0%}"))
-    reached = results.succeeded(found)
-    axes = plots.photo_groups(fig, columns, rows, groups, headings, reached, 12.5)
+    groups = [*zip(x, 0.5 + factor * noises, x + noises, strict=True)]
+    headings, hits = map("{} → {}".format, *answers(found, "{} {:.0%}")), results.succeeded(found)
+    inches, title = (4.3, 1.87, 0.8), f"{title}\n{legend}"
+    fig, axes = plots.photo_groups(groups, columns, rows, headings, hits, inches, 12.5, title)
     for (_, noise, _), text in zip(axes, amount, strict=True):
         noise.set_xlabel(text, fontsize=11, labelpad=3)
     return fig

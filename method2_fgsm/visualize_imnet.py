@@ -64,20 +64,16 @@ def _heading(attacked):
     return f"{title}, target {class_labels.of_settings(config)[config['target']]}"
 
 
-@plots.our_style()
 def draw_pairs(attacked, rows, columns):
     """A figure of pairs (original | adversarial), the first `rows` x `columns` of them."""
-    columns, rows = plots.grid(len(attacked["xs"]), columns, rows)
-    names = class_labels.of_settings(attacked["config"])
+    names, target = class_labels.of_settings(attacked["config"]), attacked["config"]["target"]
     before, after = attacked["y_preds"], attacked["y_preds_adversarial"]
-    target = attacked["config"]["target"]
-    title = f"{_heading(attacked)}\nbefore / after (in grey: not fooled)"
-    fig = plots.figure(3.7 * columns, 2.25 * rows + 0.7, title)
-    pairs = zip(attacked["xs"], attacked["xs"] + attacked["noises"], strict=True)
-    headings = [f"{names[b]} / {names[a]}" for b, a in zip(before, after, strict=True)]
     fooled = before != after if target is None else after == target
-    plots.photo_groups(fig, columns, rows, pairs, headings, fooled, 11)
-    return fig
+    headings = [f"{names[b]} / {names[a]}" for b, a in zip(before, after, strict=True)]
+    pairs = [*zip(attacked["xs"], attacked["xs"] + attacked["noises"], strict=True)]
+    title = f"{_heading(attacked)}\nbefore / after (in grey: not fooled)"
+    inches = 3.7, 2.25, 0.7
+    return plots.photo_groups(pairs, columns, rows, headings, fooled, inches, 11, title)[0]
 
 
 @plots.our_style()

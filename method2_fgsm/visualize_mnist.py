@@ -18,9 +18,7 @@ from common.networks import mnist
 @plots.our_style()
 def draw(saved, chosen, rows, columns, title):
     """The figure: `rows` by `columns` pairs (original | adversarial) of the chosen images."""
-    columns, rows = plots.grid(len(chosen), columns, rows)
-    fig = plots.figure(2.9 * columns, 1.75 * rows + 0.9, title)
-    pairs = plots.groups(fig, len(chosen), columns, rows, 2)
+    fig, pairs = plots.groups(len(chosen), columns, rows, 2, (2.9, 1.75, 0.9), title)
     keys = ("xs", "noises", "y_trues", "y_preds_adversarial")
     images = zip(*(saved[key][chosen] for key in keys), strict=True)
     for (x, noise, *labels), (original, adversarial) in zip(images, pairs, strict=True):
@@ -43,7 +41,7 @@ def main(argv=None):
 
     turned = saved["y_preds_adversarial"] != saved["y_trues"]
     targeted = "y_targets" in saved
-    reached = saved["y_preds_adversarial"] == saved["y_targets"] if targeted else turned
+    reached = results.succeeded(saved)
     if not reached.any():
         raise command.Failure(
             f"{files.show(args.results)}: the attack turned no image: try a larger --eps"

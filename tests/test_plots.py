@@ -2,6 +2,7 @@
 
 import ast
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -48,7 +49,7 @@ def test_whatever_makes_a_figure_does_so_in_our_style():
         if path.parent.name != "tests":
             for function in ast.parse(path.read_text(encoding="utf-8")).body:
                 if isinstance(function, ast.FunctionDef) and (
-                    "plots.figure(" in ast.unparse(function)
+                    re.search(r"plots\.(figure|groups)\(", ast.unparse(function))
                 ):
                     makers.append(function.name)
                     decorators = [ast.unparse(node) for node in function.decorator_list]
