@@ -6,6 +6,7 @@ and an exit code.  Other code calls `main` directly and sees the exception itsel
 """
 
 import argparse
+import itertools
 import math
 import os
 import sys
@@ -52,19 +53,24 @@ class _Manual(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHel
 # Arguments that several scripts take -------------------------------------------------------------
 
 
-def add_count(parser, option, help, default=None):
-    """An option that counts; where the default depends on other arguments, `help` says how."""
-    parser.add_argument(option, type=positive_int, default=default, help=help)
+def option(parser, name, type, default, help, **more):
+    """An option on one line; where the default depends on other arguments, `help` says how."""
+    parser.add_argument(name, type=type, default=default, help=help, **more)
+
+
+def add_count(parser, name, help, default=None):
+    """An option that counts."""
+    option(parser, name, positive_int, default, help)
 
 
 def add_seed(parser, help):
     """--seed; `help` says what it decides."""
-    parser.add_argument("--seed", type=seed, default=0, help=help)
+    option(parser, "--seed", seed, 0, help)
 
 
 def add_output(parser, help, default=None):
-    """--output; where the default depends on other arguments, `help` says how."""
-    parser.add_argument("--output", type=path, default=default, help=help)
+    """--output."""
+    option(parser, "--output", path, default, help)
 
 
 # Types of arguments ------------------------------------------------------------------------------
@@ -121,6 +127,18 @@ def show(path):
     if Path.cwd() == ROOT and (ROOT / path).is_relative_to(ROOT):
         return (ROOT / path).relative_to(ROOT).as_posix()
     return str(path)
+
+
+def table(titles, rows):
+    """Rows as text under their titles, None if there are none: the first column to the left, but
+    for numbers, the others to the right.  Cells print as they are; a row may end early."""
+    columns = list(itertools.zip_longest(*([titles] if titles else []), *rows, fillvalue=""))
+    widths = [max(len(str(cell)) for cell in column) for column in columns]
+    lines = []
+    for first, *others in zip(*columns, strict=True):
+        cells = [f"{cell!s:>{width}}" for cell, width in zip(others, widths[1:], strict=True)]
+        lines.append("   ".join([f"{first:{widths[0]}}", *cells]).rstrip())
+    return "\n".join(lines)
 
 
 def on_terminal(stream):

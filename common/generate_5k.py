@@ -24,8 +24,7 @@ def main(argv=None):
     # Through an open file, because NumPy would add .npz to another suffix.
     with files.replacing(args.output) as temporary, open(temporary, "wb") as file:
         np.savez_compressed(file, images=images, labels=labels, indices=indices)
-    print("digit " + "".join(f"{digit:6d}" for digit in range(10)))
-    print("count " + "".join(f"{count:6d}" for count in np.bincount(labels, minlength=10)))
+    print(command.table(("digit", *range(10)), [("count", *np.bincount(labels, minlength=10))]))
     return [args.output]
 
 

@@ -100,15 +100,50 @@ def grid(count, columns, rows):
     return columns, min(rows, -(-count // columns))
 
 
-def groups(fig, count, columns, rows, size):
-    """`count` groups of `size` axes, side by side, on a grid of `columns` by `rows` groups.
+@our_style()
+def groups(count, columns, rows, size, inches, title):
+    """A figure of `count` groups of `size` axes, side by side, on a grid of at most `columns` by
+    `rows` groups.
 
-    Returns the axes (count, size), in reading order; those that are left over are hidden.
+    inches: width and height of a group, and the height beside them.
+    Returns (figure, axes (count, size) in reading order).
     """
+    columns, rows = grid(count, columns, rows)
+    fig = figure(inches[0] * columns, inches[1] * rows + inches[2], title)
     axes = fig.subplots(rows, size * columns, squeeze=False).reshape(-1, size)
-    for ax in axes[count:].flat:
+    hide(axes[count:])
+    return fig, axes[:count]
+
+
+def stacked_pairs(axes, count):
+    """`count` pairs of axes (count, 2), one above the other, of a grid (rows, columns) of axes, in
+    reading order; those that are left over are hidden."""
+    pairs = axes.reshape(-1, 2, axes.shape[1]).swapaxes(1, 2).reshape(-1, 2)
+    hide(pairs[count:])
+    return pairs[:count]
+
+
+def hide(axes):
+    """Draw nothing of these axes."""
+    for ax in axes.flat:
         ax.set_visible(False)
-    return axes[:count]
+
+
+@our_style()
+def photo_groups(groups, columns, rows, headings, hits, inches, fontsize, title):
+    """The same of photographs, each group under its heading, which is grey where it is no hit.
+
+    groups: of each the images, (height, width, 3) in [0, 1].
+    """
+    columns, rows = grid(len(groups), columns, rows)
+    fig = figure(inches[0] * columns, inches[1] * rows + inches[2], title)
+    cells, axes = fig.subfigures(rows, columns, squeeze=False).flat, []
+    for cell, group, heading, hit in zip(cells, groups, headings, hits, strict=False):
+        axes.append(cell.subplots(1, len(group)))
+        for ax, image in zip(axes[-1], group, strict=True):
+            photo(ax, image)
+        cell.suptitle(heading, fontsize=fontsize, color="black" if hit else "#888888")
+    return fig, axes
 
 
 @our_style()

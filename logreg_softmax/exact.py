@@ -3,20 +3,12 @@
     python logreg_softmax/exact.py
     python logreg_softmax/exact.py --limit 5000
 
-The logits of softmax regression are linear in the pixels, z = x W + b, and three questions that
-are hard for a network can be answered exactly:
-
-1. The smallest L2 noise inside the box that makes an image its target: a quadratic programme
-   with nine linear constraints, solved through its dual in nine variables.  The gap between the
-   noise found and the dual's value, a lower bound for all noise, certifies the answer.
-2. The smallest epsilon of the clipped sign step: every logit is piecewise linear in epsilon,
-   bending where a pixel reaches 0 or 1, and so the first crossing is the root of a line.
-3. The smallest epsilon over all noise inside the box, not that of one step alone: a linear
-   programme (linear_programme.py), certified by its dual.
-
-The tables show how far above the optimum the three methods of method 1, FGSM's smallest epsilon
-and that of many steps end.  The figure and the last table show why one noise pattern breaks every
-2: the gradient of a linear model for 2 against 6 is W_6 - W_2 at every image.
+The smallest L2 noise inside the box towards a target, a quadratic programme; the smallest epsilon
+of the clipped sign step, the first root of a piecewise linear function; and the smallest epsilon
+over all noise inside the box, a linear programme (linear_programme.py).  The first and the last are
+certified by their duals.  The tables show how far above these the methods end.  The figure and the
+last table show why one noise pattern breaks every 2: the gradient of a linear model for 2 against 6
+is W_6 - W_2 at every image.
 
 reads   common/mnist.npz, common/weights/softmax.weights.h5, common/5k_samples.npz
 writes  img/exact_softmax.png, for other digits img/exact_softmax_{source}_to_{target}.png
@@ -120,20 +112,13 @@ def draw(difference, x, sign, source, target, title):
     fig = plots.figure(15, 6.4, title)
     left, right = fig.subfigures(1, 2, width_ratios=(1, 2.6))
     ax = left.subplots()
-    drawn = plots.noise(
-        ax,
-        difference,
-        np.abs(difference).max(),
-        f"W_{target} − W_{source}, the same for every image",
-    )
+    same = f"W_{target} − W_{source}, the same for every image"
+    drawn = plots.noise(ax, difference, np.abs(difference).max(), same)
     bar = left.colorbar(drawn, ax=ax, location="bottom", shrink=0.8, pad=0.02)
     bar.set_label("logits a pixel unit")
     columns = -(-len(x) // 2)
     axes = right.subplots(4, columns, squeeze=False)
-    pairs = axes.reshape(2, 2, columns).swapaxes(1, 2).reshape(-1, 2)
-    for ax in pairs[len(x) :].flat:
-        ax.set_visible(False)
-    for i, (image, pattern) in enumerate(pairs[: len(x)]):
+    for i, (image, pattern) in enumerate(plots.stacked_pairs(axes, len(x))):
         plots.digit(image, x[i])
         same = (sign[i] == np.sign(difference))[difference != 0].mean()
         steps = plots.noise(pattern, sign[i], 1, f"same sign: {same:.0%}")
@@ -194,16 +179,18 @@ def print_row(name, size, optimum, reached=True):
 def print_pattern(model, x, pattern, source, target):
     """The last table: one sign pattern (28, 28) on all images x of the source digit."""
     print(f"\nsign(W_{target} - W_{source}) for each of {len(x)} {source}s")
-    print(f"eps   seen as a {target}   no longer a {source}")
+    rows = []
     for eps in (0.1, 0.2, 0.3):
         seen = mnist.classify(model, np.clip(x + np.float32(eps) * pattern, 0, 1))
-        print(f"{eps:.1f}{(seen == target).mean():14.1%}{(seen != source).mean():17.1%}")
+        shares = (seen == target).mean(), (seen != source).mean()
+        rows.append((f"{eps:.1f}", *map("{:.1%}".format, shares)))
+    print(command.table(("eps", f"seen as a {target}", f"no longer a {source}"), rows))
 
 
 def main(argv=None):
     parser = command.Parser(__doc__)
-    parser.add_argument("--source", type=command.digit, default=2, help="digit of the figure")
-    parser.add_argument("--target", type=command.digit, default=6, help="its target")
+    command.option(parser, "--source", command.digit, 2, "digit of the figure")
+    command.option(parser, "--target", command.digit, 6, "its target")
     data.add_samples(parser)
     command.add_count(parser, "--limit", "digits at most", 500)
     command.add_seed(parser, "of the random targets")

@@ -17,7 +17,7 @@ NAME = "softmax"
 
 def main(argv=None):
     parser = command.Parser(__doc__)
-    training.add_arguments(parser, epochs=25, batch_size=100, learning_rate=0.05)
+    training.add_arguments(parser, 25, 100, 0.05)
     args = parser.parse_args(argv)
     for path in training.outputs(NAME):
         files.check_output(path)

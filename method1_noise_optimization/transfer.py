@@ -3,19 +3,12 @@
     python method1_noise_optimization/transfer.py
     python method1_noise_optimization/transfer.py --models mlp cnn cnn_robust
 
-First the three models (Szegedy et al. 2014, section 4.2, table 2; Goodfellow et al. 2015, section
-8).  Adversarial digits are made for each by the fast gradient sign, away from the label, and by
-the smallest noise towards a random wrong digit, and shown to all.  Smallest noise stops where the
-network it is made for changes its mind, so it is shown once more amplified to a common size.  Noise
-sizes are root mean squares over the pixels, sqrt(mean(r**2)), after clipping to [0, 1].
-
-Then networks that share no training digit (the same paper's tables 3 and 4): FC100-100-10 and
-FC123-456-10 trained on one half of the training set, FC100-100-10 on the other.  All three are
-trained here, in memory: sigmoid units, the paper's weight decay, twenty epochs.
-
-The control is Gaussian noise of the same size, clipped, and in the last row not clipped.  Every
-table is over test digits that all of its networks classify correctly; what is made for a network
-and shown to it tells the attack's own success.
+First the three models: adversarial digits are made for each by the fast gradient sign, and by the
+smallest noise towards a random wrong digit, which is shown once more amplified to a common size
+(Szegedy et al. 2014, section 4.2, table 2; Goodfellow et al. 2015, section 8).  Then networks that
+share no training digit, trained here, in memory (tables 3 and 4).  Sizes are root mean squares over
+the pixels, sqrt(mean(r**2)), after clipping to [0, 1].  The control is Gaussian noise of the same
+size.  Every table is over test digits that all of its networks classify correctly.
 
 reads   common/mnist.npz, common/5k_samples.npz, common/weights/{softmax,mlp,cnn}.weights.h5
 writes  img/transfer.png (for other --models: img/transfer_{models}.png)
@@ -76,9 +69,8 @@ def heat_map(ax, table, names, title):
         for column, error in enumerate(line):
             digits = 0 if error >= 0.0995 or not error else 1
             colour = "white" if error > 0.55 else "black"
-            ax.text(
-                column, row, f"{100 * error:.{digits}f}", ha="center", va="center", color=colour
-            )
+            text = f"{100 * error:.{digits}f}"
+            ax.text(column, row, text, ha="center", va="center", color=colour)
     ax.axhline(len(names) - 0.5, color="white", linewidth=4)
     ax.set_xticks(range(len(names)), names, fontsize=9)
     ax.set_yticks(range(len(table)), [*names, GAUSSIAN], fontsize=9)
@@ -106,15 +98,17 @@ def draw(panels):
 
 def print_table(title, table, sizes, unclipped, names):
     """The errors with the sizes of the noise, and below them those of `unclipped` noise, if any."""
-    width = max(map(len, names)) + 3
-    print(f"\n{title}")
-    print(f"{'made against':24}{'size':>7}" + "".join(f"{name:>{width}}" for name in names))
-    for name, line, mean_size in zip([*names, GAUSSIAN], table, sizes, strict=True):
-        cells = "".join(f"{error:{width}.1%}" for error in line)
-        print(f"{name:24}{mean_size:7.3f}{cells}")
+    lines = zip([*names, GAUSSIAN], sizes, table, strict=True)
+    rows = [(name, f"{size:.3f}", *percent(line)) for name, size, line in lines]
     if unclipped is not None:
-        cells = "".join(f"{error:{width}.1%}" for error in unclipped)
-        print(f"{'the same, not clipped':24}{sizes[-1]:7.3f}{cells}")
+        rows.append(("the same, not clipped", f"{sizes[-1]:.3f}", *percent(unclipped)))
+    print(f"\n{title}")
+    print(command.table(("made against", "size", *names), rows))
+
+
+def percent(shares):
+    """Shares as text, in percent."""
+    return [f"{share:.1%}" for share in shares]
 
 
 def short(name):
@@ -125,24 +119,13 @@ def short(name):
 
 def main(argv=None):
     parser = command.Parser(__doc__)
-    parser.add_argument(
-        "--eps", type=command.pixel_size, default=0.25, help="of the sign step, in pixel units"
-    )
-    parser.add_argument(
-        "--size",
-        type=command.pixel_size,
-        default=0.1,
-        help="root mean square to which minimal noise is amplified, in pixel units",
-    )
+    pixels = command.pixel_size
+    command.option(parser, "--eps", pixels, 0.25, "of the sign step, in pixel units")
+    amplified = "root mean square to which minimal noise is amplified, in pixel units"
+    command.option(parser, "--size", pixels, 0.1, amplified)
     command.add_count(parser, "--count", "how many digits at most", 1000)
-    parser.add_argument(
-        "--models",
-        nargs="+",
-        type=mnist.argument,
-        default=mnist.NAMES,
-        metavar="MODEL",
-        help="the classifiers of the first tables",
-    )
+    models = "the classifiers of the first tables"
+    command.option(parser, "--models", mnist.argument, mnist.NAMES, models, nargs="+")
     data.add_samples(parser)
     command.add_seed(parser, "targets, Gaussian noise, halves, training")
     command.add_output(parser, "the figure to write (default: see above)")
@@ -179,15 +162,15 @@ def main(argv=None):
     print_table("smallest noise, as found", *own["as found"], names)
     print_table("smallest noise, amplified", *own["amplified"], names)
     print("\nfast gradient sign: wrong answers that agree, where both are wrong")
-    for name, line in zip(names, agreement, strict=True):
-        print(f"{name:24}{'':7}" + "".join(f"{share:10.1%}" for share in line))
-    print(f"{'published: made against maxout, softmax agrees':49}{PUBLISHED_AGREEMENT:.1%}")
+    rows = [(name, *percent(line)) for name, line in zip(names, agreement, strict=True)]
+    print(command.table(("made against", *names), rows))
+    print(f"published: made against maxout, softmax agrees   {PUBLISHED_AGREEMENT:.1%}")
     print(f"\n{len(half_x)} digits that all three half-trained networks classify correctly")
     for kind, title in (("as found", "smallest noise, as found"), ("amplified", "amplified")):
         print_table(title, *half[kind], half_names)
+        published = zip([*half_names, GAUSSIAN], PUBLISHED[kind], strict=True)
         print("published (all test digits, made against and shown to the same networks)")
-        for name, line in zip([*half_names, GAUSSIAN], PUBLISHED[kind], strict=True):
-            print(f"{name:24}{'':7}" + "".join(f"{error:23.1%}" for error in line))
+        print(command.table(None, [(name, *percent(line)) for name, line in published]))
     return [output]
 
 

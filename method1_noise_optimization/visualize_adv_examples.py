@@ -2,18 +2,13 @@
 
     python method1_noise_optimization/visualize_adv_examples.py
     python method1_noise_optimization/visualize_adv_examples.py RESULTS.npz
-    python method1_noise_optimization/visualize_adv_examples.py \
-        method1_noise_optimization/results_imnet_efficientnet_lite0_minimal.npz
 
 A random choice of the digits that reached their target, "Orig" the label, "New" what the model
-says now.  The noise is in colour: red adds ink, blue takes it away, all on the same scale.
+says now.  Photographs of attack_imnet.py come in their order, with names and confidences; the noise
+is amplified by the factor that the title names, or, where whole grey levels were asked for, shows
+which values go up and down (Szegedy et al. 2014, figure 5).
 
-Photographs of attack_imnet.py come in their order, with names and confidences; the noise is
-amplified by the factor that the title names, or, where whole grey levels were asked for, shows
-which values go up and down (photo_figures.py).
-
-reads   a result file of attack_mnist.py (default: the MLP's by sgd with L2 regularisation) or of
-        attack_imnet.py
+reads   a result file of attack_mnist.py (default: the MLP's by sgd) or of attack_imnet.py
 writes  img/noise_{model}_{method}.png, for sgd without or with L1 regularisation
         img/noise_{model}_sgd_none.png or img/noise_{model}_sgd_l1.png
         for photographs img/{target}_{model}.png or img/one_grey_level_{model}.png
@@ -22,22 +17,24 @@ writes  img/noise_{model}_{method}.png, for sgd without or with L1 regularisatio
 import numpy as np
 
 from common import command, files, plots, results
-from common.networks import mnist
-from method1_noise_optimization import photo_figures
+from common.networks import imagenet, mnist
+from common.run import class_labels
 from method1_noise_optimization.attack import sizes, summary
+from method1_noise_optimization.photo_noise import GOALS
 
 SCRIPTS = (
     "method1_noise_optimization/attack_mnist.py",
     "method1_noise_optimization/attack_imnet.py",
 )
+SEEN = ("y_preds", "confidences"), ("y_preds_adversarial", "confidences_adversarial")
+# How much the noise may be amplified: round numbers.
+FACTORS = tuple(digit * 10**power for power in range(5) for digit in (1, 2, 5))
 
 
 @plots.our_style()
 def draw(found, chosen, rows, columns, title):
     """The figure: `rows` by `columns` triples of the chosen images."""
-    columns, rows = plots.grid(len(chosen), columns, rows)
-    fig = plots.figure(4.2 * columns, 1.75 * rows + 1.5, title)
-    groups = plots.groups(fig, len(chosen), columns, rows, 3)
+    fig, groups = plots.groups(len(chosen), columns, rows, 3, (4.2, 1.75, 1.5), title)
     keys = ("xs", "noises", "y_trues", "y_preds_adversarial")
     x, noises, *labels = (found[key][chosen] for key in keys)
     y, y_adv = ([results.label(found["config"], place) for place in part] for part in labels)
@@ -55,6 +52,77 @@ def draw(found, chosen, rows, columns, title):
     return fig
 
 
+def photo_name(config):
+    """The name of the figure of photographs."""
+    model, levels, target = (config.get(name) for name in ("model", "levels", "target"))
+    goal = files.plain((GOALS.get(target) or class_labels.of_settings(config)[target]).lower())
+    if levels is not None:
+        first = "one_grey_level" if levels == 1 else f"{levels}_grey_levels"
+        goal = "" if goal == "ostrich" else f"_{goal}"
+        return f"{first}{goal}_{model}.png"
+    other = "" if config["method"] == "minimal" else f"_{config['method']}"
+    return f"{goal}_{model}{other}.png"
+
+
+@plots.our_style()
+def draw_photographs(found, rows, columns):
+    """The figure: `rows` by `columns` photographs, each with its noise and with what comes out."""
+    x, noises = (found[key][: rows * columns] for key in ("xs", "noises"))
+    config = found["config"]
+    levels, target, method = (config.get(key) for key in ("levels", "target", "method"))
+    if levels is None:
+        factor = amplification(noises)
+        amount = [f"|r|₂ = {size:.2f}" for size in sizes(noises)]
+        legend = f"photograph | noise × {factor:,}, grey is none | adversarial"
+    else:
+        factor = 127.5 / levels
+        changed = (np.abs(noises) > 1 / 512).mean(axis=(1, 2, 3))
+        amount = [f"{share:.1%} of the values changed" for share in changed]
+        step = "one level" if levels == 1 else f"{levels} levels at most"
+        legend = f"photograph | which values go up or down by {step} of 255 | the file as saved"
+    goal = "another class" if target in GOALS else f"“{class_labels.of_settings(config)[target]}”"
+    title = f"What {imagenet.title(config['model'])} takes for {goal}"
+    title += f" ({method})" if method else ""
+    groups = [*zip(x, 0.5 + factor * noises, x + noises, strict=True)]
+    headings, hits = map("{} → {}".format, *answers(found, "{} {:.0%}")), results.succeeded(found)
+    inches, title = (4.3, 1.87, 0.8), f"{title}\n{legend}"
+    fig, axes = plots.photo_groups(groups, columns, rows, headings, hits, inches, 12.5, title)
+    for (_, noise, _), text in zip(axes, amount, strict=True):
+        noise.set_xlabel(text, fontsize=11, labelpad=3)
+    return fig
+
+
+def answers(found, form):
+    """What the network says of each photograph, and of what became of it: two lists of text.
+
+    form: how a name and a confidence are written.
+    """
+    names = class_labels.of_settings(found["config"])
+    return [
+        [form.format(names[y], sure) for y, sure in zip(found[ys], found[confidence], strict=True)]
+        for ys, confidence in SEEN
+    ]
+
+
+def amplification(noises):
+    """The largest round factor that leaves 99 % of the noise's values within half the range."""
+    size = np.quantile(np.abs(noises), 0.99)
+    return max([factor for factor in FACTORS if factor * size <= 0.5], default=1)
+
+
+def photo_table(found):
+    """Each photograph's answers before and after, and how large its noise is, as text."""
+    noises = np.abs(found["noises"])
+    changed, largest = (noises > results.ROUNDING).mean(axis=(1, 2, 3)), noises.max(axis=(1, 2, 3))
+    columns = *answers(found, "{} {:.1%}"), sizes(found["noises"]), largest, changed
+    rows = [
+        (before, after, f"{size:.4f}", f"{most:.5f}", f"{share:.1%}")
+        for before, after, size, most, share in zip(*columns, strict=True)
+    ]
+    titles = "photograph, confidence", "adversarial, confidence", "|r|_2", "|r|_inf", "changed"
+    return command.table(titles, rows)
+
+
 def main(argv=None):
     parser = command.Parser(__doc__)
     default = "method1_noise_optimization/results_mlp_sgd_l2.npz"
@@ -65,19 +133,17 @@ def main(argv=None):
 
     found = results.load_from(args.results, *SCRIPTS)
     if str(found["config"]["script"]).endswith("attack_imnet"):
-        output = plots.check_output(
-            args.output or files.IMG / photo_figures.name(found["config"]), args
-        )
-        plots.save(photo_figures.draw(found, args.rows, args.columns), output)
-        print("\n".join(photo_figures.table(found)))
+        output = args.output or files.IMG / photo_name(found["config"])
+        plots.check_output(output, args)
+        plots.save(draw_photographs(found, args.rows, args.columns), output)
+        print(photo_table(found))
         return [output]
 
     model, method = (found["config"][name] for name in ("model", "method"))
     regularization = found["config"].get("regularization")
     other = f"_{regularization}" if regularization in ("none", "l1") else ""
-    output = plots.check_output(
-        args.output or files.IMG / f"noise_{model}_{method}{other}.png", args
-    )
+    output = args.output or files.IMG / f"noise_{model}_{method}{other}.png"
+    plots.check_output(output, args)
 
     reached = results.succeeded(found)
     if not reached.any():

@@ -19,7 +19,29 @@ from common.networks import mnist
 EPS = np.round(np.arange(0, 0.301, 0.025), 3)
 PUBLISHED_EPS = 0.25
 # Goodfellow et al. (2015), section 4: error rate and mean confidence on MNIST at eps 0.25.
-PUBLISHED = (("shallow softmax", 0.999, 0.793), ("maxout network", 0.894, 0.976))
+PUBLISHED = (
+    ("published: shallow softmax", 0.999, 0.793),
+    ("published: maxout network", 0.894, 0.976),
+)
+
+
+def error_rates(model, x, y, eps, *, source=None):
+    """Error rate and mean confidence in the wrong label at each eps: float64 (2, k).
+
+    Untargeted, x_adv = clip(x + eps * sign(∇ₓ J(x, y))).  The sign does not depend on eps, so it
+    is taken once.  x: float32 (n, 28, 28) in [0, 1].  y: integers (n,).  eps: (k,) in pixel
+    units.  source: the model whose gradient it is, if not `model` itself; then the errors are
+    those that transfer.
+    """
+    from method2_fgsm.fgsm import gradient_signs
+
+    sign = gradient_signs(model if source is None else source, x, y)
+    return np.array(
+        [
+            mnist.wrong_label_confidence(mnist.predict(model, np.clip(x + e * sign, 0, 1)), y)
+            for e in eps
+        ]
+    ).T
 
 
 @plots.our_style()
@@ -34,19 +56,19 @@ def draw(eps, errors):
     return fig
 
 
-def print_table(errors, confidences):
+def print_tables(errors, confidences):
     """The accuracy of each model at each epsilon, and the published figures beside ours."""
+    titles = [mnist.title(name) for name in errors]
+    rows = zip(EPS, *errors.values(), strict=True)
+    rows = [(f"{eps:.3f}", *(f"{1 - error:.2%}" for error in row)) for eps, *row in rows]
     print("accuracy on 10,000 test digits")
-    print("   eps" + "".join(f"{mnist.title(name):>20}" for name in errors))
-    for row, eps in enumerate(EPS):
-        print(f"{eps:6.3f}" + "".join(f"{1 - error[row]:20.2%}" for error in errors.values()))
-    row = int(np.flatnonzero(EPS == PUBLISHED_EPS)[0])
-    print(f"\nat eps {PUBLISHED_EPS}                      error rate   mean confidence when wrong")
-    for name in errors:
-        error, confidence = errors[name][row], confidences[name][row]
-        print(f"{mnist.title(name):30}{error:12.1%}{confidence:12.1%}")
-    for name, error, confidence in PUBLISHED:
-        print(f"{'published: ' + name:30}{error:12.1%}{confidence:12.1%}")
+    print(command.table(("eps", *titles), rows))
+
+    place = EPS.tolist().index(PUBLISHED_EPS)
+    ours = [(mnist.title(name), errors[name][place], confidences[name][place]) for name in errors]
+    rows = [(name, f"{e:.1%}", f"{confidence:.1%}") for name, e, confidence in (*ours, *PUBLISHED)]
+    titles = f"at eps {PUBLISHED_EPS}", "error rate", "mean confidence when wrong"
+    print(f"\n{command.table(titles, rows)}")
 
 
 def main(argv=None):
@@ -58,14 +80,12 @@ def main(argv=None):
     classifiers = {name: mnist.load(name) for name in mnist.NAMES}
     x, y = data.load("test")
 
-    from method2_fgsm.error_rates import error_rates
-
     errors, confidences = {}, {}
     for name, model in tqdm(classifiers.items(), disable=None, unit="model"):
         errors[name], confidences[name] = error_rates(model, x, y, EPS)
     plots.save(draw(EPS, errors), output)
 
-    print_table(errors, confidences)
+    print_tables(errors, confidences)
     return [output]
 
 

@@ -6,24 +6,16 @@
     python method2_fgsm/adversarial_training.py --attack bounds   no attack: what can be proven
     python method2_fgsm/adversarial_training.py --model mlp --eps 0.1 --alpha 0.7
 
-sign trains from scratch, with the sign taken anew in every step, on (Goodfellow et al. 2015,
-section 6)
-
-    alpha * J(x, y) + (1 - alpha) * J(clip(x + eps * sign(grad J(x, y))), y)
-
-pgd trains on J(x_adv, y) alone, where x_adv comes from --steps projected steps of size
-2.5 * box / steps from a random start within a box of 1.1 * eps (Madry et al. 2018); random-start on
-one step of 1.25 * eps within eps (Wong et al. 2020).  Adam's learning rate, with pgd the box too,
-rises from zero over the first 40 % of the training; then the rate falls back to it.  The last 1,000
-training digits are held out: after each epoch it is printed how many of them withstand 20 projected
-steps, and the best epoch's weights are kept.
-
-bounds trains on interval bounds of what any change within eps can do
-(method2_fgsm/robust/certified_training.py), again with the last 1,000 training digits held out.
+sign trains from scratch on alpha * J(x, y) + (1 - alpha) * J(x_adv, y), where x_adv is one sign
+step by the weights of the moment (Goodfellow et al. 2015, section 6); pgd on J(x_adv, y) alone,
+where x_adv comes from --steps projected steps (Madry et al. 2018); random-start on one step of
+1.25 * eps within eps (Wong et al. 2020); bounds on interval bounds of what any change within eps
+can do (Gowal et al. 2019).  The last three hold out the last 1,000 training digits, print after
+each epoch how many of these withstand, and keep the best epoch's weights.
 
 The network is then set beside the plainly trained one, and every script with --model knows it:
-sign trains {model}_adversarial, pgd {model}_robust, random-start {model}_random_start.  bounds
-trains mlp_certified, or strided_certified, of which there is no plain one, and draws no figure.
+sign trains {model}_adversarial, pgd {model}_robust, random-start {model}_random_start, bounds
+mlp_certified or strided_certified, for which there is no figure.
 
 reads   common/mnist.npz, common/weights/{model}.weights.h5 (the plain network; not for bounds)
 writes  common/weights/{trained}.weights.h5, {trained}_predictions.csv beside it,
@@ -38,25 +30,20 @@ import time
 from common import command, data, files, plots
 from common.networks import mnist, training
 
-# Of training on sign steps, on projected ones, and on bounds.
-EPOCHS = {"softmax": 10, "mlp": 10, "cnn": 4}
-PROJECTED_EPOCHS = {"softmax": 10, "mlp": 20, "cnn": 5}
-BOUNDS_EPOCHS = {"mlp": 40, "strided": 24}
+PROJECTED = {"softmax": 10, "mlp": 20, "cnn": 5}
+EPOCHS = {
+    "sign": {"softmax": 10, "mlp": 10, "cnn": 4},
+    "pgd": PROJECTED,
+    "random-start": PROJECTED,
+    "bounds": {"mlp": 40, "strided": 24},
+}
 SIGN_EPS = 0.25
 ALPHA, STEPS = 0.5, 5
 # The largest learning rate.
-PEAK = {"sign": training.LEARNING_RATE, "random-start": 3e-3, "pgd": 2e-3}
-BOUNDS_PEAK = {"mlp": 1e-3, "strided": 1.5e-3}
+PEAK = {"sign": 2e-3, "random-start": 3e-3, "pgd": 2e-3, "bounds": 1e-3}
+STRIDED_PEAK = 1.5e-3
 # More, smaller batches take hardly longer when most of the time goes into the attack.
 BATCH_SIZE = {"pgd": 64, "bounds": 128}
-
-
-def output_of(attack, model):
-    """Where the figure goes."""
-    if attack != "sign":
-        kind = "robust" if attack == "pgd" else "random_start"
-        return files.IMG / f"{kind}_training_{model}.png"
-    return files.IMG / f"adversarial_training{'' if model == 'cnn' else f'_{model}'}.png"
 
 
 def train(name, attack, eps, *, alpha, steps, **settings):
@@ -77,32 +64,22 @@ def train(name, attack, eps, *, alpha, steps, **settings):
 def arguments(argv):
     """The command line, with the defaults that depend on the model and the attack filled in."""
     parser = command.Parser(__doc__)
-    parser.add_argument(
-        "--model",
-        choices=(*mnist.NAMES, "strided"),
-        help="which classifier (default: strided for bounds, otherwise cnn)",
-    )
-    parser.add_argument(
-        "--attack", choices=tuple(mnist.SUFFIXES), default="sign", help="what to train on"
-    )
-    parser.add_argument(
-        "--eps",
-        type=command.pixel_size,
-        help="size of the step, or the largest change, in pixel units (default: 0.25 for sign, "
-        "otherwise 0.3 for the CNNs and 0.1 for the others)",
-    )
-    parser.add_argument(
-        "--alpha",
-        type=command.number(0, 1, "between 0 and 1"),
-        help=f"for sign: weight of the unchanged images, from 0 to 1 (default: {ALPHA})",
-    )
+    models = "which classifier (default: strided for bounds, otherwise cnn)"
+    parser.add_argument("--model", choices=(*mnist.NAMES, "strided"), help=models)
+    attacks = tuple(mnist.SUFFIXES)
+    parser.add_argument("--attack", choices=attacks, default="sign", help="what to train on")
+    eps = "size of the step, or largest change (default: 0.25 for sign, 0.3 for CNNs, else 0.1)"
+    command.option(parser, "--eps", command.pixel_size, None, eps)
+    share = command.number(0, 1, "between 0 and 1")
+    alpha = f"for sign: weight of the unchanged images, from 0 to 1 (default: {ALPHA})"
+    command.option(parser, "--alpha", share, None, alpha)
     command.add_count(parser, "--steps", f"for pgd: how many (default: {STEPS})")
-    training.add_arguments(parser, epochs=None, batch_size=None, learning_rate=None)
+    training.add_arguments(parser, None, None, None)
     command.add_output(parser, "the figure to write (default: see above)")
     args = parser.parse_args(argv)
     sign, bounds = args.attack == "sign", args.attack == "bounds"
     args.model = args.model or ("strided" if bounds else "cnn")
-    if args.model not in (mnist.BOUNDED if bounds else mnist.NAMES):
+    if args.model not in EPOCHS[args.attack]:
         parser.error(f"--attack {args.attack} is not for --model {args.model}")
     if bounds and args.output:
         parser.error("--output names a figure, and --attack bounds draws none")
@@ -114,14 +91,15 @@ def arguments(argv):
         args.eps = SIGN_EPS if sign else mnist.trained_eps(args.model)
     args.alpha = ALPHA if args.alpha is None else args.alpha
     args.steps = args.steps or STEPS
-    epochs = EPOCHS if sign else BOUNDS_EPOCHS if bounds else PROJECTED_EPOCHS
-    args.epochs = args.epochs or epochs[args.model]
+    args.epochs = args.epochs or EPOCHS[args.attack][args.model]
     usual = BATCH_SIZE.get(args.attack, training.BATCH_SIZE.get(args.model, 100))
     args.batch_size = args.batch_size or usual
-    peak = BOUNDS_PEAK[args.model] if bounds else PEAK[args.attack]
+    peak = STRIDED_PEAK if args.model == "strided" else PEAK[args.attack]
     args.learning_rate = args.learning_rate or peak
     if not bounds:
-        args.output = args.output or output_of(args.attack, args.model)
+        kind = {"sign": "adversarial", "pgd": "robust", "random-start": "random_start"}[args.attack]
+        model = "" if sign and args.model == "cnn" else f"_{args.model}"
+        args.output = args.output or files.IMG / f"{kind}_training{model}.png"
     return args
 
 
@@ -135,9 +113,9 @@ def train_on_bounds(name, eps, **settings):
     x, y = data.load("test")
     (projected,) = 1 - pgd_errors(model, x, y, [eps], settings["seed"])
     print(f"{mnist.title(name)}, eps = {eps:g}: {len(x):,} test digits")
-    print(f"{'right':28}{(mnist.classify(model, x) == y).mean():10.2%}")
-    print(f"{f'under {PGD_STEPS} projected steps':28}{projected:10.2%}")
-    print(f"{'proven':28}{bounds.proven(model, x, y, eps).mean():10.2%}")
+    right, proven = (mnist.classify(model, x) == y).mean(), bounds.proven(model, x, y, eps).mean()
+    rows = ("right", right), (f"under {PGD_STEPS} projected steps", projected), ("proven", proven)
+    print(command.table(None, [(name, f"{share:.2%}") for name, share in rows]))
     return written
 
 
@@ -182,7 +160,7 @@ def main(argv=None):
     plots.save(figure, args.output)
     heading = f"{mnist.title(name)}, {trained_on}: {len(x):,} test digits"
     print(heading.replace("α", "alpha").replace("ε", "eps"))
-    print("\n".join(table))
+    print(table)
     print(f"seconds an epoch {seconds / args.epochs:.1f}")
     return [*written, args.output]
 

@@ -3,11 +3,10 @@ between them.
 
     python method2_fgsm/certified.py
 
-From above: the digits that all attacks of robustness.py leave.  From below: those of which interval
-bounds (bounds.py) prove that there is nothing to be found.  For softmax regression, where bounds
-are exact and the two meet; for the CNN trained on projected steps, about which they prove nothing;
-and for two networks trained on the bounds.  The right panel shows the bounds of one digit's scores
-while epsilon grows.  An attack that breaks what is proven would be an error, and ends the script.
+From above the digits that all attacks of robustness.py leave, from below those of which interval
+bounds (robust/bounds.py) prove that there is nothing to be found: for softmax regression, where the
+two meet, for the CNN trained on projected steps, and for two networks trained on the bounds.  The
+right panel shows the bounds of one digit's scores.  An attack that breaks a proof ends the script.
 
 reads   common/mnist.npz, common/weights/{softmax,cnn,mlp,cnn_robust,mlp_certified,
         strided_certified}.weights.h5
@@ -28,7 +27,7 @@ FINE = np.linspace(0, 0.4, 161)
 SHOWN = 0.33  # proven of the digit in the right panel
 TURN = 20  # degrees
 PROVEN_EPS = files.ROOT / "method2_fgsm" / "proven_eps.npz"
-HEADINGS = "right", "proven", "attacked", "proven", "unknown"
+HEADINGS = "network", "eps", "right", "proven", "left by attacks", "proven", "unknown"
 # Proven for all 10,000 test digits (percent), as the tables of
 # github.com/google-deepmind/interval-bound-propagation have it.
 PUBLISHED = {"Gowal et al. 2019": (97.08, 91.79), "Zhang et al. 2020": (97.75, 93.32)}
@@ -92,9 +91,7 @@ def draw(edges, intervals, label, largest):
 
 def main(argv=None):
     parser = command.Parser(__doc__)
-    parser.add_argument(
-        "--count", type=command.positive_int, default=300, help="how many digits to attack"
-    )
+    command.add_count(parser, "--count", "how many digits to attack", 300)
     command.add_seed(parser, "random starts, squares, noise")
     command.add_output(parser, "the figure to write", files.IMG / "certified.png")
     args = parser.parse_args(argv)
@@ -110,7 +107,7 @@ def main(argv=None):
 
     from method2_fgsm.robust import bounds, ensemble
 
-    largest, edges, table = {}, {}, []
+    largest, edges, rows = {}, {}, []
     for name, model in tqdm(networks.items(), disable=None, unit="network"):
         largest[name] = bounds.largest_proven_eps(model, x, y)
         places = ensemble.largest_withstood(model, sources[name], *attacked, EPS, seed=args.seed)
@@ -122,8 +119,8 @@ def main(argv=None):
             (EPS[places] >= eps)[places >= 0].sum() / len(places),
             bounds.proven(model, *attacked, eps).mean(),
         )
-        row = "".join(f"{share:12.2%}" for share in shares)
-        table.append(f"{mnist.title(name):32}{eps:6g}{row}{shares[2] - shares[3]:12.2%}")
+        shares = (f"{share:.2%}" for share in (*shares, shares[2] - shares[3]))
+        rows.append((mnist.title(name), f"{eps:g}", *shares))
     with files.replacing(PROVEN_EPS) as temporary, open(temporary, "wb") as file:
         np.savez_compressed(file, **largest)
 
@@ -132,9 +129,8 @@ def main(argv=None):
     bands = intervals(networks[name], x[digit])
     plots.save(draw(edges, bands, y[digit], largest[name][digit]), args.output)
 
-    print(f"{'':38}{f'all {len(x):,}':>24}{f'the first {len(attacked[0]):,}':>36}")
-    print(f"{'network':32}{'eps':>6}" + "".join(map("{:>12}".format, HEADINGS)))
-    print("\n".join(table))
+    print(f"right, proven: all {len(x):,}; then the first {len(attacked[0]):,}")
+    print(command.table(HEADINGS, rows))
     turned = np.stack([rotate(image, TURN, reshape=False, order=1) for image in x])
     print(f"{mnist.title(name)}, the digits turned by {TURN} degrees: ", end="")
     print(f"{(mnist.classify(networks[name], turned) == y).mean():.2%} right")

@@ -4,13 +4,9 @@
     python method2_fgsm/epsilon.py --model mine.keras --samples mine.npz --source cat --target dog
 
 For ten test images of a 2, the sign of the loss gradient for the label 6 is taken once, at the
-image x, and the ten logits are drawn along x + eps * sign for eps from -1 to 1.  Negative
-epsilon decreases the loss and so leads towards 6.  (Goodfellow et al. 2015, figure 4, with a
-target.)
-
-Each image has two panels.  Above, the raw line: softmax regression is linear, so its ten scores
-are ten straight lines.  Below, the line is clipped to [0, 1], which keeps the image valid; the
-dotted line marks the smallest epsilon at which 6 is predicted.
+image x, and the ten logits are drawn along x + eps * sign for eps from -1 to 1.  Negative epsilon
+decreases the loss and so leads towards 6 (Goodfellow et al. 2015, figure 4, with a target).  Above,
+the raw line; below, clipped to [0, 1], with a dotted line where 6 is first predicted.
 
 reads   common/mnist.npz or --samples, common/weights/{model}.weights.h5 or a .keras file
 writes  img/epsilon_{model}.png, for other digits img/epsilon_{model}_{source}_to_{target}.png;
@@ -61,9 +57,7 @@ def draw(eps, raw, clipped, choice, pair, label, kind, key, title):
     bands = -(-len(raw) // columns)
     fig = plots.figure(3 * columns + 1.2, 5.6 * bands + 0.8, title)
     axes = fig.subplots(2 * bands, columns, sharex=True, sharey="row", squeeze=False)
-    pairs = axes.reshape(bands, 2, columns).swapaxes(1, 2).reshape(-1, 2)
-    for ax in pairs[len(raw) :].flat:
-        ax.set_visible(False)
+    pairs = plots.stacked_pairs(axes, len(raw))
     for image, smallest in enumerate(choice.eps):
         upper, lower = pairs[image]
         draw_scores(upper, eps, raw[image], pair[:2], label)
@@ -84,18 +78,13 @@ def draw(eps, raw, clipped, choice, pair, label, kind, key, title):
 
 def main(argv=None):
     parser = command.Parser(__doc__)
-    command.add_output(
-        parser,
-        "the figure to write (default: img/epsilon_{model}.png, for "
-        "other digits than 2 and 6 img/epsilon_{model}_{source}_to_{target}.png)",
-    )
+    command.add_output(parser, "the figure to write (default: see above)")
     args = source_to_target.parse(parser, argv)
     pair = args.source, args.target
     digits = "" if pair == ("2", "6") else "_" + "_to_".join(map(files.plain, pair))
     digits += "" if args.samples is None else f"_{args.samples.stem}"
-    output = plots.check_output(
-        args.output or files.IMG / f"epsilon_{own_model.stem(args.model)}{digits}.png", args
-    )
+    name = f"epsilon_{own_model.stem(args.model)}{digits}.png"
+    output = plots.check_output(args.output or files.IMG / name, args)
 
     network, model, _, pair, x, indices = source_to_target.read(args)
     if network.classes > len(plots.COLOURS):
@@ -119,9 +108,10 @@ def main(argv=None):
     )
     plots.save(draw(EPS, raw, clipped, choice, pair, network.label, kind, key, title), output)
 
-    print(f"{kind:>10}   smallest eps   furthest from a straight line (logits)")
-    for index, smallest, distance in zip(choice.indices, choice.eps, bend(EPS, raw), strict=True):
-        print(f"{index:10d}   {smallest:12.4f}   {distance:12.4f}")
+    rows = zip(choice.indices, choice.eps, bend(EPS, raw), strict=True)
+    rows = [(index, f"{eps:.4f}", f"{distance:.4f}") for index, eps, distance in rows]
+    titles = kind, "smallest eps", "furthest from a straight line (logits)"
+    print(command.table(titles, rows))
     print(source_to_target.reach(choice, pair))
     if np.isfinite(choice.eps).any():
         print(f"median smallest eps {np.nanmedian(choice.eps):.4f}")

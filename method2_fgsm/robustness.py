@@ -5,30 +5,15 @@
     python method2_fgsm/robustness.py --model mine.keras --samples mine.npz --eps 8/255
 
 The first test digits, or samples, are attacked within epsilon (away from their labels, L∞) by each
-of
-
-    sign step               one step along the sign of the gradient (Goodfellow et al. 2015)
-    projected steps         40 of them from 2 random starts (Madry et al. 2018), on the cross
-                            entropy, on the margin of the logits, and on the margin to each of the
-                            nine likeliest other classes (Gowal et al. 2019)
-    smallest epsilon        100 steps to the nearest wrong answer, which look for the smallest noise
-                            and need not stay within epsilon on the way
-    ..., transferred        the sign step and the projected steps against the plain network; not for
-                            a network of your own, of which no relative is known
-    random squares          1,000 queries without any gradient (Andriushchenko et al. 2020)
-    random noise            20 random corners of the box
-
-and what counts is what is left under all of them: right before and after.  "only this" are the
-images that no other attack fools, "proven" those of which interval bounds (bounds.py) prove that
-none can; one that does ends the script with an error.  Where an attack that never looks at the
-gradient does more than one that follows it, by more than chance explains, a line warns that the
-gradient is masked.  Random squares are not compared with the single sign step.
+attack of robust/ensemble.py, and what counts is what is left under all of them: right before and
+after.  "only this" are the images that no other attack fools, "proven" those of which interval
+bounds (robust/bounds.py) prove that none can; one that does ends the script with an error.  Where
+an attack that never looks at the gradient does more than one that follows it, by more than chance
+explains, a line warns that the gradient is masked.
 
 Intervals are those of 95 % confidence for a share of so many images (Clopper & Pearson 1934).  The
 figure shows accuracy against epsilon for the first 100, whose median |r|_2 is printed too, the
 images whose smallest epsilon is smallest, and those that hold longest.
-
-A network of your own is a .keras file, and --samples its images and labels (common/README.md).
 
 reads   common/mnist.npz, common/weights/{model}.weights.h5, and those of the network that examples
         are transferred from; or a .keras file and its samples
@@ -50,6 +35,7 @@ from common.run import attack_run
 OWN_EPS = {False: 0.1, True: 8 / 255}
 FEW = 100  # images, for curves and |r|₂
 EPSILONS = np.linspace(0, 2, 9)  # of the curves, times eps
+SHOWN = 4  # images that fall first, and as many that hold longest
 
 
 def share(hits):
@@ -79,13 +65,14 @@ def summary(clean, standing):
     return found
 
 
-def print_table(rows):
-    """Print a dict of `share` by name."""
-    print(f"{'':36}{'accuracy':>10}{'95 % interval':>20}{'fooled':>9}{'only this':>12}")
+def table(rows):
+    """A dict of `share` by name, as text."""
+    titles, cells = ("", "accuracy", "95 % interval", "fooled", "only this"), []
     for name, row in rows.items():
-        low, high = (f"{100 * end:.1f}" for end in row["interval"])
-        counts = f"{row.get('fooled', ''):9}{row.get('only this', ''):12}"
-        print(f"{name:36}{row['share']:10.2%}{f'{low} to {high}':>20}{counts}".rstrip())
+        low, high = (100 * end for end in row["interval"])
+        counts = (row.get(title, "") for title in titles[-2:])
+        cells.append((name, f"{row['share']:.2%}", f"{low:.1f} to {high:.1f}", *counts))
+    return command.table(titles, cells)
 
 
 def nearest(model, judge, x, y):
@@ -108,16 +95,46 @@ def nearest(model, judge, x, y):
     return eps, x_adv, np.where(left, attack.sizes(noise), np.inf)
 
 
+@plots.our_style()
+def draw(model, x, x_adv, smallest, label, epsilons, curves, count, title):
+    """Accuracy against epsilon, and the images whose smallest epsilon is smallest and largest.
+
+    x, x_adv: float32 (n, ...), before and at their smallest epsilon, `smallest` (n,).
+    label(place): what a class is called.  curves: accuracies of the first
+    `count` images by name at each of `epsilons`.
+    """
+    fig = plots.figure(14, 7.6, title)
+    left, right = fig.subfigures(1, 2, width_ratios=(1, 1.15))
+    ax = left.subplots()
+    marks = zip(curves.items(), (1, 4, 0), ("o--", "s-", "o-"), strict=True)
+    plots.accuracy_curves(ax, epsilons, [(*curve, colour, line) for curve, colour, line in marks])
+    ax.legend(title=f"of the first {count} images")
+    axes = right.subplots(4, SHOWN)
+    for ax in axes.flat:
+        ax.set_axis_off()
+    order = np.argsort(smallest, kind="stable")
+    rows = (0, "fall first", order[:SHOWN]), (2, "hold longest", order[SHOWN:][-SHOWN:])
+    for row, heading, images in rows:
+        for column, image in enumerate(images):
+            pair = zip(axes[row : row + 2, column], (x[image], x_adv[image]), strict=True)
+            for ax, picture in pair:
+                logits = mnist.predict(model, picture[np.newaxis])
+                plots.digit(ax, picture)
+                seen = f"{label(logits.argmax()):.14} {mnist.softmax(logits).max():.0%}"
+                ax.set_title(seen, fontsize=10)
+            ax.set_title(f"ε {smallest[image]:.3f}: {seen}", fontsize=10)
+        if len(images):
+            axes[row, 0].set_axis_on()
+            axes[row, 0].set_ylabel(heading, fontsize=12)
+    return fig
+
+
 def main(argv=None):
     parser = command.Parser(__doc__)
     own_model.add_model(parser, "cnn_robust")
-    parser.add_argument("--samples", type=command.path, help="images (default: the test digits)")
-    parser.add_argument(
-        "--eps",
-        type=command.pixel_size,
-        help="largest change of a pixel (default: 0.3 for a CNN of ours, otherwise 0.1; for a file "
-        "in colour 8/255)",
-    )
+    command.option(parser, "--samples", command.path, None, "images (default: the test digits)")
+    eps = "largest change of a pixel (default: 0.3 for our CNNs, for colour 8/255, otherwise 0.1)"
+    command.option(parser, "--eps", command.pixel_size, None, eps)
     command.add_count(parser, "--count", "how many images (of a file: drawn)", 1000)
     command.add_seed(parser, "random starts, squares, noise")
     command.add_output(parser, "the figure to write (default: img/robustness_{model}.png)")
@@ -134,7 +151,6 @@ def main(argv=None):
     if eps is None:
         eps = OWN_EPS[x.shape[3:] == (3,)] if own else mnist.trained_eps(args.model)
 
-    from method2_fgsm import report_figure
     from method2_fgsm.robust import bounds, ensemble
 
     with_gradient, without = ensemble.attacks(source)
@@ -164,7 +180,7 @@ def main(argv=None):
 
     title = f"{mnist.title(args.model)}, ε = {eps:.4g}"
     print(f"{mnist.title(args.model)}, eps {eps:.4g}: {len(x)} images")
-    print_table(rows)
+    print(table(rows))
     medians = {
         "smallest epsilon, median": float(np.median(smallest)),
         "smallest |r|_2, median": float(np.median(l2)),
@@ -198,7 +214,7 @@ def main(argv=None):
     }
     found = np.isfinite(smallest)
     images = x[clean][found], x_adv[found], smallest[found]
-    drawn = report_figure.draw(model, *images, network.label, epsilons, curves, len(places), title)
+    drawn = draw(model, *images, network.label, epsilons, curves, len(places), title)
     plots.save(drawn, figure)
     with files.replacing(written[1]) as temporary:
         temporary.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")

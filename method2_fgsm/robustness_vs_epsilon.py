@@ -4,9 +4,8 @@
 
 The attacks are those of robustness.py, each tried on the digits that the others left.  What fools a
 network within an epsilon lies within every larger one too, so the largest epsilon that a digit
-withstands is found by bisection.  The networks: trained plainly, on single sign steps, and on
-projected steps.  For the second, the accuracy under the sign step alone is drawn beside it: what
-it seems to withstand.  The published networks stand beside ours at epsilon 0.3.
+withstands is found by bisection.  For the network trained on sign steps, the accuracy under the
+sign step alone is drawn beside it: what it seems to withstand.
 
 reads   common/mnist.npz, common/weights/{cnn,cnn_adversarial,cnn_robust}.weights.h5
 writes  img/robustness.png
@@ -81,9 +80,9 @@ def main(argv=None):
     plots.save(draw(curves, illusion, len(x)), output)
 
     print(f"accuracy under the worst of all attacks, {len(x)} test digits")
-    print("   eps" + "".join(f"{name:>18}" for name in (*curves, "its sign step")))
-    for row in zip(EPS, *curves.values(), illusion, strict=True):
-        print(f"{row[0]:6.2f}" + "".join(f"{accuracy:18.1%}" for accuracy in row[1:]))
+    rows = zip(EPS, *curves.values(), illusion, strict=True)
+    rows = [(f"{eps:.2f}", *(f"{accuracy:.1%}" for accuracy in row)) for eps, *row in rows]
+    print(command.table(("eps", *curves, "its sign step"), rows))
     return [output]
 
 

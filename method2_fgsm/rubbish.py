@@ -2,20 +2,18 @@
 
     python method2_fgsm/rubbish.py
 
-10,000 images of Gaussian noise, which no model should be sure about.  An image counts as an error
-when the model gives some digit a probability above 50 %; the column "sure" is the mean confidence
-over those.  Goodfellow et al. (2015, appendix on rubbish class examples) draw each pixel from
-N(0, 1), which leaves [0, 1].  Beside it stands noise that is a valid image: N(0.5, 0.25), clipped
-to [0, 1].
-
-Every model with weights is tried, plain, and trained on sign steps or on projected ones
-(method2_fgsm/adversarial_training.py).
+10,000 images of Gaussian noise, which no model should be sure about, for every model with weights,
+plain, and trained on sign steps or on projected ones.  An image counts as an error when the model
+gives some digit a probability above 50 %; the column "sure" is the mean confidence over those.
+Goodfellow et al. (2015, appendix on rubbish class examples) draw each pixel from N(0, 1), which
+leaves [0, 1].  Beside it stands noise that is a valid image: N(0.5, 0.25), clipped to [0, 1].
 
 reads   common/weights/{model}.weights.h5, {model}_adversarial.weights.h5, {model}_robust.weights.h5
 writes  nothing
 """
 
 import numpy as np
+from tqdm import tqdm
 
 from common import command, files
 from common.command import Failure
@@ -57,19 +55,17 @@ def main(argv=None):
             f"no weights in {files.show(files.WEIGHTS)}: "
             f"run `{mnist.train_command(mnist.NAMES[-1])}` first"
         )
-    raw, valid = noise_images(args.count, args.seed)
+    kinds_of_noise = noise_images(args.count, args.seed)
 
     print(f"{args.count} images of Gaussian noise: taken for a digit with over 50 % confidence")
-    print(f"{'':42}{'N(0, 1)':>9}{'sure':>8}{'valid images':>15}{'sure':>8}")
-    for name in names:
-        model = mnist.load(name)
-        line = f"{mnist.title(name):42}"
-        for images, width in ((raw, 9), (valid, 15)):
-            error, confidence = taken_for_a_digit(mnist.predict(model, images))
-            line += f"{error:{width}.1%}" + (f"{confidence:8.1%}" if error else f"{'-':>8}")
-        print(line, flush=True)
-    for name, error, confidence in PUBLISHED:
-        print(f"{'published: ' + name:42}{error:9.1%}{confidence:8.1%}")
+    rows = []
+    for name in tqdm(names, disable=None, unit="model"):
+        rows.append([mnist.title(name)])
+        for images in kinds_of_noise:
+            shares = taken_for_a_digit(mnist.predict(mnist.load(name), images))
+            rows[-1] += ["-" if np.isnan(share) else f"{share:.1%}" for share in shares]
+    rows += [(f"published: {name}", *map("{:.1%}".format, shares)) for name, *shares in PUBLISHED]
+    print(command.table(("", "N(0, 1)", "sure", "valid images", "sure"), rows))
     return []
 
 

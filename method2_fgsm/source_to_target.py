@@ -46,12 +46,8 @@ def parse(parser, argv):
     parser.add_argument("--source", default="2", help="the digit it is, or the class of a file")
     parser.add_argument("--target", default="6", help="the digit, or class, to be seen")
     command.add_count(parser, "--count", "how many images", 10)
-    parser.add_argument(
-        "--samples",
-        type=command.path,
-        help="a file of digits, such as my_digits.py writes, or the samples of a .keras file; it "
-        "may hold fewer than COUNT (default: the test set)",
-    )
+    samples = "digits of yours, or the samples of a .keras file (default: the test set)"
+    command.option(parser, "--samples", command.path, None, samples)
     args = parser.parse_args(argv)
     if args.source == args.target:
         parser.error(f"--source and --target are both {args.source}: choose two classes")

@@ -3,11 +3,9 @@
     python method2_fgsm/two_to_six.py --model softmax
     python method2_fgsm/two_to_six.py --model cnn --source 3 --target 8
 
-One step of the targeted fast gradient sign method, with the smallest epsilon that each image
-needs plus the small margin that lifts the confidence in the target above 50 %.  An image that
-no epsilon lifts so far is shown at the smallest epsilon that makes the target the most likely
-digit.  `--margin` fixes the margin, `--eps` one epsilon for all.  (Goodfellow et al. 2015,
-section 4.)
+One step of the targeted fast gradient sign method, with the smallest epsilon that each image needs
+plus the small margin that lifts the confidence in the target above 50 %, where an epsilon does.
+(Goodfellow et al. 2015, section 4.)
 
 reads   common/mnist.npz or --samples, common/weights/{model}.weights.h5 or a .keras file
 writes  img/2s_{model}.png (for other digits img/3s_{model}.png, img/3s_as_8s_{model}.png
@@ -29,8 +27,7 @@ def draw(x, sign, x_adv, before, after, eps, pair, title):
     fig = plots.figure(7 * bands + 0.4, 2.5 * rows + 1.6, title)
     axes = fig.subplots(rows, 3 * bands, squeeze=False)
     triples = axes.reshape(rows, bands, 3).swapaxes(0, 1).reshape(-1, 3)
-    for ax in triples[len(x) :].flat:
-        ax.set_visible(False)
+    plots.hide(triples[len(x) :])
     for image, (original, step, adversarial) in enumerate(triples[: len(x)]):
         plots.digit(original, x[image], confidences(before[image], pair))
         drawn = plots.noise(step, sign[image], 1, f"ε = {eps[image]:.3f}")
@@ -81,17 +78,14 @@ def print_table(indices, eps, before, after, seen, pair, label):
 
     label(place): what a class is called.
     """
-    source, target, source_name, target_name = pair[:4]
-    print(
-        f"     image      eps   P({source_name}) before   P({target_name}) before   "
-        f"P({source_name}) after   P({target_name}) after   predicted"
-    )
-    for i, index in enumerate(indices):
-        print(
-            f"{index:10d}   {eps[i]:6.4f}   {before[i, source]:11.2%}   "
-            f"{before[i, target]:11.2%}   {after[i, source]:10.2%}   {after[i, target]:10.2%}   "
-            f"{label(seen[i]):>9}"
-        )
+    source, target, _, target_name = pair[:4]
+    shares = (part[:, place] for part in (before, after) for place in (source, target))
+    rows = [
+        (index, f"{size:.4f}", *(f"{share:.2%}" for share in confidences), label(place))
+        for index, size, *confidences, place in zip(indices, eps, *shares, seen, strict=True)
+    ]
+    when = [f"P({name}) {when}" for when in ("before", "after") for name in pair[2:4]]
+    print(command.table(("image", "eps", *when, "predicted"), rows))
     confident = (after[:, target] > 0.5).sum()
     print(f"{confident} of {len(indices)} are seen as a {target_name} with over 50 % confidence")
 
@@ -99,22 +93,11 @@ def print_table(indices, eps, before, after, seen, pair, label):
 def main(argv=None):
     parser = command.Parser(__doc__)
     sizes = parser.add_mutually_exclusive_group()
-    sizes.add_argument(
-        "--margin",
-        type=command.pixel_size,
-        help="what is added to the smallest epsilon, in pixel units "
-        "(default: what brings the confidence in the target above 50 %%)",
-    )
-    sizes.add_argument(
-        "--eps",
-        type=command.pixel_size,
-        help="one epsilon for all images, in pixel units, instead of the smallest",
-    )
-    command.add_output(
-        parser,
-        "the figure to write (default: img/{source}s_{model}.png, "
-        "for another target than 6 img/{source}s_as_{target}s_{model}.png)",
-    )
+    margin = "added to the smallest epsilon (default: what lifts the confidence above 50 %%)"
+    command.option(sizes, "--margin", command.pixel_size, None, margin)
+    eps = "one epsilon for all images, in pixel units, instead of the smallest"
+    command.option(sizes, "--eps", command.pixel_size, None, eps)
+    command.add_output(parser, "the figure to write (default: see above)")
     args = source_to_target.parse(parser, argv)
     name = f"{files.plain(args.source)}s"
     name += "" if args.target == "6" else f"_as_{files.plain(args.target)}s"

@@ -17,17 +17,15 @@ from common.command import Failure
 from common.networks import imagenet
 from common.run import class_labels
 
+SEEN = ("y_preds", "confidences"), ("y_preds_adversarial", "confidences_adversarial")
+
 
 def main(argv=None):
     parser = command.Parser(__doc__)
     default = "method2_fgsm/results_imnet_efficientnet_lite0.npz"
     results.add_arguments(parser, default, rows=3, columns=3)
-    parser.add_argument(
-        "--index",
-        type=int,
-        help="which photograph the second figure shows, from 0 "
-        "(default: the one called by a wrong name with the most confidence)",
-    )
+    index = "the second figure's photograph, from 0 (default: the one most surely called wrong)"
+    parser.add_argument("--index", type=int, help=index)
     command.add_output(parser, "the folder to write both figures to", files.IMG)
     args = parser.parse_args(argv)
 
@@ -43,13 +41,12 @@ def main(argv=None):
     plots.save(draw_pairs(attacked, args.rows, args.columns), pairs)
     plots.save(draw_sum(attacked, index), panda)
     names = class_labels.of_settings(attacked["config"])
-    print("    photograph, called with confidence           adversarial, called with confidence")
-    for i in range(n):
-        before, after = attacked["y_preds"][i], attacked["y_preds_adversarial"][i]
-        print(
-            f"{i:2d}  {names[before]:36} {attacked['confidences'][i]:6.1%}"
-            f"  {names[after]:36} {attacked['confidences_adversarial'][i]:6.1%}"
-        )
+    before, after = (
+        [f"{names[y]} {sure:.1%}" for y, sure in zip(*(attacked[key] for key in keys), strict=True)]
+        for keys in SEEN
+    )
+    titles = "", "photograph, confidence", "adversarial, confidence"
+    print(command.table(titles, zip(range(n), before, after, strict=True)))
     return [pairs, panda]
 
 
@@ -62,31 +59,21 @@ def most_confident(attacked):
 def _heading(attacked):
     config = attacked["config"]
     title = f"{imagenet.title(config['model'])}, fast gradient sign, ε = {config['eps']:g}"
-    target = config["target"]
-    return (
-        title if target is None else f"{title}, target {class_labels.of_settings(config)[target]}"
-    )
+    if config["target"] is None:
+        return title
+    return f"{title}, target {class_labels.of_settings(config)[config['target']]}"
 
 
-@plots.our_style()
 def draw_pairs(attacked, rows, columns):
     """A figure of pairs (original | adversarial), the first `rows` x `columns` of them."""
-    columns, rows = plots.grid(len(attacked["xs"]), columns, rows)
-    n = min(rows * columns, len(attacked["xs"]))
-    names = class_labels.of_settings(attacked["config"])
-    target = attacked["config"]["target"]
+    names, target = class_labels.of_settings(attacked["config"]), attacked["config"]["target"]
+    before, after = attacked["y_preds"], attacked["y_preds_adversarial"]
+    fooled = before != after if target is None else after == target
+    headings = [f"{names[b]} / {names[a]}" for b, a in zip(before, after, strict=True)]
+    pairs = [*zip(attacked["xs"], attacked["xs"] + attacked["noises"], strict=True)]
     title = f"{_heading(attacked)}\nbefore / after (in grey: not fooled)"
-    fig = plots.figure(3.7 * columns, 2.25 * rows + 0.7, title)
-    for cell, i in zip(fig.subfigures(rows, columns, squeeze=False).flat, range(n), strict=False):
-        left, right = cell.subplots(1, 2)
-        plots.photo(left, attacked["xs"][i])
-        plots.photo(right, attacked["xs"][i] + attacked["noises"][i])
-        before, after = attacked["y_preds"][i], attacked["y_preds_adversarial"][i]
-        fooled = before != after if target is None else after == target
-        cell.suptitle(
-            f"{names[before]} / {names[after]}", fontsize=11, color="black" if fooled else "#888888"
-        )
-    return fig
+    inches = 3.7, 2.25, 0.7
+    return plots.photo_groups(pairs, columns, rows, headings, fooled, inches, 11, title)[0]
 
 
 @plots.our_style()

@@ -18,16 +18,13 @@ from common.networks import mnist
 @plots.our_style()
 def draw(saved, chosen, rows, columns, title):
     """The figure: `rows` by `columns` pairs (original | adversarial) of the chosen images."""
-    columns, rows = plots.grid(len(chosen), columns, rows)
-    fig = plots.figure(2.9 * columns, 1.75 * rows + 0.9, title)
-    pairs = plots.groups(fig, len(chosen), columns, rows, 2)
-    for image, (original, adversarial) in zip(chosen, pairs, strict=True):
-        plots.digit(original, saved["xs"][image], "original")
-        label, seen = (
-            results.label(saved["config"], saved[key][image])
-            for key in ("y_trues", "y_preds_adversarial")
-        )
-        plots.digit(adversarial, saved["xs"][image] + saved["noises"][image], f"{label} → {seen}")
+    fig, pairs = plots.groups(len(chosen), columns, rows, 2, (2.9, 1.75, 0.9), title)
+    keys = ("xs", "noises", "y_trues", "y_preds_adversarial")
+    images = zip(*(saved[key][chosen] for key in keys), strict=True)
+    for (x, noise, *labels), (original, adversarial) in zip(images, pairs, strict=True):
+        plots.digit(original, x, "original")
+        label, seen = (results.label(saved["config"], place) for place in labels)
+        plots.digit(adversarial, x + noise, f"{label} → {seen}")
     return fig
 
 
@@ -44,7 +41,7 @@ def main(argv=None):
 
     turned = saved["y_preds_adversarial"] != saved["y_trues"]
     targeted = "y_targets" in saved
-    reached = saved["y_preds_adversarial"] == saved["y_targets"] if targeted else turned
+    reached = results.succeeded(saved)
     if not reached.any():
         raise command.Failure(
             f"{files.show(args.results)}: the attack turned no image: try a larger --eps"
@@ -59,13 +56,12 @@ def main(argv=None):
     plots.save(draw(saved, chosen, args.rows, args.columns, title), output)
 
     noises = saved["noises"]
-    print(f"images attacked   {len(noises):8d}")
-    print(f"turned            {turned.sum():8d}   {turned.mean():.2%}")
+    rows = [("images attacked", len(noises)), ("turned", turned.sum(), f"{turned.mean():.2%}")]
     if targeted:
-        print(f"into the target   {reached.sum():8d}   {reached.mean():.2%}")
-    print(f"noise mean |r|    {np.abs(noises).mean():8.4f}")
-    print(f"noise max         {noises.max():8.4f}")
-    print(f"noise min         {noises.min():8.4f}")
+        rows.append(("into the target", reached.sum(), f"{reached.mean():.2%}"))
+    sizes = {"mean |r|": np.abs(noises).mean(), "max": noises.max(), "min": noises.min()}
+    rows += [(f"noise {name}", f"{size:.4f}") for name, size in sizes.items()]
+    print(command.table(None, rows))
     return [output]
 
 

@@ -311,7 +311,6 @@ def test_scripts_name_what_is_broken(refuses, place, untrained, monkeypatch, scr
         ("method2_fgsm/adversarial_training", "--steps 9", "goes with --attack pgd"),
         ("method1_noise_optimization/attack_mnist", "--model ../mlp", "'../mlp'"),
         ("common/train_mnist", "--model softmax", "softmax"),
-        ("common/train_mnist", "--hidden 1000000 1000000", "1000000"),
         ("common/train_mnist", "--hidden --model cnn", "exclude each other"),
         ("common/train_mnist", "--weight-decay 1e-4", "goes with --hidden"),
         ("common/train_mnist", "--hidden 9 --weight-decay 1 2 3", "not 3"),

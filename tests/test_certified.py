@@ -21,20 +21,8 @@ def certified_mlp(own_folders):
     real, count = data.load, {"train": 8000, "test": 500}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(data, "load", lambda split: [part[: count[split]] for part in real(split)])
-        adversarial_training.main(
-            [
-                "--attack",
-                "bounds",
-                "--model",
-                "mlp",
-                "--eps",
-                str(EPS),
-                "--epochs",
-                "4",
-                "--learning-rate",
-                "0.005",
-            ]
-        )
+        settings = f"--attack bounds --model mlp --eps {EPS} --epochs 4 --learning-rate 0.005"
+        adversarial_training.main(settings.split())
     return mnist.load("mlp_certified")
 
 

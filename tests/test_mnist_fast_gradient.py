@@ -9,7 +9,13 @@ import pytest
 from common import data, generate_5k, plots, results
 from common.command import Failure
 from common.networks import mnist
-from method2_fgsm import error_rates, fgsm, mnist_fast_gradient, smallest_eps, visualize_mnist
+from method2_fgsm import (
+    accuracy_vs_epsilon,
+    fgsm,
+    mnist_fast_gradient,
+    smallest_eps,
+    visualize_mnist,
+)
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +96,7 @@ def test_nothing_to_draw_says_so(attacked, tmp_path, capsys):
 @pytest.mark.parametrize("name", mnist.NAMES)
 def test_accuracy_along_epsilon_is_that_of_the_attack(trained, digits, name):
     x, y = digits[0][:300], digits[1][:300]
-    errors, confidences = error_rates.error_rates(trained[name], x, y, [0, 0.1, 0.25])
+    errors, confidences = accuracy_vs_epsilon.error_rates(trained[name], x, y, [0, 0.1, 0.25])
     for error, confidence, eps in zip(errors, confidences, (0, 0.1, 0.25), strict=True):
         logits = mnist.predict(trained[name], fgsm.fgsm(trained[name], x, y, eps))
         expected = mnist.wrong_label_confidence(logits, y)

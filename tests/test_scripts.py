@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from common import files, plots, reproduce
+from common import check_results, files, plots, reproduce
 from common.command import Failure
 from common.networks import mnist
 
@@ -17,29 +17,6 @@ SCRIPTS = sorted(
     for path in files.ROOT.glob("*/*.py")
     if "tests" not in path.parts and "command.run(main)" in path.read_text(encoding="utf-8")
 )
-
-
-def test_help_works_without_docstrings(checkout):
-    """Under `python -OO`, all in one process: the manuals say less."""
-    code = (
-        "import contextlib, io, runpy, sys\n"
-        f"for path in {SCRIPTS}:\n"
-        "    sys.argv = [path, '--help']\n"
-        "    try:\n"
-        "        with contextlib.redirect_stdout(io.StringIO()) as manual:\n"
-        f"            runpy.run_path({str(checkout)!r} + '/' + path, run_name='__main__')\n"
-        "    except SystemExit as end:\n"
-        "        print(path, end.code, '--help' in manual.getvalue())\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-OO", "-c", code],
-        env={"PYTHONPATH": str(checkout), "PATH": "/usr/bin:/bin"},
-        cwd=checkout,
-        capture_output=True,
-        text=True,
-    )
-    assert done.stderr == ""
-    assert done.stdout.splitlines() == [f"{path} 0 True" for path in SCRIPTS]
 
 
 def test_help_says_what_is_read_and_written_without_tensorflow(checkout):
@@ -84,7 +61,7 @@ def test_a_script_runs_from_anywhere(checkout, tmp_path):
 
 def test_reproduce_skips_training_that_is_done(place, capsys):
     mnist.build("mlp").save_weights(mnist.weights_path("mlp"))
-    assert reproduce.main(["--only", "train_mlp"]) == []
+    assert reproduce.main(["--only", "train_mnist.py --model mlp"]) == []
     assert "not trained again" in capsys.readouterr().out
 
 
@@ -92,36 +69,51 @@ def test_reproduce_checks_the_results_that_it_wrote_and_no_older_ones(monkeypatc
     written = [files.ROOT / "method2_fgsm" / "results_mnist_mlp.npz", files.COMMON / "mnist.npz"]
     checked = []
     monkeypatch.setitem(sys.modules, "attack", SimpleNamespace(main=lambda argv: written))
-    monkeypatch.setitem(
-        sys.modules, "check", SimpleNamespace(main=lambda argv: checked.append(argv) or [])
-    )
-    monkeypatch.setattr(reproduce, "STEPS", (("attack", "attack", ()),))
-    monkeypatch.setattr(reproduce, "CHECK", ("check", "check", ()))
+    monkeypatch.setattr(check_results, "main", lambda argv: checked.append(argv) or [])
+    monkeypatch.setattr(reproduce, "STEPS", ["python attack.py"])
     assert reproduce.main([]) == written
     assert checked == [[str(written[0])]]
 
 
-def test_methods_import_from_common_and_themselves_only():
-    folders = {"common", "logreg_softmax", "method1_noise_optimization", "method2_fgsm"}
-    for path in files.ROOT.glob("*/*.py"):
-        here = path.parent.name
-        # What sets one method beside the other has to cross.
-        if here not in folders or path.name in (
-            "reproduce.py",
-            "compare_methods.py",
-            "distances.py",
-            "every_pair.py",
-            "exact.py",
-            "robust_gradients.py",
-            "robustness.py",
-            "transferability.py",
-        ):
-            continue
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
-            names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-            used = {name.split(".")[0] for name in names} & folders
-            assert used <= {here, "common"}, path
+def test_the_steps_are_commands_of_the_readmes():
+    """With the options as the script has them, and no script left out."""
+    readmes = "".join(path.read_text(encoding="utf-8") for path in files.ROOT.glob("*/README.md"))
+    steps = [*reproduce.STEPS, *reproduce.FULL_STEPS, reproduce.CHECK]
+    for step in steps:
+        _, path, *arguments = step.split()
+        assert f"python {path}" in readmes, step
+        manual = (files.ROOT / path).read_text(encoding="utf-8") + " --model --limit"
+        assert {word for word in arguments if word.startswith("--")} <= set(
+            re.findall(r"--[\w-]+", manual)
+        )
+    assert {step.split()[1] for step in steps} == {*SCRIPTS} - {"common/reproduce.py"}
+    assert reproduce.TRAINING.keys() <= {*steps}
+
+
+def test_an_attack_imports_no_other_method():
+    """What sets one method beside the other is a script, or imported by scripts alone."""
+    methods = {"logreg_softmax", "method1_noise_optimization", "method2_fgsm"}
+    imports = {}
+    for folder in ("common", *methods):
+        for path in (files.ROOT / folder).rglob("*.py"):
+            nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+            names = {
+                alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names
+            }
+            for node in nodes:
+                if isinstance(node, ast.ImportFrom):
+                    names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+            imports[path.relative_to(files.ROOT).as_posix()] = names
+    crossing = {
+        path
+        for path, names in imports.items()
+        if ({name.split(".")[0] for name in names} & methods) - {path.split("/")[0]}
+    }
+    assert crossing
+    for path, names in imports.items():
+        used = crossing & {f"{name.replace('.', '/')}.py" for name in names}
+        assert path in SCRIPTS or not used, (path, used)
+        assert path not in crossing or not path.startswith("common/"), path
 
 
 def test_a_title_fits_its_figure_and_a_grid_its_images():
@@ -140,21 +132,6 @@ def test_a_title_fits_its_figure_and_a_grid_its_images():
     assert [plots.grid(n, 4, 5) for n in (1, 3, 4, 5, 20, 99)] == [
         (1, 1), (3, 1), (4, 1), (4, 2), (4, 5), (4, 5)
     ]  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    ("name", "start"),
-    [("a.png", b"\x89PNG"), ("a.pdf", b"%PDF"), ("a.SVG", b"<?xml"), ("a", b"\x89PNG")],
-)
-def test_a_figure_is_of_the_kind_its_name_says_and_repeats(tmp_path, name, start):
-    written = []
-    for _ in range(2):
-        figure = plots.figure(3, 3, "title")
-        figure.add_subplot().plot([0, 1])
-        plots.save(figure, tmp_path / name)
-        written.append((tmp_path / name).read_bytes())
-    assert written[0].startswith(start)
-    assert written[0] == written[1]
 
 
 def test_messages_name_a_file_so_that_it_is_found_from_where_one_is(tmp_path, monkeypatch):

@@ -128,16 +128,12 @@ def report(name, model):
     return outputs(name)
 
 
-def add_arguments(parser, *, epochs, batch_size, learning_rate):
+def add_arguments(parser, epochs, batch_size, learning_rate):
     """The settings of training, with a script's own defaults."""
     command.add_count(parser, "--epochs", "passes over the training set", epochs)
     command.add_count(parser, "--batch-size", "digits a step", batch_size)
-    parser.add_argument(
-        "--learning-rate",
-        type=command.positive_float,
-        default=learning_rate,
-        help="of the optimizer",
-    )
+    positive = command.positive_float
+    command.option(parser, "--learning-rate", positive, learning_rate, "of the optimizer")
     command.add_seed(parser, "initial weights, order of the digits, dropout")
 
 
@@ -153,19 +149,14 @@ def precision_and_recall(confusion):
 
     Returns two float64 (classes,) arrays, NaN where a class was never predicted or never occurs.
     """
-    right = np.diag(confusion).astype(float)
-    predicted, actual = confusion.sum(axis=0), confusion.sum(axis=1)
+    right = np.diag(confusion)
     with np.errstate(invalid="ignore"):
-        return right / predicted, right / actual
+        return right / confusion.sum(axis=0), right / confusion.sum(axis=1)
 
 
 def table(confusion):
     """The confusion matrix with precision and recall beside it, as text to print."""
-    precision, recall = precision_and_recall(confusion)
     digits = range(len(confusion))
-    lines = ["actual  predicted as" + " " * (6 * len(confusion) - 13) + "recall  precision"]
-    lines.append("      " + "".join(f"{digit:6d}" for digit in digits))
-    for digit in digits:
-        counts = "".join(f"{count:6d}" for count in confusion[digit])
-        lines.append(f"{digit:6d}{counts}   {recall[digit]:6.1%}     {precision[digit]:6.1%}")
-    return "\n".join(lines)
+    shares = ([f"{share:.1%}" for share in part] for part in precision_and_recall(confusion))
+    rows = zip(digits, *confusion.T, *shares, strict=True)
+    return command.table(("actual", *digits, "precision", "recall"), rows)

@@ -5,9 +5,9 @@ figure of `adversarial_training.py`.
 import numpy as np
 from tqdm import tqdm
 
-from common import plots
+from common import command, plots
 from common.networks import mnist
-from method2_fgsm.error_rates import error_rates
+from method2_fgsm.accuracy_vs_epsilon import error_rates
 from method2_fgsm.pgd import pgd
 
 # Attacked network, and whose gradient the examples are made with, in the order of the legend.
@@ -35,7 +35,7 @@ def compare(networks, x, y, eps, *, seed, title, published):
     """Compare two networks, a dict with the keys of `COLOURS`, on the digits x with labels y.
 
     eps: the epsilon of the table.  title: of the figure.  published: whether the published errors
-    stand beside ours.  Returns (figure, lines of the table).
+    stand beside ours.  Returns (figure, table as text).
     """
     along = np.unique(np.append(CURVE, eps))
     signs = {
@@ -105,7 +105,7 @@ def draw(signs, projected, eps, filters, title):
 
 
 def table(signs, place, projected, published):
-    """The lines of the table: errors of both networks at one place of the curves, and published."""
+    """Errors of both networks at one place of the curves, and the published ones, as text."""
     own, transferred = PAIRS[:2], (PAIRS[3], PAIRS[2])
     rows = {
         "clean error": [signs[pair][0, 0] for pair in own],
@@ -114,9 +114,11 @@ def table(signs, place, projected, published):
         "error, transferred": [signs[pair][0, place] for pair in transferred],
         f"error, {PGD_STEPS} projected steps": projected,
     }
-    yield (
-        f"{'':28}{'plain':>10}{'adversarial':>14}" + published * "    published (maxout, eps 0.25)"
-    )
-    for row, (plain, adversarial) in rows.items():
-        theirs = "".join(f"{number:14.2%}" for number in PUBLISHED.get(row, ()) if published)
-        yield f"{row:28}{plain:10.2%}{adversarial:14.2%}    {theirs}".rstrip()
+    titles, theirs = ["", "plain", "adversarial"], {}
+    if published:
+        titles, theirs = [*titles, "published, plain", "adversarial"], PUBLISHED
+    cells = [
+        (name, *(f"{number:.2%}" for number in (*ours, *theirs.get(name, ()))))
+        for name, ours in rows.items()
+    ]
+    return command.table(titles, cells)
