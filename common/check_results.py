@@ -33,7 +33,7 @@ import numpy as np
 
 from common import command, data, files, results
 from common.command import Failure
-from common.networks import efficientnet_lite, imagenet, mnist, own_model
+from common.networks import efficientnet_lite, imagenet, keras_file, mnist, own_model
 
 CHECKS = ("settings", "epsilon", "labels", "dataset", "sign step", "confidences", "predictions")
 TIE = 1e-3  # logits
@@ -59,7 +59,7 @@ def check(found, model=None):
 
 def is_own(found):
     """Whether they are results of a network of one's own."""
-    return found["config"].get("pixels") in own_model.KINDS
+    return found["config"].get("pixels") in keras_file.KINDS
 
 
 def is_digits(found):
@@ -135,7 +135,7 @@ def model_of(found, name=None, weights=None):
     said = config.get("model")
     if is_own(found):
         fits = isinstance(name, Path) and weights is None
-        return own_model.load(name, found["xs"].shape[1:], config["pixels"])[1] if fits else None
+        return keras_file.load(name, found["xs"].shape[1:], config["pixels"])[1] if fits else None
     if is_digits(found):
         name = name or said
         return mnist.load(name, weights) if isinstance(name, str) and mnist.known(name) else None

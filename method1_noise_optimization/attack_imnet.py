@@ -35,7 +35,7 @@ import functools
 
 from common import command, files
 from common.networks import own_model
-from common.run import class_labels, photo_run
+from common.run import photo_run
 from method1_noise_optimization import attack, photo_noise
 
 
@@ -43,7 +43,7 @@ def main(argv=None):
     args = parse(argv)
     network, target = photo_run.network_of(args), args.target
     if target not in photo_noise.GOALS:
-        target = class_labels.index_of(target, network.names)
+        target = network.target(target)
     if args.grey_levels:
         how = {"levels": args.grey_levels, "confidence": args.confidence}
         search, to_8_bits = photo_noise.few_levels, None
@@ -56,9 +56,7 @@ def main(argv=None):
     at_random, nearest = target == "random", target == "any"
     if nearest:
         how["targeted"], to_8_bits = False, photo_noise.smallest_file_of_any
-    goal = (
-        photo_noise.GOALS.get(target) or f"target {(network.names or class_labels.names())[target]}"
-    )
+    goal = photo_noise.GOALS.get(target) or f"target {network.label(target)}"
     seed = args.seed if at_random else None
     settings = {"script": "attack_imnet", "target": target, "seed": seed, **how}
     if args.grey_levels:

@@ -36,7 +36,7 @@ import functools
 
 from common import command, files
 from common.networks import own_model
-from common.run import class_labels, photo_run
+from common.run import photo_run
 
 EPS = 0.007  # the epsilon of Goodfellow et al.'s figure 1
 
@@ -44,14 +44,14 @@ EPS = 0.007  # the epsilon of Goodfellow et al.'s figure 1
 def main(argv=None):
     args = parse(argv)
     network = photo_run.network_of(args)
-    target = None if args.target is None else class_labels.index_of(args.target, network.names)
+    target = None if args.target is None else network.target(args.target)
 
     from method2_fgsm import fgsm, sign_pictures
 
     attack = functools.partial(
         fgsm.fgsm, eps=args.eps, targeted=target is not None, batch_size=args.batch_size
     )
-    goal = "" if target is None else f", target {(network.names or class_labels.names())[target]}"
+    goal = "" if target is None else f", target {network.label(target)}"
     return photo_run.attack(
         args,
         network,

@@ -10,7 +10,7 @@ from PIL import Image
 from common import check_results, files, results
 from common.command import Failure
 from common.networks import efficientnet_lite, imagenet
-from common.run import class_labels, photo_batch, photo_rows, photos
+from common.run import class_labels, photo_rows, photos
 from method1_noise_optimization import attack_imnet, photo_noise, visualize_adv_examples
 
 PHOTOGRAPHS = files.COMMON / "images"
@@ -34,13 +34,11 @@ def simple():
 @pytest.fixture
 def attacked(simple, monkeypatch, tmp_path):
     """A function: run the script on a network; returns (rows, the .npz, its path)."""
-    photo_batch.load_network.cache_clear()
     network = [simple]
     monkeypatch.setattr(imagenet, "load", lambda name, weights=None: network[0])
 
     def run(*arguments, by=simple):
         network[0] = by
-        photo_batch.load_network.cache_clear()
         output = tmp_path / "out.csv"
         attack_imnet.main([*map(str, arguments), "--output", str(output)])
         found = list(photo_rows.read(output))

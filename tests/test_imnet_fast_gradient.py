@@ -28,7 +28,6 @@ def network():
 @pytest.fixture
 def attack(network, monkeypatch, tmp_path):
     """A function: run the script on the trained network; returns (rows, the .npz, its path)."""
-    photo_batch.load_network.cache_clear()
     monkeypatch.setattr(imagenet, "load", lambda name, weights=None: network)
 
     def run(*arguments):
@@ -294,7 +293,6 @@ def test_a_complete_run_may_be_resumed_and_another_one_not(attack, network, tmp_
     _, _, output = attack("--images", folder)
     before = output.read_bytes()
     monkeypatch.setattr(imagenet, "load", lambda *_: pytest.fail("attacked again"))
-    photo_batch.load_network.cache_clear()
     attack("--images", folder, "--resume")
     with pytest.raises(Failure, match=r"eps was 0\.007 and is 0\.01"):
         attack("--images", folder, "--eps", 0.01, "--resume")

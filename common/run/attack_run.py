@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from common import data, files
+from common import data
 from common.command import Failure
 from common.networks import mnist, own_model
 from common.run import engine
@@ -39,34 +39,29 @@ def read(args, limit=None, *, full_test_set=False):
     """The network of `args`, and the samples that it is attacked on, or `limit` of them: the first,
     of a file for a network of one's own as many drawn.
 
-    args: with model, pixels and samples; of the scripts that share their work, with cluster
-    too.  Returns (`own_model.Network`, x, y, indices): x float32 (n, ...),
-    y int64 (n,), indices int64 (n,) or None.  Raises `Failure` as their readers do.
+    args: with model, pixels and samples; of the scripts that share their work, with cluster too.
+    Returns (`own_model.Network`, x, y, indices): x float32 (n, ...), y int64 (n,), indices int64
+    (n,) or None.  Raises `Failure` as their readers do.
     """
-    side_by_side = hasattr(args, "cluster")
+    names = indices = None
     if full_test_set:
         x, y = (part[:limit] for part in data.load("test"))
-        indices, names = np.arange(len(x)), None
+        indices = np.arange(len(x))
     elif isinstance(args.model, Path):
-        seed, indices = getattr(args, "seed", 0), None
-        x, y, names = data.load_own_samples(args.samples, limit, seed, dark=bool(args.pixels))
+        seed, dark = getattr(args, "seed", 0), bool(args.pixels)
+        x, y, names = data.load_own_samples(args.samples, limit, seed, dark=dark)
     else:
         x, y, indices = data.load_samples(args.samples, limit)
-    path = mnist.weights_path(args.model)
-    if isinstance(args.model, Path):
-        if side_by_side:
-            engine.one_thread()
-        return own_model.examine(path, x, y, names, args.pixels), x, y, indices
-    elsewhere = side_by_side and args.cluster and path.is_file()
-    sha256 = files.sha256(path) if elsewhere else None
-    network = own_model.Network(args.model, files.from_root(path), sha256, data.CLASSES)
+    if isinstance(args.model, Path) and hasattr(args, "cluster"):
+        engine.one_thread()
+    network = own_model.open_network(args.model, x, y, names=names, pixels=args.pixels)
     return network, x, y, indices
 
 
 def opened(args, limit=None, *, full_test_set=False):
-    """What `read` gives, and what `load` does: (network, model, judge, x, y, indices)."""
+    """What `read` gives, with its two Keras models: (network, model, judge, x, y, indices)."""
     network, *samples = read(args, limit, full_test_set=full_test_set)
-    return network, *load.__wrapped__(network), *samples
+    return network, *own_model.load(network), *samples
 
 
 def attack_digits(args, network, attack, x, y, indices, y_target=None, *, batch_size):
@@ -126,7 +121,7 @@ def attack_digits(args, network, attack, x, y, indices, y_target=None, *, batch_
 def classify_batch(network, batch):
     """What a worker does to choose: a label for each digit."""
     (x,) = batch
-    _, judge = load(network)
+    _, judge = own_model.load(network)
     return (mnist.classify(judge, x),)
 
 
@@ -135,21 +130,7 @@ def attack_batch(attack, network, batch):
 
     Returns (x_adv, y_adv, logits), or with steps.
     """
-    model, judge = load(network)
+    model, judge = own_model.load(network)
     found = attack(model, *batch)
     x_adv, *steps = found if isinstance(found, tuple) else (found,)
     return x_adv, *own_model.answers(model, judge, batch[0] + (x_adv - batch[0])), *steps
-
-
-@engine.once
-def load(network):
-    """The Keras model to attack, and the one that judges (of ours, the same).
-
-    Raises `Failure` where the network's file is another one here.
-    """
-    path = files.ROOT / network.path
-    own_model.same_file(network, path)
-    if network.pixels:
-        return own_model.load(path, network.shape, network.pixels)
-    model = mnist.load(network.model, path)
-    return model, model

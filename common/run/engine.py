@@ -99,22 +99,6 @@ def one_thread():
     return True
 
 
-def once(function):
-    """`function` with its last result kept, for whatever batches of a process share.
-
-    Threads that ask for it at the same time wait for the first of them.
-    """
-    kept, lock = functools.lru_cache(maxsize=1)(function), threading.Lock()
-
-    @functools.wraps(function)
-    def call(*arguments):
-        with lock:
-            return kept(*arguments)
-
-    call.cache_clear = kept.cache_clear
-    return call
-
-
 def _run(pool, function, batches, prepare=None, name=str):
     """The one loop: submit ahead, hand back in order."""
     work = functools.partial(_work, function, prepare)

@@ -12,8 +12,8 @@ from typing import NamedTuple
 import numpy as np
 
 from common import files
-from common.networks import imagenet, mnist, own_model
-from common.run import engine, photo_rows, photos
+from common.networks import mnist, own_model
+from common.run import photo_rows, photos
 
 
 class Job(NamedTuple):
@@ -48,18 +48,6 @@ class Look(NamedTuple):
     logits: np.ndarray  # (n, classes)
 
 
-@engine.once
-def load_network(network):
-    """The Keras model to attack, and the one that judges (of ours, the same), once a process."""
-    path = network.path and files.ROOT / network.path
-    if path:
-        own_model.same_file(network, path)
-    if network.pixels:
-        return own_model.load(path, network.shape, network.pixels)
-    model = imagenet.load(network.model, path)
-    return model, model
-
-
 def read(job, batch):
     """The readable photographs of a `Batch`: (that part of it, uint8 pixels, skipped).
 
@@ -83,7 +71,7 @@ def attack(job, prepared):
     batch, pixels, skipped = prepared
     if not batch.paths:
         return [], {}, skipped
-    model, judge = load_network(job.network)
+    model, judge = own_model.load(job.network)
     x = _floats(pixels)
     before = look(model, judge, x)
     y = np.where(batch.y_true < 0, before.labels, batch.y_true)

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from common import command, files
 from common.command import Failure
-from common.networks import imagenet, own_model, weights_file
+from common.networks import imagenet, own_model
 from common.run import class_labels, engine, photo_batch, photo_rows
 from common.run.photo_batch import Batch, Job
 
@@ -35,7 +35,7 @@ def add_images(parser):
 
 def add_arguments(parser, *, batch_size, output):
     """The arguments of every such script.  batch_size: the default.  output: what to say of it."""
-    own_model.add_model(parser, "efficientnet_lite0", imagenet.argument)
+    own_model.add_model(parser, "efficientnet_lite0", photographs=True)
     parser.add_argument(
         "--classes",
         type=command.path,
@@ -62,19 +62,11 @@ def add_arguments(parser, *, batch_size, output):
 
 
 def network_of(args):
-    """The `own_model.Network` that `args` names; of a file it says in one line what it found."""
+    """The `own_model.Network` that `args` name; of a file it says in one line what it found."""
+    names = args.classes and class_labels.read_names(args.classes)
     if isinstance(args.model, Path):
-        names = args.classes and class_labels.read_names(args.classes)
         engine.one_thread()
-        x = np.zeros((1, *own_model.photograph_shape(args.model)), np.float32)
-        network = own_model.examine(args.model, x, None, names, args.pixels)
-        return network._replace(names=names or tuple(map(str, range(network.classes))))
-    if args.weights:
-        weights_file.check(args.weights, remedy=imagenet.REMEDY)
-    path = args.weights and os.path.abspath(args.weights)
-    sha256 = args.weights and files.sha256(args.weights)
-    shape = (imagenet.SIDE, imagenet.SIDE, 3)
-    return own_model.Network(args.model, path, sha256, imagenet.CLASSES, shape)
+    return own_model.open_network(args.model, names=names, pixels=args.pixels, weights=args.weights)
 
 
 def check_output(parser, args, default):
@@ -113,7 +105,7 @@ def attack(args, network, attack, target_of, settings, title, *, to_8_bits=None,
     """
     folder, paths, skipped = find(args.images)
     _check(args, folder)
-    known = class_labels.of_photographs(args.labels, folder, paths, network.names)
+    known = class_labels.of_photographs(args.labels, folder, paths, network.own_names())
     y_true = np.array([-1 if label is None else label for label in known], np.int64)
     y_target = target_of and np.array([target_of(path) for path in paths], np.int64)
     job = Job(
