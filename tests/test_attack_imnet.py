@@ -122,10 +122,11 @@ def test_no_value_moves_by_more_than_the_levels_asked_for(attacked, simple, thre
 
 def test_a_photograph_that_shows_its_target_is_counted_and_left_as_it_is(attacked, simple, three):
     shown = says(simple, photos.read(three / "panda.jpg", 224))
-    found, kept, _ = attacked("--images", three, "--target", shown, "--max-steps", 20)
+    found, kept, path = attacked("--images", three, "--target", shown, "--max-steps", 20)
     panda = found[2]
     assert (panda["fools"], panda["l2"], panda["y_pred"]) == ("", "0", str(shown))
-    assert kept["config"]["paths"] == [row["path"] for row in found if row["fools"] == "1"]
+    assert kept["config"]["paths"] == [row["path"] for row in found]
+    assert check_results.main([str(path.with_suffix(".npz"))]) == []
 
 
 def test_a_random_target_goes_with_the_name_and_the_seed(attacked, three):
