@@ -32,7 +32,7 @@ import numpy as np
 
 from common import command, data, files, results
 from common.command import Failure
-from common.networks import efficientnet_lite, imagenet, mnist, own_model
+from common.networks import efficientnet_lite, imagenet, keras_file, mnist, own_model
 from common.search import logits
 
 CHECKS = ("epsilon", "labels", "dataset", "sign step", "predictions")
@@ -56,7 +56,7 @@ def check(found, model=None):
 
 def is_own(found):
     """Whether they are results of a network of one's own."""
-    return found["config"].get("pixels") in own_model.KINDS
+    return found["config"].get("pixels") in keras_file.KINDS
 
 
 def is_digits(found):
@@ -73,9 +73,12 @@ def by_row(found, model):
         eps = eps if sized else np.nan
         yield "epsilon", np.abs(noises) > eps + results.ROUNDING, f"noise larger than eps {eps:g}"
 
-    yield "labels", found["y_preds"] != y, "misclassified before the attack"
+    photographs = "paths" in found["config"]  # of which the first are kept, whatever came of them
+    if not photographs:
+        yield "labels", found["y_preds"] != y, "misclassified before the attack"
     if "y_targets" in found:
-        yield "labels", found["y_targets"] == y, "the target is the label"
+        if not photographs:
+            yield "labels", found["y_targets"] == y, "the target is the label"
         if isinstance(target, int):
             yield "labels", found["y_targets"] != target, f"y_targets is not {target}"
 
@@ -119,7 +122,7 @@ def model_of(found, name=None, weights=None):
     said = config.get("model")
     if is_own(found):
         fits = isinstance(name, Path) and weights is None
-        return own_model.load(name, found["xs"].shape[1:], config["pixels"])[1] if fits else None
+        return keras_file.load(name, found["xs"].shape[1:], config["pixels"])[1] if fits else None
     if is_digits(found):
         name = name or said
         return mnist.load(name, weights) if isinstance(name, str) and mnist.known(name) else None

@@ -35,7 +35,7 @@ import functools
 
 from common import command, files
 from common.networks import own_model
-from common.run import class_labels, photo_run
+from common.run import photo_run
 from method1_noise_optimization import attack, photo_noise
 
 
@@ -43,36 +43,31 @@ def main(argv=None):
     args = parse(argv)
     network, target = photo_run.network_of(args), args.target
     if target not in photo_noise.GOALS:
-        target = class_labels.index_of(target, network.names)
+        target = network.target(target)
+    goal = photo_noise.GOALS.get(target) or f"target {network.label(target)}"
+    seed = args.seed if target == "random" else None
+    settings = {"script": "attack_imnet", "target": target, "seed": seed}
+    how = {"max_steps": args.max_steps}
     if args.grey_levels:
-        how = {"levels": args.grey_levels, "confidence": args.confidence}
+        how |= {"levels": args.grey_levels, "confidence": args.confidence}
+        settings["eps"] = args.grey_levels / 255
         search, to_8_bits = photo_noise.few_levels, None
         title = f"grey levels changed by {args.grey_levels} at most"
     else:
-        how = {"method": args.method}
+        how["method"] = title = args.method
         search, to_8_bits = attack.adversarial, photo_noise.smallest_file
-        title = args.method
-    how["max_steps"] = args.max_steps
-    at_random, nearest = target == "random", target == "any"
-    if nearest:
-        how["targeted"], to_8_bits = False, photo_noise.smallest_file_of_any
-    goal = (
-        photo_noise.GOALS.get(target) or f"target {(network.names or class_labels.names())[target]}"
-    )
-    seed = args.seed if at_random else None
-    settings = {"script": "attack_imnet", "target": target, "seed": seed, **how}
-    if args.grey_levels:
-        settings["eps"] = args.grey_levels / 255
 
     def target_of(path):
-        return photo_noise.random_target(path, seed, network.classes) if at_random else target
+        return target if seed is None else photo_noise.random_target(path, seed, network.classes)
 
+    if target == "any":
+        how["targeted"], target_of, to_8_bits = False, None, photo_noise.smallest_file_of_any
     return photo_run.attack(
         args,
         network,
         functools.partial(search, **how),
-        target_of=None if nearest else target_of,
-        settings=settings,
+        target_of,
+        settings=settings | how,
         title=f"{title}, {goal}",
         to_8_bits=to_8_bits,
     )

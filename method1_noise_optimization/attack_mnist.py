@@ -20,8 +20,6 @@ writes  method1_noise_optimization/results_{model}_{method}.npz, for sgd
 
 import functools
 
-import numpy as np
-
 from common import command, data, files, results
 from common.networks import mnist, own_model
 from common.run import attack_run, engine
@@ -40,58 +38,15 @@ def results_path(model, method, regularization):
 
 
 def main(argv=None):
-    parser = command.Parser(__doc__)
-    own_model.add_model(parser, "mlp")
-    parser.add_argument("--method", choices=attack.METHODS, default="sgd", help="which method")
-    parser.add_argument(
-        "--regularization",
-        choices=attack.REGULARIZATIONS,
-        default="l2",
-        help="of sgd: nothing, mean |r|, or mean r²",
-    )
-    parser.add_argument(
-        "--learning-rate",
-        type=command.positive_float,
-        default=attack.LEARNING_RATE,
-        help="of sgd",
-    )
-    parser.add_argument(
-        "--max-steps",
-        type=command.positive_int,
-        help="steps an image at most; for lbfgs, at each value of c, for minimal, at each start "
-        "(default: "
-        + ", ".join(f"{method} {steps}" for method, steps in attack.MAX_STEPS.items())
-        + ")",
-    )
-    parser.add_argument(
-        "--starts",
-        type=command.positive_int,
-        default=attack.STARTS,
-        help="of minimal, at most: 1 is several times as fast and finds a little more noise",
-    )
-    parser.add_argument(
-        "--target", default="random", help="the class to be seen, random, or any but the label"
-    )
-    data.add_samples(parser)
-    command.add_count(parser, "--limit", "attack the first LIMIT digits (of a file: drawn)")
-    command.add_seed(parser, "of the random targets")
-    command.add_output(parser, "the .npz file to write (default: see above)")
-    engine.add_arguments(parser)
-    args = parser.parse_args(argv)
-    target = args.target
-    if target == "any" and args.method != "minimal":
-        parser.error("--target any goes with --method minimal")
+    args = parse(argv)
     name = own_model.stem(args.model)
     output = args.output or results_path(name, args.method, args.regularization)
     files.check_output(output, args, [mnist.weights_path(args.model), data.PATH])
     network, x, y, indices = attack_run.read(args, args.limit)
-    if target == "any":
-        y_target = None
-    elif target == "random":
-        y_target = attack.random_targets(y, args.seed, network.classes)
-    else:
+    target = args.target
+    if target not in ("any", "random"):
         target = network.target(target)
-        y_target = np.full_like(y, target)
+    aim = {"any": None, "random": attack.random_targets(y, args.seed, network.classes)}
 
     how = {
         "method": args.method,
@@ -100,13 +55,18 @@ def main(argv=None):
         "max_steps": args.max_steps or attack.MAX_STEPS[args.method],
         "starts": args.starts,
     }
-    search = functools.partial(attack.adversarial, targeted=y_target is not None, **how)
-    batch_size = DIGITS[args.method]
     found = attack_run.attack_digits(
-        args, network, search, x, y, indices, y_target, batch_size=batch_size
+        network,
+        functools.partial(attack.adversarial, targeted=target != "any", **how),
+        x,
+        y,
+        indices,
+        aim.get(target, target),
+        cluster=args.cluster,
+        batch_size=DIGITS[args.method],
     )
-    noises, steps, y_adv = found.x_adv - found.x, found.steps, found.y_adv
-    reached = y_adv != found.y if y_target is None else y_adv == found.y_target
+    arrays = found.arrays
+    reached = results.succeeded(arrays)
 
     config = {
         "script": "method1_noise_optimization/attack_mnist.py",
@@ -119,38 +79,58 @@ def main(argv=None):
         "target": target,
         "limit": args.limit,
         "seed": args.seed,
-        "left_out": found.count - len(found.x),
+        "left_out": found.left_out,
     }
-    results.save(
-        output,
-        xs=found.x,
-        noises=noises,
-        steps=steps,
-        y_trues=found.y,
-        y_preds=found.y,  # only digits classified correctly are here
-        y_targets=found.y_target,
-        y_preds_adversarial=y_adv,
-        indices=found.indices,
-        config=config,
-    )
+    results.save(output, config=config, **arrays)
     title = f"{mnist.title(args.model)}, {args.method}"
     if args.method == "sgd":
         title += f", regularisation {args.regularization}"
     print(f"{title}, noise in pixel units")
-    print(f"images                       {found.count:10d}")
-    print(f"left out: misclassified      {found.misclassified:10d}")
-    if isinstance(target, int):
-        already = f"left out: are a {network.label(target)} already"
-        print(f"{already:28} {found.are_target:10d}")
-    print(attack.summary(noises, reached, *["another class"] * (y_target is None)))
-    print(f"steps, mean                  {steps.mean():10.1f}")
-    print(f"steps, most                  {steps.max():10d}")
+    print(*found.table, sep="\n")
+    print(attack.summary(arrays["noises"], reached, *["another class"] * (target == "any")))
+    print(f"steps, mean                  {arrays['steps'].mean():10.1f}")
+    print(f"steps, most                  {arrays['steps'].max():10d}")
     print(f"seconds                      {found.seconds:10.2f}")
-    print(f"images a second              {len(found.x) / found.seconds:10,.0f}")
+    print(f"images a second              {len(reached) / found.seconds:10,.0f}")
     if not reached.all():
         missed = f"{(~reached).sum()} of {len(reached)} images did not reach their target"
         print(f"{missed}; they are saved as they are")
     return [output]
+
+
+def parse(argv):
+    defaults = ", ".join(f"{method} {steps}" for method, steps in attack.MAX_STEPS.items())
+    parser = command.Parser(__doc__)
+    option = parser.add_argument
+    own_model.add_model(parser, "mlp")
+    option("--method", choices=attack.METHODS, default="sgd", help="which method")
+    option(
+        "--regularization",
+        choices=attack.REGULARIZATIONS,
+        default="l2",
+        help="of sgd: nothing, mean |r|, or mean r²",
+    )
+    option(
+        "--learning-rate", type=command.positive_float, default=attack.LEARNING_RATE, help="of sgd"
+    )
+    command.add_count(
+        parser,
+        "--max-steps",
+        "steps an image at most; for lbfgs, at each value of c, for minimal, at each start "
+        f"(default: {defaults})",
+    )
+    few = "of minimal, at most: 1 is several times as fast and finds a little more noise"
+    command.add_count(parser, "--starts", few, attack.STARTS)
+    option("--target", default="random", help="the class to be seen, random, or any but the label")
+    data.add_samples(parser)
+    command.add_count(parser, "--limit", "attack the first LIMIT digits (of a file: drawn)")
+    command.add_seed(parser, "of the random targets")
+    command.add_output(parser, "the .npz file to write (default: see above)")
+    engine.add_arguments(parser)
+    args = parser.parse_args(argv)
+    if args.target == "any" and args.method != "minimal":
+        parser.error("--target any goes with --method minimal")
+    return args
 
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ import functools
 
 from common import command, files
 from common.networks import own_model
-from common.run import class_labels, photo_run
+from common.run import photo_run
 
 EPS = 0.007  # the epsilon of Goodfellow et al.'s figure 1
 
@@ -43,19 +43,18 @@ EPS = 0.007  # the epsilon of Goodfellow et al.'s figure 1
 def main(argv=None):
     args = parse(argv)
     network = photo_run.network_of(args)
-    target = None if args.target is None else class_labels.index_of(args.target, network.names)
+    target = None if args.target is None else network.target(args.target)
+    goal = "" if target is None else f", target {network.label(target)}"
 
     from method2_fgsm import fgsm, sign_pictures
 
-    attack = functools.partial(
-        fgsm.fgsm, eps=args.eps, targeted=target is not None, batch_size=args.batch_size
-    )
-    goal = "" if target is None else f", target {(network.names or class_labels.names())[target]}"
     return photo_run.attack(
         args,
         network,
-        attack,
-        target_of=None if target is None else lambda path: target,
+        functools.partial(
+            fgsm.fgsm, eps=args.eps, targeted=target is not None, batch_size=args.batch_size
+        ),
+        None if target is None else lambda path: target,
         settings={"script": "imnet_fast_gradient", "eps": args.eps, "target": target},
         title=f"fast gradient sign, eps {args.eps:g} ({args.eps * 255:.3g} / 255){goal}",
         for_figure=sign_pictures.sign_pictures,

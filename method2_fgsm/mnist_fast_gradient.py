@@ -29,12 +29,59 @@ BATCH = 250  # digits for a core at a time
 
 
 def main(argv=None):
+    args = parse(argv)
+    name = f"results_mnist_{own_model.stem(args.model)}.npz"
+    output = args.output or files.ROOT / "method2_fgsm" / name
+    files.check_output(output, args, [mnist.weights_path(args.model), data.PATH])
+    network, x, y, indices = attack_run.read(args, full_test_set=args.full_test_set)
+    target = None if args.target is None else network.target(args.target)
+
+    from method2_fgsm import fgsm, smallest_eps
+
+    attack, config = fgsm.fgsm, {"method": "fgsm"}
+    if args.steps > 1:
+        attack = functools.partial(smallest_eps.within_eps, steps=args.steps)
+        config = {"method": "many steps", "steps": args.steps}
+    attack = functools.partial(attack, eps=args.eps, targeted=target is not None, batch_size=BATCH)
+    found = attack_run.attack_digits(
+        network, attack, x, y, indices, target, cluster=args.cluster, batch_size=BATCH
+    )
+
+    config |= {
+        "script": "method2_fgsm/mnist_fast_gradient.py",
+        **network.settings(),
+        "eps": args.eps,
+        "target": target,
+        "full_test_set": args.full_test_set,
+        "left_out": found.left_out,
+    }
+    results.save(output, config=config, **found.arrays)
+    noises, y_adv = found.arrays["noises"], found.arrays["y_preds_adversarial"]
+    error, confidence = mnist.wrong_label_confidence(found.logits, found.arrays["y_trues"], y_adv)
+    steps = "" if args.steps == 1 else f", {args.steps} steps"
+    print(f"{mnist.title(args.model)}, eps {args.eps:g} in pixel units{steps}")
+    print(*found.table, sep="\n")
+    print(f"attacked                     {len(noises):10d}")
+    print(f"error rate                   {error:10.2%}")
+    if target is not None:
+        seen = f"seen as the target {network.label(target)}"
+        print(f"{seen:28} {(y_adv == target).mean():10.2%}")
+    mean = "-" if np.isnan(confidence) else f"{confidence:.2%}"
+    print(f"mean confidence when wrong   {mean:>10}")
+    print(f"noise mean |r|               {np.abs(noises).mean():10.4f}")
+    print(f"noise max                    {noises.max():10.4f}")
+    print(f"noise min                    {noises.min():10.4f}")
+    print(f"images a second              {len(noises) / found.seconds:10,.0f}")
+    return [output]
+
+
+def parse(argv):
     parser = command.Parser(__doc__)
     own_model.add_model(parser, "mlp")
     parser.add_argument(
         "--eps", type=command.pixel_size, default=0.1, help="size of the step in pixel units"
     )
-    parser.add_argument("--steps", type=command.positive_int, default=1, help="1: the sign step")
+    command.add_count(parser, "--steps", "1: the sign step", 1)
     parser.add_argument("--target", help="the class to be seen (default: any wrong one)")
     which = parser.add_mutually_exclusive_group()
     data.add_samples(which)
@@ -45,69 +92,7 @@ def main(argv=None):
         parser, "the .npz file to write (default: method2_fgsm/results_mnist_{model}.npz)"
     )
     engine.add_arguments(parser)
-    args = parser.parse_args(argv)
-    name = f"results_mnist_{own_model.stem(args.model)}.npz"
-    output = args.output or files.ROOT / "method2_fgsm" / name
-    files.check_output(output, args, [mnist.weights_path(args.model), data.PATH])
-
-    network, x, y, indices = attack_run.read(args, full_test_set=args.full_test_set)
-    targeted = args.target is not None
-    target = network.target(args.target) if targeted else None
-
-    from method2_fgsm import fgsm, smallest_eps
-
-    how = {"eps": args.eps, "targeted": targeted, "batch_size": BATCH}
-    if args.steps == 1:
-        attack = functools.partial(fgsm.fgsm, **how)
-    else:
-        attack = functools.partial(smallest_eps.within_eps, steps=args.steps, **how)
-    y_target = np.full_like(y, target) if targeted else None
-    found = attack_run.attack_digits(
-        args, network, attack, x, y, indices, y_target, batch_size=BATCH
-    )
-    noises, y_adv = found.x_adv - found.x, found.y_adv
-
-    config = {
-        "script": "method2_fgsm/mnist_fast_gradient.py",
-        "method": "fgsm" if args.steps == 1 else "many steps",
-        **network.settings(),
-        "eps": args.eps,
-        **({"steps": args.steps} if args.steps > 1 else {}),
-        "target": target,
-        "full_test_set": args.full_test_set,
-        "left_out": found.count - len(found.x),
-    }
-    results.save(
-        output,
-        xs=found.x,
-        noises=noises,
-        y_trues=found.y,
-        y_preds=found.y,  # only digits classified correctly are here
-        y_preds_adversarial=y_adv,
-        y_targets=found.y_target,
-        indices=found.indices,
-        config=config,
-    )
-    error, confidence = mnist.wrong_label_confidence(found.logits, found.y, y_adv)
-    steps = "" if args.steps == 1 else f", {args.steps} steps"
-    print(f"{mnist.title(args.model)}, eps {args.eps:g} in pixel units{steps}")
-    print(f"images                       {found.count:10d}")
-    print(f"left out: misclassified      {found.misclassified:10d}")
-    if targeted:
-        label = network.label(target)
-        print(f"{f'left out: are a {label} already':28} {found.are_target:10d}")
-    print(f"attacked                     {len(found.x):10d}")
-    print(f"error rate                   {error:10.2%}")
-    if targeted:
-        print(f"{f'seen as the target {label}':28} {(y_adv == target).mean():10.2%}")
-    print(
-        f"mean confidence when wrong   {'-' if np.isnan(confidence) else f'{confidence:.2%}':>10}"
-    )
-    print(f"noise mean |r|               {np.abs(noises).mean():10.4f}")
-    print(f"noise max                    {noises.max():10.4f}")
-    print(f"noise min                    {noises.min():10.4f}")
-    print(f"images a second              {len(found.x) / found.seconds:10,.0f}")
-    return [output]
+    return parser.parse_args(argv)
 
 
 if __name__ == "__main__":

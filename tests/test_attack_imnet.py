@@ -10,7 +10,7 @@ from PIL import Image
 from common import check_results, files, results
 from common.command import Failure
 from common.networks import efficientnet_lite, imagenet
-from common.run import class_labels, photo_batch, photo_rows, photos
+from common.run import class_labels, photo_rows, photos
 from method1_noise_optimization import attack_imnet, photo_noise, visualize_adv_examples
 
 PHOTOGRAPHS = files.COMMON / "images"
@@ -34,13 +34,11 @@ def simple():
 @pytest.fixture
 def attacked(simple, monkeypatch, tmp_path):
     """A function: run the script on a network; returns (rows, the .npz, its path)."""
-    photo_batch.load_network.cache_clear()
     network = [simple]
     monkeypatch.setattr(imagenet, "load", lambda name, weights=None: network[0])
 
     def run(*arguments, by=simple):
         network[0] = by
-        photo_batch.load_network.cache_clear()
         output = tmp_path / "out.csv"
         attack_imnet.main([*map(str, arguments), "--output", str(output)])
         found = list(photo_rows.read(output))
@@ -124,10 +122,11 @@ def test_no_value_moves_by_more_than_the_levels_asked_for(attacked, simple, thre
 
 def test_a_photograph_that_shows_its_target_is_counted_and_left_as_it_is(attacked, simple, three):
     shown = says(simple, photos.read(three / "panda.jpg", 224))
-    found, kept, _ = attacked("--images", three, "--target", shown, "--max-steps", 20)
+    found, kept, path = attacked("--images", three, "--target", shown, "--max-steps", 20)
     panda = found[2]
     assert (panda["fools"], panda["l2"], panda["y_pred"]) == ("", "0", str(shown))
-    assert kept["config"]["paths"] == [row["path"] for row in found if row["fools"] == "1"]
+    assert kept["config"]["paths"] == [row["path"] for row in found]
+    assert check_results.main([str(path.with_suffix(".npz"))]) == []
 
 
 def test_a_random_target_goes_with_the_name_and_the_seed(attacked, three):

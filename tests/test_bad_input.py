@@ -4,6 +4,7 @@ Each reader is tried with every kind of broken file; each script, for being wire
 with one.  (What is wrong with a photograph: test_photos.py.)
 """
 
+import hashlib
 import io
 import os
 import pickle
@@ -326,11 +327,11 @@ def test_wrong_arguments_are_named(refuses, script, arguments, culprit):
 
 
 TAMPERED_RUNS = {
-    "it does not say what it is": lambda folder: (folder / "run.json").write_text("[1"),
-    "a batch is a pickle": lambda folder: (folder / "00000000.npz").write_bytes(
+    "it does not say what it is": lambda folder: (folder / "settings.json").write_text("[1"),
+    "a batch is a pickle": lambda folder: (folder / "00000000.csv").write_bytes(
         pickle.dumps(Executed())
     ),
-    "a batch has other arrays": lambda folder: np.savez(folder / "00000000.npz", xs=np.zeros(3)),
+    "a batch has other columns": lambda folder: (folder / "00000000.csv").write_text("a,b\n1,2"),
 }
 
 
@@ -345,7 +346,8 @@ def test_an_interrupted_run_that_was_tampered_with(refuses, place, monkeypatch, 
     settings |= {"model": "efficientnet_lite0", "images": str(folder), "labels": None}
     settings |= {"weights": None, "batch_size": 1, "save_images": None}
     photo_rows.unfinished(output).mkdir()
-    photo_rows.begin(output, photo_rows.described(settings, ["grey.png"]))
+    settings |= {"photographs": hashlib.sha256(b"grey.png").hexdigest()}
+    photo_rows.begin(output, settings)
     TAMPERED_RUNS[kind](photo_rows.unfinished(output))
     options = ("--images", folder, "--batch-size", 1, "--output", output, "--resume")
     refuses("method2_fgsm/imnet_fast_gradient", *options, culprit="out.unfinished")

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from common import data, files, results
+from common import data, files
 from common.command import Failure
 from common.networks import mnist
 from common.run import cluster, engine, photos

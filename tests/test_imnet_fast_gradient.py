@@ -14,7 +14,7 @@ from PIL import Image
 from common import files, results
 from common.command import Failure
 from common.networks import efficientnet_lite, imagenet, mnist
-from common.run import engine, photo_batch, photo_rows, photos
+from common.run import engine, photo_rows, photo_run, photos
 from method2_fgsm import imnet_fast_gradient, visualize_imnet
 
 PHOTOGRAPHS = files.COMMON / "images"
@@ -28,7 +28,6 @@ def network():
 @pytest.fixture
 def attack(network, monkeypatch, tmp_path):
     """A function: run the script on the trained network; returns (rows, the .npz, its path)."""
-    photo_batch.load_network.cache_clear()
     monkeypatch.setattr(imagenet, "load", lambda name, weights=None: network)
 
     def run(*arguments):
@@ -100,7 +99,7 @@ def test_below_one_level_no_8_bit_image_but_the_original_is_within_eps():
     for eps, levels in ((0.5 / 255, 0), (0.99 / 255, 0), (1 / 255, 1), (0.007, 1), (8 / 255, 8)):
         for sign in (1, -1):
             x_adv = np.clip(x + np.float32(sign * eps), 0, 1)
-            rounded = photo_batch.round_to_8_bits(None, pixels, x_adv, None)
+            rounded = photo_run.round_to_8_bits(None, pixels, x_adv, None)
             expected = np.clip(pixels.astype(int) + sign * levels, 0, 255)
             np.testing.assert_array_equal(rounded, expected)
 
@@ -139,7 +138,7 @@ def test_folders_called_by_index_or_synset_give_the_true_label(attack, tmp_path,
     }
     assert [row["fools"] == "" for row in found] == [False, True, False, False]
     assert [row["top5"] for row in found] == ["1", "0", "1", ""]
-    assert len(kept["xs"]) == 3
+    assert len(kept["xs"]) == 4
     printed = capsys.readouterr().out
     assert re.search(r"before +66\.7% +66\.7%", printed)
     assert re.search(r"left out +1 ", printed)
@@ -191,8 +190,8 @@ def test_a_name_too_long_for_its_png_is_counted_and_the_run_goes_on(attack, tmp_
 
 HOLD = """
 import pathlib, sys
-from common.imagenet import rows
-with rows.locked(pathlib.Path(sys.argv[1])):
+from common.run import photo_rows
+with photo_rows.locked(pathlib.Path(sys.argv[1])):
     print("locked", flush=True)
     sys.stdin.read()
 """
@@ -225,7 +224,7 @@ def test_a_run_that_is_refused_takes_nothing_from_the_one_that_has_the_lock(tmp_
             with pytest.raises(Failure, match="another run"), photo_rows.locked(output):
                 pytest.fail("locked twice")
         photo_rows.begin(output, {})
-        assert (tmp_path / "out.unfinished" / "run.json").exists()
+        assert (tmp_path / "out.unfinished" / "settings.json").exists()
 
 
 @pytest.mark.parametrize("made_anew", [False, True])
@@ -294,7 +293,6 @@ def test_a_complete_run_may_be_resumed_and_another_one_not(attack, network, tmp_
     _, _, output = attack("--images", folder)
     before = output.read_bytes()
     monkeypatch.setattr(imagenet, "load", lambda *_: pytest.fail("attacked again"))
-    photo_batch.load_network.cache_clear()
     attack("--images", folder, "--resume")
     with pytest.raises(Failure, match=r"eps was 0\.007 and is 0\.01"):
         attack("--images", folder, "--eps", 0.01, "--resume")
@@ -315,22 +313,22 @@ def test_a_run_interrupted_after_any_batch_resumes_to_the_same_files(attack, tmp
     (folder / "b.jpg").write_text("no image")
     arguments = ("--images", folder, "--batch-size", 2)
     _, _, output = attack(*arguments)
-    npz, real = output.with_suffix(".npz"), photo_batch.attack
+    npz, real = output.with_suffix(".npz"), photo_run.attack_batch
     whole = output.read_bytes(), npz.read_bytes()
     for count in range(4):
         left = iter(range(count))
 
-        def interrupted(job, prepared, left=left):
+        def interrupted(*arguments, left=left):
             if next(left, None) is None:
                 raise KeyboardInterrupt
-            return real(job, prepared)
+            return real(*arguments)
 
-        monkeypatch.setattr(photo_batch, "attack", interrupted)
+        monkeypatch.setattr(photo_run, "attack_batch", interrupted)
         with pytest.raises(KeyboardInterrupt):
             attack(*arguments)
         assert (output.read_bytes(), npz.read_bytes()) == whole
-        assert photo_rows.unfinished(output).exists() == (count > 1)  # the first batch has no row
-        monkeypatch.setattr(photo_batch, "attack", real)
+        assert photo_rows.unfinished(output).exists() == (count > 0)
+        monkeypatch.setattr(photo_run, "attack_batch", real)
         for path in (output, npz):
             path.unlink()
         attack(*arguments, "--resume")
@@ -344,7 +342,8 @@ CHILD = """
 import resource, sys
 import keras
 from method2_fgsm import imnet_fast_gradient as script
-from common.imagenet import networks, photo_batch
+from common.networks import imagenet
+from common.run import photo_run
 
 def load(name, weights=None):
     image = keras.Input((224, 224, 3))
@@ -354,11 +353,11 @@ def load(name, weights=None):
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
-attack, peaks = photo_batch.attack, []
+attack, peaks = photo_run.attack_batch, []
 def measured(*args):
     peaks.append(peak())
     return attack(*args)
-networks.load, photo_batch.attack = load, measured
+imagenet.load, photo_run.attack_batch = load, measured
 script.main(sys.argv[1:])
 print("grown by", peak() - peaks[4])
 """

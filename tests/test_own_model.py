@@ -89,7 +89,7 @@ def test_images_go_in_as_the_network_declares_them(tmp_path, takes, given):
     pool = layers.GlobalAveragePooling2D() if None in takes else layers.Flatten()
     network = saved(tmp_path / "n.keras", takes, pool, layers.Dense(4, activation="softmax"))
     x = np.random.default_rng(0).random((5, *given), np.float32)
-    model = own_model.load(tmp_path / "n.keras", given, "0..1")[0]
+    model = keras_file.load(tmp_path / "n.keras", given, "0..1")[0]
     shape = given if None in takes else takes
     expected = network(x.reshape(5, *shape)).numpy()
     np.testing.assert_allclose(mnist.softmax(model(x).numpy()), expected, rtol=1e-5)
@@ -98,11 +98,11 @@ def test_images_go_in_as_the_network_declares_them(tmp_path, takes, given):
 def test_pixels_are_what_keras_itself_makes_of_them(tmp_path):
     network = saved(tmp_path / "n.keras", (4, 4, 3), layers.Flatten(), layers.Dense(5))
     x = np.random.default_rng(0).random((3, 4, 4, 3), np.float32)
-    fed = {kind: scale * x + offset for kind, (scale, offset) in own_model.PIXELS.items()}
+    fed = {kind: scale * x + offset for kind, (scale, offset) in keras_file.PIXELS.items()}
     for mode in ("caffe", "torch"):
         fed[mode] = keras.applications.imagenet_utils.preprocess_input(255 * x, mode=mode)
-    for kind in own_model.KINDS:
-        model = own_model.load(tmp_path / "n.keras", (4, 4, 3), kind)[0]
+    for kind in keras_file.KINDS:
+        model = keras_file.load(tmp_path / "n.keras", (4, 4, 3), kind)[0]
         np.testing.assert_allclose(model(x), network(fed[kind]), rtol=1e-4, atol=1e-4)
 
 
@@ -115,28 +115,28 @@ def test_one_sigmoid_becomes_two_logits_and_ten_lose_theirs(tmp_path):
         keras.utils.clear_session()  # layers made from here on have the names of those in the file
         network = saved(tmp_path / "yes.keras", (4, 4), layers.Flatten(), *ending)
         keras.utils.clear_session()
-        z = own_model.load(tmp_path / "yes.keras", (4, 4), "0..1")[0](x).numpy()
+        z = keras_file.load(tmp_path / "yes.keras", (4, 4), "0..1")[0](x).numpy()
         assert not z[:, 0].any()
         np.testing.assert_allclose(mnist.softmax(z)[:, 1:], network(x), rtol=1e-5)
     network = saved(tmp_path / "ten.keras", (16,), layers.Dense(10, activation="sigmoid"))
-    z = own_model.load(tmp_path / "ten.keras", (4, 4), "0..1")[0](x).numpy()
+    z = keras_file.load(tmp_path / "ten.keras", (4, 4), "0..1")[0](x).numpy()
     np.testing.assert_allclose(1 / (1 + np.exp(-z)), network(x.reshape(7, 16)), rtol=1e-5)
 
 
 def test_the_pixels_are_found_on_the_samples(mine, capsys):
     x, y, names = data.load_own_samples(mine[1])
-    found = own_model.examine(mine[0], x, y, names)
+    found = own_model.open_network(mine[0], x, y, names=names)
     assert (found.pixels, found.classes, found.shape) == ("0..255", 3, (8, 6, 3))
     said, warned = capsys.readouterr()
     assert "pixels 0..255" in said
     assert "without the softmax or sigmoids at its end" in said
     assert not warned
-    own_model.examine(mine[0], x, (y + 1) % 3, names)  # another order of the classes
+    own_model.open_network(mine[0], x, (y + 1) % 3, names=names)  # another order of the classes
     assert "chance" in capsys.readouterr().err
     with pytest.raises(Failure, match="a label 3"):
-        own_model.examine(mine[0], x, y + 1, names)
+        own_model.open_network(mine[0], x, y + 1, names=names)
     with pytest.raises(Failure, match="2 names"):
-        own_model.examine(mine[0], x, y, names[:2])
+        own_model.open_network(mine[0], x, y, names=names[:2])
 
 
 def thirds(path, scale, *first, end=None):
@@ -163,7 +163,7 @@ def test_among_pixels_that_do_as_well_the_lowest_cross_entropy_decides(
     z = 0.3 * x.astype(np.float64).reshape(200, 8, 3, 2, 3).sum(axis=(1, 3, 4))
     y[:wrong] = (y[:wrong] + 1) % 3
     loss = np.log(np.exp(z).sum(axis=1)) - z[range(200), y]
-    found = own_model.examine(thirds(tmp_path / "n.keras", scale, end=end), x, y)
+    found = own_model.open_network(thirds(tmp_path / "n.keras", scale, end=end), x, y)
     said, warned = capsys.readouterr()
     assert found.pixels == pixels
     assert f"({1 - wrong / 200:.1%} right" in said
@@ -176,7 +176,7 @@ def test_among_pixels_that_do_as_well_the_lowest_cross_entropy_decides(
 def test_where_two_kinds_of_pixels_do_as_well_it_is_said(tmp_path, capsys):
     x, y = squares(50)
     path = thirds(tmp_path / "n.keras", 9, layers.Flatten(), layers.UnitNormalization())
-    own_model.examine(path, x, y)
+    own_model.open_network(path, x, y)
     error = capsys.readouterr().err
     assert re.search(r"as good with pixels 0\.\.\S+ and 0\.\.\S+: say which with --pixels", error)
 
@@ -188,7 +188,7 @@ def test_the_samples_may_be_sorted_by_class(tmp_path, capsys, monkeypatch):
     np.savez(tmp_path / "s.npz", images=x, labels=y)
     path = thirds(tmp_path / "n.keras", 0.3)
     monkeypatch.setattr(own_model, "TRIED", 60)
-    own_model.examine(path, x, np.where(y == 0, 1, y))  # wrong in one class of three
+    own_model.open_network(path, x, np.where(y == 0, 1, y))  # wrong in one class of three
     assert not capsys.readouterr().err
     for seed in (3, 4):
         args = SimpleNamespace(model=path, samples=tmp_path / "s.npz", pixels="0..1", seed=seed)
@@ -236,7 +236,7 @@ def test_what_a_network_does_first_says_which_pixels_it_expects(tmp_path):
         for operation in operations:
             x = operation(x)
         keras.Model(image, layers.Dense(2)(layers.Flatten()(x))).save(tmp_path / "n.keras")
-        return own_model.begins_with(keras_file.read(tmp_path / "n.keras"))
+        return keras_file.begins_with(keras_file.read(tmp_path / "n.keras"))
 
     unit, centred = layers.Rescaling(1 / 255), layers.Rescaling(1 / 127.5, offset=-1)
     within = keras.Sequential([unit, layers.Normalization(mean=0.5, variance=0.1)])
@@ -407,7 +407,7 @@ def test_both_scripts_attack_it_and_keep_shape_names_and_settings(mine, tmp_path
         assert (config["model"], config["pixels"]) == ("mine.keras", "0..255")
         assert config["names"] == ["left", "middle", "right"]
         assert config["weights"] == files.sha256(mine[0])
-        model = own_model.load(mine[0], (8, 6, 3), "0..255")[0]
+        model = keras_file.load(mine[0], (8, 6, 3), "0..255")[0]
         x_adv = found["xs"] + found["noises"]
         np.testing.assert_array_equal(mnist.classify(model, x_adv), found["y_preds_adversarial"])
         targets = found["y_targets"]
@@ -437,7 +437,7 @@ def test_sigmoids_that_round_to_one_are_a_tie_for_the_file_itself(tmp_path):
     network = saved(tmp_path / "n.keras", (2, 2), layers.Flatten(), layers.Dense(3, "sigmoid"))
     network.layers[-1].set_weights([np.zeros((4, 3)), np.array([20.0, 30.0, 25.0])])
     network.save(tmp_path / "n.keras")
-    model, judge = own_model.load(tmp_path / "n.keras", (2, 2), "0..1")
+    model, judge = keras_file.load(tmp_path / "n.keras", (2, 2), "0..1")
     x = np.zeros((2, 2, 2), np.float32)
     assert (mnist.classify(model, x) == 1).all()
     assert (mnist.classify(judge, x) == np.asarray(network(x)).argmax(axis=1)).all()
@@ -485,7 +485,7 @@ def mlp(trained, tmp_path_factory):
 def test_our_cnn_can_be_saved_and_read_as_a_file(trained, digits, tmp_path):
     """Its first convolution is a layer of our own."""
     trained["cnn"].save(tmp_path / "cnn.keras")
-    model, x = own_model.load(tmp_path / "cnn.keras", (28, 28), "0..1")[0], digits[0][:5]
+    model, x = keras_file.load(tmp_path / "cnn.keras", (28, 28), "0..1")[0], digits[0][:5]
     np.testing.assert_array_equal(mnist.predict(model, x), mnist.predict(trained["cnn"], x))
 
 
@@ -561,7 +561,7 @@ def test_a_slope_that_is_not_finite_and_a_lack_of_memory_are_one_line(refuses, p
     keras.Model(image, z).save(place / "n.keras")
     x = np.random.default_rng(0).uniform(0.2, 0.8, (40, 4, 4)).astype(np.float32)
     x[[1, 4]] = 0
-    y = mnist.classify(own_model.load(place / "n.keras", (4, 4), "0..1")[0], x)
+    y = mnist.classify(keras_file.load(place / "n.keras", (4, 4), "0..1")[0], x)
     np.savez(place / "s.npz", images=x, labels=y)
     own = "--model", place / "n.keras", "--samples", place / "s.npz", "--pixels", "0..1"
     fast, found = "method2_fgsm/mnist_fast_gradient", "not finite numbers for 2 of 40 images"
@@ -644,11 +644,13 @@ def test_the_example_of_the_readme_runs(tmp_path, monkeypatch, short, place, cap
     assert "without the softmax or sigmoids at its end" in out
 
 
-def test_another_file_in_its_place_is_not_the_network(mine):
+def test_a_file_is_read_once_and_another_in_its_place_is_not_the_network(mine, monkeypatch):
     x, y, names = data.load_own_samples(mine[1])
-    network = own_model.examine(mine[0], x, y, names)._replace(sha256="0" * 64)
+    network = own_model.open_network(mine[0], x, y, names=names)
+    monkeypatch.setattr(keras_file, "read", lambda path: pytest.fail("read again"))
+    assert own_model.load(network)[0].output_shape == (None, 3)
     with pytest.raises(Failure, match="another file"):
-        attack_run.load(network)
+        own_model.load(network._replace(sha256="0" * 64))
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ from PIL import Image
 
 from common import results
 from common.command import Failure
-from common.networks import mnist, own_model
+from common.networks import keras_file, mnist, own_model
 from common.run import class_labels, photo_rows, photos
 from method1_noise_optimization import attack_imnet, visualize_adv_examples
 from method2_fgsm import imnet_fast_gradient, visualize_imnet
@@ -74,7 +74,7 @@ def test_both_scripts_attack_photographs_and_their_results_are_drawn(album, tmp_
     found = results.load(csv.with_suffix(".npz"))
     assert found["xs"].shape[1:] == (12, 16, 3)
     assert found["config"]["names"] == list(NAMES)
-    model = own_model.load(album[2], (12, 16, 3), "0..255")[0]
+    model = keras_file.load(album[2], (12, 16, 3), "0..255")[0]
     np.testing.assert_array_equal(mnist.classify(model, found["xs"]), found["y_preds"])
     png = next((tmp_path / "s").rglob("*.png"))
     assert Image.open(png).size == (16, 12)
@@ -146,7 +146,7 @@ def test_a_grey_network_sees_the_luminance_of_a_photograph(album, tmp_path):
         saved(path, *layers_to_four(*first), shape=shape)
         grey = keras.models.load_model(path)
         x = np.random.default_rng(0).random((3, 12, 16, 3), np.float32)
-        model = own_model.load(path, x.shape[1:], "0..255")[0]
+        model = keras_file.load(path, x.shape[1:], "0..255")[0]
         luminance = (255 * x @ np.float32([0.299, 0.587, 0.114])).reshape(3, *shape)
         z = mnist.predict(model, x)
         np.testing.assert_allclose(mnist.softmax(z), grey.predict(luminance, verbose=0), atol=1e-3)

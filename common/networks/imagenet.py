@@ -12,7 +12,6 @@ The other three are those of keras.applications.  Keras downloads their weights 
 file with the weights in Keras's own format does as well.
 """
 
-import argparse
 import socket
 
 import numpy as np
@@ -36,15 +35,6 @@ BGR_MEAN = (103.939, 116.779, 123.68)
 REMEDY = "give Keras's own file of them with --weights, or leave it out to download them"
 # Seconds without an answer after which a download is given up.
 PATIENCE = 30
-
-
-def argument(text):
-    """A command line argument that names a network."""
-    if text not in NAMES:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is not a network: choose {', '.join(NAMES)}, or a .keras file"
-        )
-    return text
 
 
 def title(name):
@@ -72,9 +62,6 @@ def load(name, weights=None):
     Raises `Failure` when the file cannot be read or holds other weights, or when there is no
     file and no network.
     """
-    if weights is not None:
-        weights_file.check(weights, remedy=REMEDY)
-
     set_keras()
     if name == efficientnet_lite.NAME:
         if weights is None:

@@ -1,4 +1,9 @@
-"""The network of a `.keras` file, loaded safely or not at all: nothing that it holds is run."""
+"""The network of a `.keras` file, loaded safely or not at all, and made fit for attack.
+
+Nothing that the file holds is run.  What the network needs in order to take images in [0, 1] and
+to give logits becomes a part of the model: another range of its pixels, an image without channels
+or as one long row, the softmax at its end left out.
+"""
 
 import json
 import re
@@ -8,6 +13,8 @@ import numpy as np
 
 from common import files, set_keras
 from common.command import Failure
+from common.networks import imagenet, mnist
+from common.search import checks
 
 SAVE = 'save it with model.save("mine.keras")'
 REBUILD = "build the network here, fill it with load_weights(FILE), and save that"
@@ -16,6 +23,12 @@ CONVERT = (
     f'.save("mine.keras"); of weights alone {REBUILD}'
 )
 OLD = f"with the TensorFlow that made it load it, model.save_weights(FILE), then {REBUILD}"
+
+# What a network may be fed for pixels p in [0, 1]: scale * p + offset.
+PIXELS = {"0..1": (1, 0), "0..255": (255, 0), "-1..1": (2, -1)}
+# The two other ways of Keras's own networks: blue, green and red less their mean; mean and spread.
+KINDS = (*PIXELS, "caffe", "torch")
+TORCH = {"mean": (0.485, 0.456, 0.406), "variance": (0.229**2, 0.224**2, 0.225**2)}
 
 
 def read(path):
@@ -71,3 +84,145 @@ def check_version(version, name):
             f"{name} is not loaded by Keras {version}, which has known holes where it loads files: "
             'pip install --upgrade "keras>=3.12.4,!=3.13.*"'
         )
+
+
+def load(path, shape, pixels):
+    """Two models of a file for images of `shape` in [0, 1]: to attack, with logits for output, and
+    to judge, the network as it is, which alone says what its answer is.
+
+    pixels: one of `KINDS`.  Raises `Failure` for whatever cannot be loaded, or attacked.
+    """
+    network = read(path)
+    return fit(network, path, shape, pixels), fit(network, path, shape, pixels, as_it_is=True)
+
+
+def fit(network, path, shape, pixels, *, as_it_is=False):
+    """The model that takes images of `shape` in [0, 1] and gives the logits of `network`.
+
+    A network of one channel sees images in colour by their luminance.  Of one output z they are 0
+    and z.  as_it_is: with the softmax or sigmoids at its end, in its own precision; of one
+    probability p the two are 0.5 and p.  path: what messages call it.  Raises `Failure` where there
+    is no such model.
+    """
+    import keras
+
+    x = image = keras.Input(shape)
+    if is_grey(network) and shape[2:] == (3,):
+        x = keras.ops.image.rgb_to_grayscale(image)
+        shape = (*shape[:2], 1)
+    form = fed(network, path, shape)
+    x = x if form == shape else keras.layers.Reshape(form)(x)
+    try:
+        logits = without_squashing(network)
+        z = (network if as_it_is else logits)(scaled(x, pixels))
+        if is_binary(network):
+            # Here, not in the network, one of whose layers may have the name of this one.
+            both = keras.layers.Dense(2)
+            z = both(z)
+            half = 0.5 if as_it_is and logits is not network else 0
+            both.set_weights([np.array([[0, 1]], np.float32), np.array([half, 0], np.float32)])
+        model = keras.Model(image, z, name=network.name)
+        if not as_it_is:
+            checks.count_classes(model, np.zeros((2, *image.shape[1:]), np.float32))
+    except ValueError as error:
+        raise Failure(f"{files.show(path)}: {error}") from error
+    return model
+
+
+def fed(network, path, shape):
+    """The shape in which images of `shape` go into the network: with channels, without, or flat.
+
+    path: what messages call it.  Raises `Failure` where they do not fit it.
+    """
+    takes = tuple(network.inputs[0].shape[1:])
+    without = shape[:-1] if shape[-1] == 1 else shape
+    for form in (shape, (*shape, 1), without, (int(np.prod(shape)),)):
+        if len(takes) == len(form) and all(
+            size in (None, given) for size, given in zip(takes, form, strict=True)
+        ):
+            return form
+    raise Failure(
+        f"{files.show(path)} takes images {takes}, and these are {shape}: give samples of its size "
+        "and channels with --samples"
+    )
+
+
+def scaled(x, pixels):
+    """The Keras tensor that the network is fed, for the tensor x of pixels in [0, 1]."""
+    from keras import layers, ops
+
+    if pixels == "torch":
+        return layers.Normalization(**TORCH)(x)
+    if pixels == "caffe":
+        return ops.subtract(255 * ops.flip(x, axis=-1), np.array(imagenet.BGR_MEAN, np.float32))
+    scale, offset = PIXELS[pixels]
+    return x if pixels == "0..1" else layers.Rescaling(scale, offset)(x)
+
+
+def without_squashing(network):
+    """`network` without its softmax or sigmoids."""
+    try:
+        return network if mnist.ends_in_logits(network) else mnist.logits_of(network)
+    except ValueError:
+        if is_binary(network):
+            raise
+        # What ends in neither is tried, and refused where it gives probabilities (contract.py).
+        return network
+
+
+def is_grey(network):
+    """Whether a network takes images of one channel."""
+    takes = tuple(network.inputs[0].shape[1:])
+    return len(takes) == 2 or takes[2:] == (1,)
+
+
+def is_binary(network):
+    """Whether a network has one output for an image."""
+    return tuple(network.outputs[0].shape[1:]) == (1,)
+
+
+def begins_with(network):
+    """The pixels that a network expects, where what it does first says so; None otherwise."""
+    from keras import layers
+
+    first = first_operation(network)
+    if isinstance(first, layers.Rescaling) and np.ndim(first.scale) == np.ndim(first.offset) == 0:
+        black_and_white = first.offset, 255 * first.scale + first.offset
+        if any(np.allclose(black_and_white, (low, 1), atol=1e-3) for low in (0, -1)):
+            return "0..255"
+    return None
+
+
+def first_operation(network):
+    """The first operation on images, also of a model within, but for augmenting, which is off.
+
+    The network itself where there is more than one, None where there is none.
+    """
+    from keras import Model
+
+    operations = Model(network.inputs, network.outputs).operations
+    tensor = network.inputs[0]
+    while True:
+        nodes = [node for operation in operations for node in operation._inbound_nodes]
+        used = {n.operation: n for n in nodes if any(fed is tensor for fed in n.input_tensors)}
+        if len(used) != 1:
+            return network if used else None
+        ((first, node),) = used.items()
+        first = first_operation(first) if isinstance(first, Model) else first
+        if first is not None and not type(first).__name__.startswith("Random"):
+            return first
+        tensor = node.output_tensors[0]
+
+
+def photograph_shape(network, path):
+    """The shape (height, width, 3) of the photographs that a network takes.
+
+    path: what messages call it.  Raises `Failure` for a network that takes none.
+    """
+    takes = tuple(network.inputs[0].shape[1:])
+    if len(takes) not in (2, 3) or takes[2:] not in ((), (None,), (1,), (3,)):
+        raise Failure(
+            f"{files.show(path)} takes images {takes}, and a photograph is (height, width, 3), or "
+            "grey"
+        )
+    return takes[0] or imagenet.SIDE, takes[1] or imagenet.SIDE, 3

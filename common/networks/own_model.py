@@ -1,8 +1,7 @@
-"""A network of one's own: the model of a `.keras` file, made fit for attack.
+"""The one door for networks: `--model` names one of ours, one of ImageNet's, or a `.keras` file.
 
-What its network (keras_file.py) needs in order to take images in [0, 1] and to give logits becomes
-a part of the model: another range of its pixels, an image without channels or as one long row, the
-softmax at its end left out.
+A file is read once, and tried once on the samples: what its network (keras_file.py) needs in order
+to take images in [0, 1] and to give logits becomes a part of the model.
 """
 
 import argparse
@@ -10,6 +9,7 @@ import os
 import platform
 import re
 import sys
+import threading
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,29 +17,24 @@ import numpy as np
 
 from common import command, data, files
 from common.command import Failure
-from common.networks import keras_file, mnist
+from common.networks import imagenet, keras_file, mnist, weights_file
 from common.run import class_labels
-from common.search import checks
 
-# What a network may be fed for pixels p in [0, 1]: scale * p + offset.
-PIXELS = {"0..1": (1, 0), "0..255": (255, 0), "-1..1": (2, -1)}
-# The two other ways of Keras's own networks: blue, green and red less their mean; mean and spread.
-KINDS = (*PIXELS, "caffe", "torch")
-TORCH = {"mean": (0.485, 0.456, 0.406), "variance": (0.229**2, 0.224**2, 0.225**2)}
-TRIED = 1000  # images, to find out which of them it is
-SIDE = 224  # of photographs, where a network takes any
+TRIED = 1000  # images, to find out which pixels a file's network expects
+# The Keras models of the network that was opened or loaded last: see `load`.
+_models, _loading = {}, threading.Lock()
 
 
 class Network(NamedTuple):
-    """The network that is attacked, ours or that of a file: all that a worker needs to load it."""
+    """The network that is attacked: all that a worker needs to load it."""
 
     model: str  # its name, or that of the file
     path: str | None  # of the file with its weights, from the root: a checkout may lie elsewhere
-    sha256: str | None  # of that file, where it has to be the same on every machine
+    sha256: str | None  # of that file, which has to be the same on every machine
     classes: int
     shape: tuple | None = None  # of an image
     names: tuple | None = None  # of the classes
-    pixels: str | None = None  # one of `KINDS`; None for one of ours
+    pixels: str | None = None  # one of `keras_file.KINDS`; None for one of ours
 
     def settings(self):
         """What results record of it."""
@@ -47,30 +42,26 @@ class Network(NamedTuple):
         own = {"weights": self.sha256, "pixels": self.pixels, "names": names}
         return {"model": self.model} | (own if self.pixels else {})
 
+    def own_names(self):
+        """What its classes are called; None where they are ImageNet's."""
+        if self.names or self.model in imagenet.NAMES:
+            return self.names
+        return tuple(map(str, range(self.classes)))
+
     def label(self, place):
         """What a class is called."""
-        return self.names[place] if self.names else str(place)
+        return (self.own_names() or class_labels.names())[place]
 
     def target(self, text, option="--target"):
         """The class that `text` stands for, as in `labels.index_of`; option: where it was given."""
-        own = self.names or tuple(map(str, range(self.classes)))
-        return class_labels.index_of(text, own, option)
+        return class_labels.index_of(text, self.own_names(), option)
 
 
-def same_file(network, path):
-    """Raise `Failure` unless the file of a `Network` is, as `path` on this machine, what it was."""
-    if network.sha256 and path.is_file() and files.sha256(path) != network.sha256:
-        raise Failure(f"{path} is another file on {platform.node()}: copy it there from here")
-
-
-def add_model(parser, default, ours=mnist.argument):
-    """--model: one of our classifiers, or a file, and --pixels: what a file's network is fed.
-
-    ours(text): the argument that names one of ours.
-    """
+def add_model(parser, default, *, photographs=False):
+    """--model: one of our networks (for photographs, of ImageNet's), or a file; and --pixels."""
     parser.add_argument(
         "--model",
-        type=lambda text: argument(text, ours),
+        type=lambda text: argument(text, photographs),
         default=default,
         help="which classifier, or a .keras file",
     )
@@ -78,19 +69,21 @@ def add_model(parser, default, ours=mnist.argument):
     parser._negative_number_matcher = re.compile(r"-\d")
     parser.add_argument(
         "--pixels",
-        choices=KINDS,
+        choices=keras_file.KINDS,
         help="of a .keras file: the pixels that its network expects (default: what fits best)",
     )
 
 
-def argument(text, ours=mnist.argument):
-    """A command line argument that names a model, or the file of one: a string or a `Path`."""
-    try:
-        return ours(text)
-    except argparse.ArgumentTypeError:
-        if Path(text).suffix or os.path.exists(text):
-            return command.path(text)
-        raise
+def argument(text, photographs=False):
+    """A command line argument that names a network, or the file of one: a string or a `Path`."""
+    if text in imagenet.NAMES if photographs else mnist.known(text):
+        return text
+    if Path(text).suffix or os.path.exists(text):
+        return command.path(text)
+    if not photographs:
+        return mnist.argument(text)
+    names = ", ".join(imagenet.NAMES)
+    raise argparse.ArgumentTypeError(f"{text!r} is not a network: choose {names}, or a .keras file")
 
 
 def stem(model):
@@ -99,140 +92,55 @@ def stem(model):
     return model.name if isinstance(model, Path) else model
 
 
-def load(path, shape, pixels):
-    """Two models of a file for images of `shape` in [0, 1]: to attack, with logits for output, and
-    to judge, the network as it is, which alone says what its answer is.
+def open_network(model, x=None, y=None, *, names=None, pixels=None, weights=None):
+    """What is known of the network that --model names: a `Network`, for `load`.
 
-    pixels: one of `KINDS`.  Raises `Failure` for whatever cannot be loaded, or attacked.
+    x, y: of a file the samples, float32 (n, ...) in [0, 1] and int64 (n,); None of photographs
+    without labels.  names: of its classes, if they are known.  pixels: what it expects, if that is.
+    weights: the file with those of one of ImageNet's, if they are not the published ones.
+    Raises `Failure` for a file that cannot be loaded or attacked, for labels and names that are not
+    its own, and where nothing says which pixels it expects.
     """
-    network = keras_file.read(path)
-    return fit(network, path, shape, pixels), fit(network, path, shape, pixels, as_it_is=True)
+    _models.clear()
+    if isinstance(model, Path):
+        return _examine(model, x, y, names, pixels)
+    path, classes, shape = mnist.weights_path(model), data.CLASSES, None
+    if model in imagenet.NAMES:
+        path, classes, shape = weights, imagenet.CLASSES, (imagenet.SIDE, imagenet.SIDE, 3)
+    if weights:
+        weights_file.check(weights, remedy=imagenet.REMEDY)
+    sha256 = files.sha256(path) if path and path.is_file() else None
+    place = path and files.from_root(os.path.abspath(path))
+    return Network(model, place, sha256, classes, shape)
 
 
-def fit(network, path, shape, pixels, *, as_it_is=False):
-    """The model that takes images of `shape` in [0, 1] and gives the logits of `network`.
+def load(network):
+    """The Keras model to attack, and the one that judges (of ours, the same).
 
-    A network of one channel sees images in colour by their luminance.  Of one output z they are 0
-    and z.  as_it_is: with the softmax or sigmoids at its end, in its own precision; of one
-    probability p the two are 0.5 and p.  path: what messages call it.  Raises `Failure` where there
-    is no such model.
+    What `open_network` has in hand is not read again, nor what was loaded last; threads that ask at
+    the same time wait for the first.  Raises `Failure` where the file is another one here.
     """
-    import keras
+    with _loading:
+        if network not in _models:
+            _models.clear()
+            _models[network] = _load(network)
+        return _models[network]
 
-    x = image = keras.Input(shape)
-    if is_grey(network) and shape[2:] == (3,):
-        x = keras.ops.image.rgb_to_grayscale(image)
-        shape = (*shape[:2], 1)
-    form = fed(network, path, shape)
-    x = x if form == shape else keras.layers.Reshape(form)(x)
-    try:
-        logits = without_squashing(network)
-        z = (network if as_it_is else logits)(scaled(x, pixels))
-        if is_binary(network):
-            # Here, not in the network, one of whose layers may have the name of this one.
-            both = keras.layers.Dense(2)
-            z = both(z)
-            half = 0.5 if as_it_is and logits is not network else 0
-            both.set_weights([np.array([[0, 1]], np.float32), np.array([half, 0], np.float32)])
-        model = keras.Model(image, z, name=network.name)
-        if not as_it_is:
-            checks.count_classes(model, np.zeros((2, *image.shape[1:]), np.float32))
-    except ValueError as error:
-        raise Failure(f"{files.show(path)}: {error}") from error
-    return model
+
+def _load(network):
+    path = network.path and files.ROOT / network.path
+    if network.sha256 and path.is_file() and files.sha256(path) != network.sha256:
+        raise Failure(f"{path} is another file on {platform.node()}: copy it there from here")
+    if network.pixels:
+        return keras_file.load(path, network.shape, network.pixels)
+    model = (imagenet if network.model in imagenet.NAMES else mnist).load(network.model, path)
+    return model, model
 
 
 def answers(model, judge, x):
     """What the network says of images x: (labels (n,) by the judge, logits (n, classes))."""
     logits = mnist.predict(model, x)
     return logits.argmax(axis=1) if judge is model else mnist.classify(judge, x), logits
-
-
-def fed(network, path, shape):
-    """The shape in which images of `shape` go into the network: with channels, without, or flat.
-
-    path: what messages call it.  Raises `Failure` where they do not fit it.
-    """
-    takes = tuple(network.inputs[0].shape[1:])
-    without = shape[:-1] if shape[-1] == 1 else shape
-    for form in (shape, (*shape, 1), without, (int(np.prod(shape)),)):
-        if len(takes) == len(form) and all(
-            size in (None, given) for size, given in zip(takes, form, strict=True)
-        ):
-            return form
-    raise Failure(
-        f"{files.show(path)} takes images {takes}, and these are {shape}: give samples of its size "
-        "and channels with --samples"
-    )
-
-
-def scaled(x, pixels):
-    """The Keras tensor that the network is fed, for the tensor x of pixels in [0, 1]."""
-    from keras import layers, ops
-
-    if pixels == "torch":
-        return layers.Normalization(**TORCH)(x)
-    if pixels == "caffe":
-        from common.networks import imagenet
-
-        return ops.subtract(255 * ops.flip(x, axis=-1), np.array(imagenet.BGR_MEAN, np.float32))
-    scale, offset = PIXELS[pixels]
-    return x if pixels == "0..1" else layers.Rescaling(scale, offset)(x)
-
-
-def without_squashing(network):
-    """`network` without its softmax or sigmoids."""
-    try:
-        return network if mnist.ends_in_logits(network) else mnist.logits_of(network)
-    except ValueError:
-        if is_binary(network):
-            raise
-        # What ends in neither is tried, and refused where it gives probabilities (contract.py).
-        return network
-
-
-def is_grey(network):
-    """Whether a network takes images of one channel."""
-    takes = tuple(network.inputs[0].shape[1:])
-    return len(takes) == 2 or takes[2:] == (1,)
-
-
-def is_binary(network):
-    """Whether a network has one output for an image."""
-    return tuple(network.outputs[0].shape[1:]) == (1,)
-
-
-def begins_with(network):
-    """The pixels that a network expects, where what it does first says so; None otherwise."""
-    from keras import layers
-
-    first = first_operation(network)
-    if isinstance(first, layers.Rescaling) and np.ndim(first.scale) == np.ndim(first.offset) == 0:
-        black_and_white = first.offset, 255 * first.scale + first.offset
-        if any(np.allclose(black_and_white, (low, 1), atol=1e-3) for low in (0, -1)):
-            return "0..255"
-    return None
-
-
-def first_operation(network):
-    """The first operation on images, also of a model within, but for augmenting, which is off.
-
-    The network itself where there is more than one, None where there is none.
-    """
-    from keras import Model
-
-    operations = Model(network.inputs, network.outputs).operations
-    tensor = network.inputs[0]
-    while True:
-        nodes = [node for operation in operations for node in operation._inbound_nodes]
-        used = {n.operation: n for n in nodes if any(fed is tensor for fed in n.input_tensors)}
-        if len(used) != 1:
-            return network if used else None
-        ((first, node),) = used.items()
-        first = first_operation(first) if isinstance(first, Model) else first
-        if first is not None and not type(first).__name__.startswith("Random"):
-            return first
-        tensor = node.output_tensors[0]
 
 
 def cross_entropy(z, y):
@@ -249,24 +157,20 @@ def cross_entropy(z, y):
     return np.nan_to_num(-of_label.mean() - 1e-3 * log_p.mean(), nan=np.inf)
 
 
-def examine(path, x, y, names=None, pixels=None):
-    """Find out how a file's network is to be used, and say so in one line; warnings on stderr.
-
-    x: float32 (n, ...) in [0, 1].  y: int64 (n,), or None where no labels are known, as of
-    photographs.  names: of the classes, if they are known.  pixels: what it expects, if that is.
-    Returns a `Network`.  Raises `Failure` for labels and names that are not its own, and where
-    nothing says which pixels it expects.
-    """
-    network, name, shape = keras_file.read(path), files.show(path), tuple(x.shape[1:])
-    if y is None and not (pixels := pixels or begins_with(network)):
-        kinds = " or ".join(KINDS)
+def _examine(path, x, y, names, pixels):
+    """Find out how a file's network is to be used, and say so in one line; warnings on stderr."""
+    keras_model, name = keras_file.read(path), files.show(path)
+    shape = keras_file.photograph_shape(keras_model, path) if x is None else tuple(x.shape[1:])
+    if y is None and not (pixels := pixels or keras_file.begins_with(keras_model)):
+        kinds = " or ".join(keras_file.KINDS)
         raise Failure(f"{name} does not say which pixels it expects: give --pixels {kinds}")
-    if y is not None and is_grey(network) and shape[2:] == (3,):
+    if y is not None and keras_file.is_grey(keras_model) and shape[2:] == (3,):
         raise Failure(
             f"{name} takes grey images, and these are in colour: give grey ones (--samples)"
         )
-    fitted = {kind: fit(network, path, shape, kind) for kind in ([pixels] if pixels else PIXELS)}
-    classes = checks.count_classes(next(iter(fitted.values())), x)
+    kinds = [pixels] if pixels else keras_file.PIXELS
+    fitted = {kind: keras_file.fit(keras_model, path, shape, kind) for kind in kinds}
+    classes = next(iter(fitted.values())).output_shape[-1]
     if names is not None and len(names) != classes:
         raise Failure(f"{name} tells {classes} classes apart, but there are {len(names)} names")
     if y is not None and y.max() >= classes:
@@ -285,26 +189,17 @@ def examine(path, x, y, names=None, pixels=None):
         elif others and losses[others[0]] <= 1.1 * losses[pixels]:
             warning = f"as good with pixels {pixels} and {others[0]}: say which with --pixels"
     said = f"{name}: {' x '.join(map(str, shape))}, {classes} classes, pixels {pixels}{right}"
-    if is_binary(network):
+    if keras_file.is_binary(keras_model):
         said += ", one output z: class 1 where z > 0"
-    elif not mnist.ends_in_logits(network):
+    elif not mnist.ends_in_logits(keras_model):
         said += ", without the softmax or sigmoids at its end"
     print(said, flush=True)
     if warning:
         print(f"warning: {name} is {warning}", file=sys.stderr)
+    if x is None and names is None:
+        names = tuple(map(str, range(classes)))
     place = files.from_root(os.path.abspath(path))
-    return Network(stem(path), place, files.sha256(path), classes, shape, names, pixels)
-
-
-def photograph_shape(path):
-    """The shape (height, width, 3) of the photographs that a file's network takes.
-
-    Raises `Failure` for a network that takes none.
-    """
-    takes = tuple(keras_file.read(path).inputs[0].shape[1:])
-    if len(takes) not in (2, 3) or takes[2:] not in ((), (None,), (1,), (3,)):
-        raise Failure(
-            f"{files.show(path)} takes images {takes}, and a photograph is (height, width, 3), or "
-            "grey"
-        )
-    return takes[0] or SIDE, takes[1] or SIDE, 3
+    network = Network(stem(path), place, files.sha256(path), classes, shape, names, pixels)
+    judge = keras_file.fit(keras_model, path, shape, pixels, as_it_is=True)
+    _models[network] = fitted[pixels], judge
+    return network

@@ -1,7 +1,7 @@
-"""The story that the two scripts on digits tell: choose, attack, look again.
+"""Attack digits, or the samples of a `.keras` file, batch by batch: choose, attack, look again.
 
-The network is one of ours, or that of a file, whose samples may be any images.  Every step goes
-through the batches side by side, in this process or on workers (engine.py).
+The batches are worked on side by side, in this process or on workers (engine.py).  What is done to
+one batch is the same for photographs (photo_run.py).
 """
 
 import functools
@@ -12,26 +12,19 @@ from typing import NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from common import data, files
+from common import data
 from common.command import Failure
 from common.networks import mnist, own_model
 from common.run import engine
 
 
 class Attacked(NamedTuple):
-    """The digits that were attacked, n of `count`, and what became of them."""
+    """What became of the n digits that were attacked."""
 
-    x: np.ndarray  # float32 (n, ...)
-    y: np.ndarray  # int64 (n,) labels
-    y_target: np.ndarray | None  # int64 (n,)
-    indices: np.ndarray | None  # int64 (n,) rows of the test set
-    x_adv: np.ndarray  # float32 (n, ...)
-    y_adv: np.ndarray  # int64 (n,) what the network itself says of x + (x_adv - x), as saved
-    logits: np.ndarray  # float32 (n, classes) of the same
-    steps: np.ndarray | None  # int64 (n,)
-    count: int
-    misclassified: int  # before the attack, and so left out
-    are_target: int  # before the attack, and so left out
+    arrays: dict  # for `results.save`: without `steps`, `y_targets` or `indices` where None
+    logits: np.ndarray  # float32 (n, classes) of what is saved, xs + noises
+    left_out: int  # before the attack: misclassified, or classified as the target
+    table: list  # lines that say so
     seconds: float  # of the attack, compilation included
 
 
@@ -39,117 +32,99 @@ def read(args, limit=None, *, full_test_set=False):
     """The network of `args`, and the samples that it is attacked on, or `limit` of them: the first,
     of a file for a network of one's own as many drawn.
 
-    args: with model, pixels and samples; of the scripts that share their work, with cluster
-    too.  Returns (`own_model.Network`, x, y, indices): x float32 (n, ...),
-    y int64 (n,), indices int64 (n,) or None.  Raises `Failure` as their readers do.
+    args: with model, pixels and samples; of the scripts that share their work, with cluster too.
+    Returns (`own_model.Network`, x, y, indices): x float32 (n, ...), y int64 (n,), indices int64
+    (n,) or None.  Raises `Failure` as their readers do.
     """
-    side_by_side = hasattr(args, "cluster")
+    names = indices = None
     if full_test_set:
         x, y = (part[:limit] for part in data.load("test"))
-        indices, names = np.arange(len(x)), None
+        indices = np.arange(len(x))
     elif isinstance(args.model, Path):
-        seed, indices = getattr(args, "seed", 0), None
-        x, y, names = data.load_own_samples(args.samples, limit, seed, dark=bool(args.pixels))
+        seed, dark = getattr(args, "seed", 0), bool(args.pixels)
+        x, y, names = data.load_own_samples(args.samples, limit, seed, dark=dark)
     else:
         x, y, indices = data.load_samples(args.samples, limit)
-    path = mnist.weights_path(args.model)
-    if isinstance(args.model, Path):
-        if side_by_side:
-            engine.one_thread()
-        return own_model.examine(path, x, y, names, args.pixels), x, y, indices
-    elsewhere = side_by_side and args.cluster and path.is_file()
-    sha256 = files.sha256(path) if elsewhere else None
-    network = own_model.Network(args.model, files.from_root(path), sha256, data.CLASSES)
+    if isinstance(args.model, Path) and hasattr(args, "cluster"):
+        engine.one_thread()
+    network = own_model.open_network(args.model, x, y, names=names, pixels=args.pixels)
     return network, x, y, indices
 
 
 def opened(args, limit=None, *, full_test_set=False):
-    """What `read` gives, and what `load` does: (network, model, judge, x, y, indices)."""
+    """What `read` gives, with its two Keras models: (network, model, judge, x, y, indices)."""
     network, *samples = read(args, limit, full_test_set=full_test_set)
-    return network, *load.__wrapped__(network), *samples
+    return network, *own_model.load(network), *samples
 
 
-def attack_digits(args, network, attack, x, y, indices, y_target=None, *, batch_size):
-    """Attack the digits that the model classifies correctly and not as their target.
+def attack_digits(network, attack, x, y, indices, target=None, *, cluster=None, batch_size):
+    """Attack the digits that the network classifies correctly and not as their target.
 
-    args: of the command line, with cluster.
-    attack: attack(model, x, y) -> x_adv, or (x_adv, steps); y are the targets, or the labels
-    where y_target is None.  A function of a module, or `functools.partial` of one.
-    network, x, y, indices: as `read` gives them.  batch_size: digits for a core at a time, of
-    larger images as many as have so many pixels.
+    network, x, y, indices: as `read` gives them.  target: the class to reach, one for all or one
+    for each digit, integers (n,); None: leave the label.
+    attack(model, x, y) -> x_adv, or (x_adv, steps); y: the labels to leave, or to reach.  A
+    function of a module, or `functools.partial` of one.
+    batch_size: digits for a core at a time, of larger images as many as have so many pixels.
     Raises `Failure` when none is left to attack, and where a worker has other weights.
     """
     batch_size = max(1, min(batch_size, batch_size * data.SIDE**2 // x[0].size))
 
     def each(run, function, *arrays):
-        """What `function` returns for all batches of rows: a list of arrays."""
+        """What `function` returns for all batches of rows: an array, or None, for each result."""
         starts = range(0, len(x), batch_size)
         batches = (tuple(array[i : i + batch_size] for array in arrays) for i in starts)
         found = run(function, batches, name=lambda batch: f"a batch of {len(batch[0])} digits")
-        rows = list(tqdm(found, total=len(starts), unit="batch", disable=None))
-        return [np.concatenate(parts) for parts in zip(*rows, strict=True)]
+        parts = zip(*tqdm(found, total=len(starts), unit="batch", disable=None), strict=True)
+        return [None if part[0] is None else np.concatenate(part) for part in parts]
 
-    with engine.start(args.cluster) as run:
+    y_target = None if target is None else np.broadcast_to(target, y.shape)
+    with engine.start(cluster) as run:
         (y_pred,) = each(run, functools.partial(classify_batch, network), x)
         right = y_pred == y
-        is_target = right & (False if y_target is None else y == y_target)
-        kept = right & ~is_target
+        kept = right if target is None else right & (y != y_target)
+        table = [
+            f"images                       {len(x):10d}",
+            f"left out: misclassified      {(~right).sum():10d}",
+        ]
+        if isinstance(target, int):
+            already = f"left out: are a {network.label(target)} already"
+            table.append(f"{already:28} {(right & ~kept).sum():10d}")
         if not kept.any():
             raise Failure(f"none of the {len(x)} digits is left to attack: choose other ones")
         x, y, y_target, indices = (
             None if array is None else array[kept] for array in (x, y, y_target, indices)
         )
         start = time.perf_counter()
-        x_adv, y_adv, logits, *steps = each(
-            run,
-            functools.partial(attack_batch, attack, network),
-            x,
-            y if y_target is None else y_target,
-        )
+        work = functools.partial(attack_batch, network, attack)
+        x_adv, y_adv, logits, steps = each(run, work, x, y if target is None else y_target)
         seconds = time.perf_counter() - start
-    return Attacked(
-        x=x,
-        y=y,
-        y_target=y_target,
-        indices=indices,
-        x_adv=x_adv,
-        y_adv=y_adv,
-        logits=logits,
-        steps=steps[0] if steps else None,
-        count=len(right),
-        misclassified=int((~right).sum()),
-        are_target=int(is_target.sum()),
-        seconds=seconds,
-    )
+    arrays = {
+        "xs": x,
+        "noises": x_adv - x,
+        "steps": steps,
+        "y_trues": y,
+        "y_preds": y,  # only digits classified correctly are here
+        "y_targets": y_target,
+        "y_preds_adversarial": y_adv,
+        "indices": indices,
+    }
+    arrays = {name: array for name, array in arrays.items() if array is not None}
+    return Attacked(arrays, logits, int((~kept).sum()), table, seconds)
 
 
 def classify_batch(network, batch):
     """What a worker does to choose: a label for each digit."""
-    (x,) = batch
-    _, judge = load(network)
-    return (mnist.classify(judge, x),)
+    return (mnist.classify(own_model.load(network)[1], batch[0]),)
 
 
-def attack_batch(attack, network, batch):
-    """What a worker does: attack, and look again at what will be saved, x and noise in float32.
+def attack_batch(network, attack, batch):
+    """Attack a batch (x, y) of digits or photographs, and look again.
 
-    Returns (x_adv, y_adv, logits), or with steps.
+    Returns (x_adv, labels, logits, steps): what the network says of x + (x_adv - x), which is what
+    is saved, and None where the attack counts no steps.
     """
-    model, judge = load(network)
-    found = attack(model, *batch)
-    x_adv, *steps = found if isinstance(found, tuple) else (found,)
-    return x_adv, *own_model.answers(model, judge, batch[0] + (x_adv - batch[0])), *steps
-
-
-@engine.once
-def load(network):
-    """The Keras model to attack, and the one that judges (of ours, the same).
-
-    Raises `Failure` where the network's file is another one here.
-    """
-    path = files.ROOT / network.path
-    own_model.same_file(network, path)
-    if network.pixels:
-        return own_model.load(path, network.shape, network.pixels)
-    model = mnist.load(network.model, path)
-    return model, model
+    model, judge = own_model.load(network)
+    x, y = batch
+    found = attack(model, x, y)
+    x_adv, steps = found if isinstance(found, tuple) else (found, None)
+    return x_adv, *own_model.answers(model, judge, x + (x_adv - x)), steps

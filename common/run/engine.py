@@ -81,19 +81,6 @@ def one_thread():
         tf.config.threading.set_intra_op_parallelism_threads(1)
 
 
-def once(function):
-    """`function` with its last result kept; threads that want it together wait for the first."""
-    kept, lock = functools.lru_cache(maxsize=1)(function), threading.Lock()
-
-    @functools.wraps(function)
-    def call(*arguments):
-        with lock:
-            return kept(*arguments)
-
-    call.cache_clear = kept.cache_clear
-    return call
-
-
 def _run(submit, cores, killed, function, batches, prepare=None, name=str):
     """The one loop: submit ahead, hand back in order.
 

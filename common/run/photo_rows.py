@@ -23,13 +23,13 @@ The attack succeeds when the label changes or, with a target, when it becomes th
 counted are photographs that the network got wrong before the attack, as far as the true label is
 known, and those it took for the target already.
 
-While a run is going on, each batch has a file of its own in the folder NAME.unfinished.  When all
+While a run is going on, each batch has a part of the CSV in the folder NAME.unfinished.  When all
 are there they are joined, and the folder goes.  So a run that is interrupted, even killed, destroys
 nothing, and a later one does only the batches that are missing.
 """
 
 import csv
-import hashlib
+import itertools
 import json
 import os
 from collections import Counter
@@ -39,6 +39,7 @@ import numpy as np
 
 from common import files, results
 from common.command import Failure
+from common.networks import mnist
 
 COLUMNS = (
     "path", "y_pred", "confidence", "y_pred_adversarial", "confidence_adversarial",
@@ -54,6 +55,70 @@ AVERAGED = {
     "fools": ("confidence_adversarial", "l2", "linf", "distortion", "steps"),
     "fools_8bit": ("l2_8bit", "changed_8bit", "confidence_8bit"),
 }
+
+
+def rows(photographs, before, after, noise, steps=None, png=None, change=None):
+    """The rows of a batch, dicts without the columns of which there is nothing to say.
+
+    photographs: (path, label, target) each, None what is not known or not given.  before, after,
+    png: (labels, logits) by the network, png of the saved files.  noise, change: of the adversarial
+    images and of the files, (n, side, side, 3).  steps: (n,) or None.
+    """
+    paths, labels, targets = zip(*photographs, strict=True)
+    linf, l2, _ = _sizes(noise)
+    columns = {
+        "path": paths,
+        "y_pred": before[0],
+        "confidence": _texts(confidences(before), 6),
+        "y_pred_adversarial": after[0],
+        "confidence_adversarial": _texts(confidences(after), 6),
+        # Five digits: the next ones are float32's rounding of x_adv - x.
+        "linf": _texts(linf, 5),
+        "l2": _texts(l2, 5),
+        "distortion": _texts(l2 / np.sqrt(noise[0].size), 5),
+        "fools": _fools(photographs, before, after),
+        "y_true": labels,
+        "top5": _among_five(before, labels),
+        "top5_adversarial": _among_five(after, labels),
+        "y_target": targets,
+    }
+    if steps is not None:
+        columns["steps"] = steps
+    if png is not None:
+        names = "y_pred_8bit", "confidence_8bit", "linf_8bit", "l2_8bit", "changed_8bit"
+        sizes = (_texts(size, 5) for size in _sizes(change))
+        columns |= zip(names, (png[0], _texts(confidences(png), 6), *sizes), strict=True)
+        columns["fools_8bit"] = _fools(photographs, before, png)
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+def confidences(answers):
+    """The softmax probabilities of (labels, logits): the largest of each image, (n,)."""
+    return mnist.softmax(answers[1]).max(axis=1)
+
+
+def _fools(photographs, before, after):
+    return [
+        None
+        if label not in (None, was) or was == target
+        else int(now != was if target is None else now == target)
+        for (_, label, target), was, now in zip(photographs, before[0], after[0], strict=True)
+    ]
+
+
+def _among_five(answers, labels):
+    pairs = zip(answers[1], labels, strict=True)
+    return [None if label is None else int((z > z[label]).sum() < 5) for z, label in pairs]
+
+
+def _sizes(noise):
+    """Largest and Euclidean size, and the share of values that are not 0: (n,) each."""
+    flat = noise.reshape(len(noise), -1)
+    return np.abs(flat).max(axis=1), np.linalg.norm(flat, axis=1), (flat != 0).mean(axis=1)
+
+
+def _texts(values, digits):
+    return [f"{value:.{digits}g}" for value in values]
 
 
 def unfinished(output):
@@ -98,154 +163,147 @@ def _lock(descriptor, folder):
         return False
 
 
-def described(settings, paths):
-    """What a run is known by: its settings, for JSON, and a digest of its photographs' paths."""
-    digest = hashlib.sha256("\0".join(paths).encode(errors="surrogateescape")).hexdigest()
-    return {**settings, "photographs": digest}
-
-
 def resume(output, run):
-    """Which batches an interrupted run has left: a set of numbers, or None of a complete run.
+    """How many batches an interrupted run has left, from the first on; None of a complete run.
 
-    run: from `described`.  Raises `Failure` when the earlier run was another one.
+    run: its settings, for JSON.  Raises `Failure` when the earlier run was another one.
     """
     folder, npz = unfinished(output), output.with_suffix(".npz")
-    if (folder / "run.json").is_file():
+    settings = folder / "settings.json"
+    if settings.is_file():
         left = folder
         try:
-            earlier = dict(json.loads((folder / "run.json").read_text(encoding="utf-8")))
+            earlier = dict(json.loads(settings.read_text(encoding="utf-8")))
         except (OSError, TypeError, ValueError) as error:
             raise Failure(f"{files.show(folder)} does not say what run it is: {REMEDY}") from error
     elif output.is_file() and npz.is_file():
         earlier, left = results.load(npz, remedy=REMEDY)["config"], output
     else:
-        return set()
-    differences = ", ".join(
-        f"{key} was {json.dumps(earlier.get(key))} and is {json.dumps(value)}"
-        for key, value in run.items()
-        if key != "photographs" and earlier.get(key) != value
+        return 0
+    differ = [name for name, value in run.items() if earlier.get(name) != value]
+    changes = ", ".join(
+        f"{name} was {json.dumps(earlier.get(name))} and is {json.dumps(run[name])}"
+        for name in differ
+        if name != "photographs"  # a digest of their paths
     )
-    if not differences and earlier.get("photographs") != run["photographs"]:
-        differences = "the photographs are not the same ones"
-    if differences:
-        raise Failure(f"cannot resume {files.show(left)}: {differences}; {REMEDY}")
-    return None if left == output else {int(path.stem) for path in folder.glob("[0-9]*.npz")}
+    if differ:
+        changes = changes or "the photographs are not the same ones"
+        raise Failure(f"cannot resume {files.show(left)}: {changes}; {REMEDY}")
+    if left == output:
+        return None
+    return next(number for number in itertools.count() if not _part(output, number).is_file())
 
 
 def begin(output, run):
     """Give up what an earlier run left unfinished, and say what this one is."""
-    folder = unfinished(output)
-    with files.writing(folder):
-        for path in folder.iterdir():
-            path.unlink()
-    with files.replacing(folder / "run.json") as temporary:
+    clear(output)
+    with files.replacing(unfinished(output) / "settings.json") as temporary:
         temporary.write_text(json.dumps(run), encoding="utf-8")
 
 
-def add(output, number, rows, skipped, figure):
-    """Keep what came of a batch: its rows, the (path, reason) of what was skipped, and arrays of
-    its first photographs for the figure, a row each (none: an empty dict)."""
-    told = np.array(json.dumps([rows, skipped]))
-    with files.replacing(unfinished(output) / f"{number:08d}.npz") as temporary:
-        np.savez(temporary, told=told, **figure)
+def clear(output):
+    """Remove all that is unfinished, but for the folder itself, which is the lock."""
+    with files.writing(unfinished(output)):
+        for path in unfinished(output).iterdir():
+            path.unlink()
 
 
-def read_batch(output, number):
-    """(rows, skipped, figure): what `add` has kept."""
-    path = unfinished(output) / f"{number:08d}.npz"
-    figure = files.read_npz(path, holds="a batch of a run", remedy=REMEDY)
-    try:
-        rows, skipped = json.loads(str(figure.pop("told")))
-    except (KeyError, ValueError) as error:
-        raise Failure(f"{files.show(path)} is not a batch of a run: {REMEDY}") from error
-    return rows, skipped, figure
+def _part(output, number, suffix=".csv"):
+    return unfinished(output) / f"{number:08d}{suffix}"
 
 
-def finish(output, run, count, image_shape):
-    """Join all `count` batches into the CSV and the .npz; returns how many files were skipped.
+def add(output, number, rows, figure):
+    """Keep what came of a batch: its rows, and arrays for the figure with a row each, or none."""
+    if figure:
+        with files.replacing(_part(output, number, ".npz")) as temporary:
+            np.savez(temporary, **figure)
+    with files.replacing(_part(output, number)) as temporary:
+        list(_written(temporary, rows))
 
-    image_shape: of the photographs, for the .npz of a run none of whose photographs counts.
-    """
-    parts, paths, passed_over = [], [], 0
-    with files.replacing(output) as temporary, open(temporary, "w", **ENCODING) as file:
+
+def _written(path, rows):
+    """Write a CSV file, and yield its rows on the way."""
+    with open(path, "w", **ENCODING) as file:
         # Lines end as RFC 4180 has it, so that a name with either half of that is put in quotes.
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()
-        for number in range(count):
-            rows, skipped, figure = read_batch(output, number)
-            writer.writerows(rows)
-            passed_over += len(skipped)
-            if figure and len(paths) < KEPT:
-                paths += [str(path) for path in figure.pop("paths")]
-                parts.append(figure)
-        file.flush()
-        empty = dict.fromkeys(results.IMAGES, np.zeros((0, *image_shape), np.float32))
-        empty |= dict.fromkeys(results.LABELS, np.zeros(0, np.int64))
-        parts = parts or [empty]
-        joined = {name: np.concatenate([part[name] for part in parts])[:KEPT] for name in parts[0]}
-        # The .npz is in its place before the CSV is: complete is what has both.
-        results.save(output.with_suffix(".npz"), config=run | {"paths": paths[:KEPT]}, **joined)
-    for path in unfinished(output).iterdir():  # the folder itself is the lock: see `locked`
-        path.unlink()
-    return passed_over
+        for row in rows:
+            writer.writerow(row)
+            yield row
 
 
 def read(path):
-    """Yield the rows of a finished CSV file as dicts of strings."""
+    """Yield the rows of a CSV file as dicts of strings; `Failure` where it is another one."""
     with open(path, **ENCODING) as file:
-        yield from csv.DictReader(file)
+        reader = csv.DictReader(file)
+        if reader.fieldnames != list(COLUMNS):
+            raise Failure(f"{files.show(path)} does not have the rows of photographs: {REMEDY}")
+        yield from reader
 
 
-def summary(rows, *, saved):
-    """The closing table's lines, from all rows of a file.  saved: whether PNGs were written."""
-    count, total, largest = Counter(), Counter(), 0.0
+def read_parts(output, count):
+    """Yield the rows of the first `count` batches."""
+    for number in range(count):
+        yield from read(_part(output, number))
+
+
+def finish(output, run, count):
+    """Join all `count` batches into the CSV and the .npz; returns what `summary` does."""
+    with files.replacing(output) as temporary:
+        table = summary(_written(temporary, read_parts(output, count)))
+        paths = sorted(unfinished(output).glob("[0-9]*.npz"))
+        parts = [files.read_npz(path, holds="a batch of a run", remedy=REMEDY) for path in paths]
+        figure = {name: np.concatenate([part[name] for part in parts])[:KEPT] for name in parts[0]}
+        config = run | {"paths": figure.pop("paths").tolist()}
+        # The .npz is in its place before the CSV is: complete is what has both.
+        results.save(output.with_suffix(".npz"), config=config, **figure)
+    clear(output)
+    return table
+
+
+def summary(rows):
+    """The closing table's lines, and how many rows there are.  rows: those of a CSV file."""
+    given, true, total, largest = Counter(), Counter(), Counter(), 0.0
     for row in rows:
-        count["photographs"] += 1
-        count["counted"] += row["fools"] != ""
         largest = max(largest, float(row["linf"]))
+        given.update(name for name, text in row.items() if text != "")
+        true.update(name for name in ("top5", "top5_adversarial", *AVERAGED) if row[name] == "1")
+        for name in ("", "_adversarial"):
+            true["top1" + name] += row["y_pred" + name] == row["y_true"]
         for fools, names in AVERAGED.items():
             if row[fools] == "1":
-                count[fools] += 1
                 total.update({name: float(row[name] or 0) for name in names})
-        if row["y_true"] != "":
-            count["labelled"] += 1
-            for when in ("", "_adversarial"):
-                count["top1" + when] += row["y_pred" + when] == row["y_true"]
-                count["top5" + when] += row["top5" + when] == "1"
 
-    def share(name, of="counted"):
-        return count[name] / max(count[of], 1)
+    def share(name, of):
+        return true[name] / max(given[of], 1)
 
     def mean(name):
-        return total[name] / max(count["fools_8bit" if name.endswith("8bit") else "fools"], 1)
+        return total[name] / max(true["fools_8bit" if name.endswith("8bit") else "fools"], 1)
 
-    left_out = count["photographs"] - count["counted"]
+    count, counted = given["path"], given["fools"]
     lines = [
-        f"photographs          {count['photographs']:7d}",
-        f"left out             {left_out:7d}  (wrong, or the target, before the attack)",
-        f"fooled               {count['fools']:7d}  {share('fools'):6.1%}",
+        f"photographs          {count:7d}",
+        f"left out             {count - counted:7d}  (wrong, or the target, before the attack)",
+        f"fooled               {true['fools']:7d}  {share('fools', 'fools'):6.1%}",
     ]
-    if saved:
-        lines.append(f"fooled after 8 bits  {count['fools_8bit']:7d}  {share('fools_8bit'):6.1%}")
-    if count["fools"]:
+    if given["y_pred_8bit"]:
+        fooled = share("fools_8bit", "fools_8bit")
+        lines.append(f"fooled after 8 bits  {true['fools_8bit']:7d}  {fooled:6.1%}")
+    if true["fools"]:
         lines.append(f"mean confidence in the wrong label {mean('confidence_adversarial'):.1%}")
     lines.append(f"largest noise        {largest:7.5f}")
-    if count["labelled"]:
-        lines.append(f"with a known label   {count['labelled']:7d}   top-1   top-5")
+    if given["y_true"]:
+        lines.append(f"with a known label   {given['y_true']:7d}   top-1   top-5")
         for name, when in (("before", ""), ("after", "_adversarial")):
-            top1, top5 = (share(top + when, "labelled") for top in ("top1", "top5"))
+            top1, top5 = (share(top + when, "y_true") for top in ("top1", "top5"))
             lines.append(f"  {name:26}  {top1:6.1%}  {top5:6.1%}")
     if total["steps"]:
-        lines += [
-            f"|r|_2, mean          {mean('l2'):7.4f}",
-            f"|r|_inf, mean        {mean('linf'):7.4f}",
-            f"distortion, mean     {mean('distortion'):7.5f}",
-            f"steps, mean          {mean('steps'):7.1f}",
-        ]
-    if total["steps"] and count["fools_8bit"]:
-        lines += [
-            f"8 bits: |r|_2, mean  {mean('l2_8bit'):7.4f}",
-            f"8 bits: changed      {mean('changed_8bit'):7.1%}  (of the values)",
-            f"8 bits: confidence   {mean('confidence_8bit'):7.1%}  (mean)",
-        ]
-    return lines
+        lines.append(f"|r|_2, mean          {mean('l2'):7.4f}")
+        lines.append(f"|r|_inf, mean        {mean('linf'):7.4f}")
+        lines.append(f"distortion, mean     {mean('distortion'):7.5f}")
+        lines.append(f"steps, mean          {mean('steps'):7.1f}")
+    if total["steps"] and true["fools_8bit"]:
+        lines.append(f"8 bits: |r|_2, mean  {mean('l2_8bit'):7.4f}")
+        lines.append(f"8 bits: changed      {mean('changed_8bit'):7.1%}  (of the values)")
+        lines.append(f"8 bits: confidence   {mean('confidence_8bit'):7.1%}  (mean)")
+    return lines, count

@@ -1,11 +1,12 @@
 """Attack a folder of photographs, batch by batch: what the scripts of both methods share.
 
-The photographs are found and labelled, cut into batches by their place in the list, attacked
-(photo_batch.py) side by side, here or on workers (engine.py), and their rows joined (rows.py).
-Which photographs make a batch depends on nothing else, so the rows are the same whoever works.
+The photographs are found and labelled, cut into batches by their place in the list, attacked side
+by side, here or on workers (engine.py), and their rows joined (photo_rows.py).  Which photographs
+make a batch depends on nothing else, so the rows are the same whoever works.
 """
 
 import functools
+import hashlib
 import os
 import sys
 import time
@@ -16,13 +17,19 @@ from tqdm import tqdm
 
 from common import command, files
 from common.command import Failure
-from common.networks import imagenet, own_model, weights_file
-from common.run import class_labels, engine, photo_batch, photo_rows
-from common.run.photo_batch import Batch, Job
+from common.networks import imagenet, own_model
+from common.run import attack_run, class_labels, engine, photo_rows, photos
 
 
-def add_images(parser):
-    """--images: which photographs."""
+def add_arguments(parser, *, batch_size, output):
+    """The arguments of every such script.  batch_size: the default.  output: what to say of it."""
+    own_model.add_model(parser, "efficientnet_lite0", photographs=True)
+    parser.add_argument(
+        "--classes",
+        type=command.path,
+        metavar="FILE",
+        help="of a .keras file: the names of its classes, one a line (default: numbers)",
+    )
     parser.add_argument(
         "--images",
         type=command.path,
@@ -31,18 +38,6 @@ def add_images(parser):
         metavar="PATH",
         help="photographs and folders of them (default: common/images)",
     )
-
-
-def add_arguments(parser, *, batch_size, output):
-    """The arguments of every such script.  batch_size: the default.  output: what to say of it."""
-    own_model.add_model(parser, "efficientnet_lite0", imagenet.argument)
-    parser.add_argument(
-        "--classes",
-        type=command.path,
-        metavar="FILE",
-        help="of a .keras file: the names of its classes, one a line (default: numbers)",
-    )
-    add_images(parser)
     parser.add_argument(
         "--labels",
         type=class_labels.argument,
@@ -62,19 +57,11 @@ def add_arguments(parser, *, batch_size, output):
 
 
 def network_of(args):
-    """The `own_model.Network` that `args` names; of a file it says in one line what it found."""
+    """The `own_model.Network` that `args` name; of a file it says in one line what it found."""
+    names = args.classes and class_labels.read_names(args.classes)
     if isinstance(args.model, Path):
-        names = args.classes and class_labels.read_names(args.classes)
         engine.one_thread()
-        x = np.zeros((1, *own_model.photograph_shape(args.model)), np.float32)
-        network = own_model.examine(args.model, x, None, names, args.pixels)
-        return network._replace(names=names or tuple(map(str, range(network.classes))))
-    if args.weights:
-        weights_file.check(args.weights, remedy=imagenet.REMEDY)
-    path = args.weights and os.path.abspath(args.weights)
-    sha256 = args.weights and files.sha256(args.weights)
-    shape = (imagenet.SIDE, imagenet.SIDE, 3)
-    return own_model.Network(args.model, path, sha256, imagenet.CLASSES, shape)
+    return own_model.open_network(args.model, names=names, pixels=args.pixels, weights=args.weights)
 
 
 def check_output(parser, args, default):
@@ -86,74 +73,64 @@ def check_output(parser, args, default):
         parser.error(f"--output {files.show(args.output)} does not end in .csv")
 
 
-def find(images):
-    """(folder, paths, skipped): see `photos.find`; (path, reason) for folders not opened.
-
-    images: the files and folders to attack.  Raises `Failure` when there is no file.
-    """
-    from common.run import photos
-
-    skipped = []
-    folder, paths = photos.find(images, lambda *problem: skipped.append(problem))
-    if not paths:
-        raise Failure(f"no image in {files.show(folder)}: it holds no file")
-    return folder, paths, skipped
-
-
 def attack(args, network, attack, target_of, settings, title, *, to_8_bits=None, for_figure=None):
     """Attack all photographs, write their rows, print the table; returns the paths written.
 
-    args: of `add_arguments`.  network: of `network_of`.  attack, to_8_bits, for_figure: see
-    `photo_batch.Job`.
+    args: of `add_arguments`.  network: of `network_of`.  attack(model, x, y) -> x_adv, or (x_adv,
+    steps); y: the labels to leave, or to reach.
     target_of(path): the label that a photograph is to reach; None where the attack is to leave
     the label.  settings: the script's own, on which the rows depend, for JSON.  title: of the
-    table.
+    table.  to_8_bits(model, pixels, x_adv, y) -> uint8, if not `round_to_8_bits`.
+    for_figure(model, x, y) -> more arrays of the first photographs.  Workers get these functions:
+    they have to be importable.
     Files that cannot be read are named on stderr.  Raises `Failure` for whatever a user can mend,
     if possible before the network is loaded, and `command.Interrupted` on Ctrl-C.
     """
-    folder, paths, skipped = find(args.images)
+    skipped = []  # (path, reason)
+    folder, paths = photos.find(args.images, lambda *problem: skipped.append(problem))
+    if not paths:
+        raise Failure(f"no image in {files.show(folder)}: it holds no file")
     _check(args, folder)
-    known = class_labels.of_photographs(args.labels, folder, paths, network.names)
-    y_true = np.array([-1 if label is None else label for label in known], np.int64)
-    y_target = target_of and np.array([target_of(path) for path in paths], np.int64)
-    job = Job(
-        attack=attack,
-        network=network,
-        folder=folder,
-        save_images=args.save_images and os.path.abspath(args.save_images),
-        to_8_bits=to_8_bits,
-        for_figure=for_figure,
-    )
+    labels = class_labels.of_photographs(args.labels, folder, paths, network.own_names())
+    targets = [target_of and target_of(path) for path in paths]
+    photographs = list(zip(paths, labels, targets, strict=True))
+    size, pngs = args.batch_size, args.save_images and os.path.abspath(args.save_images)
     named = [files.from_root(path) for path in args.images]
     settings = settings | {
         "weights": network.sha256,
         **network.settings(),
         "images": named[0] if len(named) == 1 else named,
         "labels": class_labels.setting(args.labels),
-        "batch_size": args.batch_size,
-        "save_images": args.save_images and files.from_root(args.save_images),
+        "batch_size": size,
+        "save_images": pngs and files.from_root(pngs),
+        "photographs": hashlib.sha256(os.fsencode("\0".join(paths))).hexdigest(),
     }
-    began = time.perf_counter()
+    read = functools.partial(read_batch, folder, network.shape[:2], pngs)
+    work = functools.partial(
+        attack_batch, network, attack, pngs, to_8_bits or round_to_8_bits, for_figure
+    )
     with photo_rows.locked(args.output), engine.start(args.cluster) as run:
-        attacked, passed_over = _attack(
-            run, job, Batch(paths, y_true, y_target, False), skipped, args, settings
-        )
-    seconds = time.perf_counter() - began
-
-    saved = bool(args.save_images)
-    print(f"{imagenet.title(network.model)}, {title}")
-    print("\n".join(photo_rows.summary(photo_rows.read(args.output), saved=saved)))
-    if passed_over:
+        done = photo_rows.resume(args.output, settings) if args.resume else 0
+        began = time.perf_counter()
+        if done is None:  # complete
+            attacked, (lines, count) = 0, photo_rows.summary(photo_rows.read(args.output))
+        else:
+            run = functools.partial(run, work, prepare=read, name=_name)
+            attacked = _attack(run, photographs, size, done, args.output, settings, skipped)
+            lines, count = photo_rows.finish(args.output, settings, -(-len(paths) // size))
+        seconds = time.perf_counter() - began
+    print(f"{imagenet.title(network.model)}, {title}", *lines, sep="\n")
+    if passed_over := len(skipped) + len(paths) - count:
         print(f"skipped files        {passed_over:7d}")
     if attacked:
         speed = attacked / seconds
         print(f"photographs a second {speed:7.1f}  (compilation and reading included)")
     written = [args.output, args.output.with_suffix(".npz")]
-    return written + ([args.save_images] if saved else [])
+    return written + ([args.save_images] if pngs else [])
 
 
 def _check(args, photographs):
-    """Raise `Failure` for files and folders that are not there or are no place to write.
+    """Raise `Failure` for files and folders that are no place to write.
 
     photographs: the folder that all of them lie in.
     """
@@ -161,88 +138,137 @@ def _check(args, photographs):
         files.check_output(path, args)
     if not args.save_images:
         return
-    shown, place = files.show(args.save_images), args.save_images.resolve()
+    place = args.save_images.resolve()
     given = [folder.resolve() for folder in args.images if folder.is_dir()]
     if place == Path(photographs).resolve() or any(map(place.is_relative_to, given)):
         raise Failure(
-            f"--save-images {shown} lies among the photographs: what is saved there would be taken "
-            "for one, or overwrite it; name a folder elsewhere"
+            f"--save-images {files.show(args.save_images)} lies among the photographs: what is "
+            "saved there would be taken for one, or overwrite it; name a folder elsewhere"
         )
-    if args.save_images.exists() and not args.save_images.is_dir():
-        raise Failure(f"--save-images {shown} is not a folder")
-    if not args.save_images.parent.is_dir():
-        parent = files.show(args.save_images.parent)
-        raise Failure(f"cannot write {shown}: the folder {parent} does not exist")
-
-
-def _attack(run, job, photographs, skipped, args, settings):
-    """Attack the batches that are missing and join all: how many (attacked, skipped).
-
-    photographs: a `Batch` of all of them.  skipped: (path, reason) of folders not opened.
-    """
-    known = photo_rows.described(settings, photographs.paths)
-    done = photo_rows.resume(args.output, known) if args.resume else set()
-    if done is None:  # complete
-        return 0, 0
-    if job.save_images:
+    if not args.save_images.is_dir():
         with files.writing(args.save_images):
-            os.makedirs(job.save_images, exist_ok=True)
-    size, total = args.batch_size, len(photographs.paths)
-    count, kept, attacked = -(-total // size), 0, 0
-    for number in sorted(done):
-        kept += len(photo_rows.read_batch(args.output, number)[2].get("paths", ()))
-    todo = [number for number in range(count) if number not in done]
+            args.save_images.mkdir()
 
-    def batches():
-        for number in todo:
-            which = range(number * size, min((number + 1) * size, total))
-            yield photographs.rows(which)._replace(keep=kept < photo_rows.KEPT)
 
-    found = run(
-        functools.partial(photo_batch.attack, job),
-        batches(),
-        prepare=functools.partial(photo_batch.read, job),
-        name=lambda batch: f"the batch that begins with {batch.paths[0]}",
-    )
-    early, begun = [], bool(done)
-    bar = tqdm(total=total, initial=min(len(done) * size, total), unit="photo", disable=None)
+def _name(batch):
+    (path, *_), *_ = batch[0]
+    return f"the batch that begins with {path}"
+
+
+def _attack(run, photographs, size, done, output, settings, skipped):
+    """Attack the batches after the first `done`; returns how many photographs were attacked."""
+    before = count = sum(1 for _ in photo_rows.read_parts(output, done))
+    done = done if count else 0
+    starts = range(done * size, len(photographs), size)
+    # The figure shows the first photographs that can be read.
+    batches = ((photographs[i : i + size], count < photo_rows.KEPT) for i in starts)
+    unread, bar = list(skipped), tqdm(total=len(photographs), unit="photo", disable=None)
     try:
         with bar:
-            for number, (batch_rows, figure, unreadable) in zip(todo, found, strict=True):
-                early.append((number, batch_rows, unreadable, figure))
-                attacked += len(batch_rows)
-                kept += len(figure.get("paths", ()))
+            bar.update(starts.start)
+            for number, (rows, figure, unreadable) in enumerate(run(batches), done):
+                if number == 0:
+                    photo_rows.begin(output, settings)
+                photo_rows.add(output, number, rows, figure if count < photo_rows.KEPT else {})
+                bar.update(len(rows) + len(unreadable))
+                count, unread = count + len(rows), unread + unreadable
                 # Where nothing can be read the run ends with one line, not one for every file.
-                if not attacked and not done:
-                    continue
-                if not begun:
-                    # What an interrupted run left is given up only now that this one works.
-                    photo_rows.begin(args.output, known)
-                    _report(skipped)
-                    begun = True
-                for part in early:
-                    photo_rows.add(args.output, *part)
-                    _report(part[2])
-                    bar.update(len(part[1]) + len(part[2]))
-                early.clear()
+                while count and unread:
+                    path, reason = unread.pop(0)
+                    line = command.one_line(f"skipped {path}: {reason}")
+                    tqdm.write(line, file=sys.stderr)
     except KeyboardInterrupt as interrupt:
-        if not begun:
+        if not count:
             raise
-        raise command.Interrupted(
-            f"{files.show(photo_rows.unfinished(args.output))} has what was done; "
-            "go on with --resume"
-        ) from interrupt
-    if not begun:
-        (path, reason), *others = skipped + [problem for part in early for problem in part[2]]
+        left = files.show(photo_rows.unfinished(output))
+        raise command.Interrupted(f"{left} has what was done; go on with --resume") from interrupt
+    if not count:
+        photo_rows.clear(output)
+        (path, reason), *others = unread
         more = f", and {len(others)} more" if others else ""
-        raise Failure(f"no readable image in {job.folder}: skipped {path}: {reason}{more}")
-    return attacked, len(skipped) + photo_rows.finish(args.output, known, count, job.network.shape)
+        raise Failure(f"no readable image: skipped {path}: {reason}{more}")
+    return count - before
 
 
-def _report(skipped):
-    """Name on stderr what is passed over and why, a line each."""
-    # A name that is no valid UTF-8 must not end the run.
-    encoding = sys.stderr.encoding or "utf-8"
-    for path, reason in skipped:
-        line = command.one_line(f"skipped {path}: {reason}")
-        tqdm.write(line.encode(encoding, "replace").decode(encoding), file=sys.stderr)
+# What workers do ---------------------------------------------------------------------------------
+
+
+def read_batch(folder, side, pngs, batch):
+    """What can be read of a batch, (photographs, for a figure?), for `attack_batch`.
+
+    Skipped are (path, reason), also where the name of the PNG would be longer than systems take.
+    """
+    paths = [path for path, *_ in batch[0]]
+    long = [path for path in paths if pngs and len(os.fsencode(Path(path).name)) > 251]
+    paths, pixels, skipped = photos.read_batch(folder, [p for p in paths if p not in long], side)
+    skipped += [(path, "with .png added its name is too long to be saved") for path in long]
+    return [each for each in batch[0] if each[0] in paths], pixels, skipped, batch[1]
+
+
+def attack_batch(network, attack, pngs, to_8_bits, for_figure, batch):
+    """Attack what was read, save its PNGs, and look at original, adversarial image and PNG.
+
+    Returns rows, arrays of them for the figure (none: an empty dict), and what was skipped.
+    """
+    photographs, pixels, skipped, drawn = batch
+    if not photographs:
+        return [], {}, skipped
+    paths, labels, targets = zip(*photographs, strict=True)
+    model, judge = own_model.load(network)
+    x = _floats(pixels)
+    before = own_model.answers(model, judge, x)
+    known = np.array([-1 if label is None else label for label in labels])
+    y = np.where(known < 0, before[0], known)
+    aim = y if targets[0] is None else np.array(targets)
+    x_adv, *after, steps = attack_run.attack_batch(network, attack, (x, aim))
+    noise, png, change = x_adv - x, None, None
+    if pngs:
+        saved = save(pngs, paths, to_8_bits(model, pixels, x_adv, aim))
+        png = own_model.answers(model, judge, _floats(saved))
+        change = (saved.astype(int) - pixels) / 255
+    rows = photo_rows.rows(photographs, before, after, noise, steps, png, change)
+    if not drawn:
+        return rows, {}, skipped
+    figure = {
+        "paths": np.array(paths),
+        "xs": x,
+        "noises": noise,
+        "y_trues": y,
+        "y_preds": before[0],
+        "y_preds_adversarial": after[0],
+        "confidences": photo_rows.confidences(before),
+        "confidences_adversarial": photo_rows.confidences(after),
+    }
+    if aim is not y:
+        figure["y_targets"] = aim
+    if steps is not None:
+        figure["steps"] = steps
+    return rows, figure | (for_figure(model, x, aim) if for_figure else {}), skipped
+
+
+def _floats(pixels):
+    return pixels.astype(np.float32) / np.float32(255)
+
+
+def round_to_8_bits(model, pixels, x_adv, y):
+    """The adversarial images as uint8, rounded towards the original `pixels` (uint8).
+
+    No value moves further from the original than in x_adv, so epsilon still holds.
+    """
+    change = x_adv.astype(np.float64) * 255 - pixels
+    # A thousandth is float32's rounding: 2 / 255 comes as 1.99999 or 2.00001 levels.
+    levels = np.trunc(change + np.copysign(1e-3, change))
+    return (pixels + levels).astype(np.uint8)
+
+
+def save(folder, paths, images):
+    """Write uint8 images as PNG and return them as they are read back, uint8."""
+    saved = []
+    for path, image in zip(paths, images, strict=True):
+        png = Path(folder, f"{path}.png")
+        with files.writing(png):
+            png.parent.mkdir(parents=True, exist_ok=True)
+        with files.replacing(png) as temporary:
+            photos.save(temporary, image)
+        saved.append(photos.read(png, image.shape[:2]))
+    return np.stack(saved)
