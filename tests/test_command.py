@@ -114,10 +114,10 @@ def main(argv):
         time.sleep(60)
 """
 REPRODUCED = """
-import signal, sys, threading, time, os, pathlib
+import os, signal, sys, threading, time
 from common import command, reproduce
 def strike():
-    while not list(pathlib.Path(sys.argv[1]).glob(".*out")):
+    while not os.listdir(sys.argv[1]):
         time.sleep(0.01)
     os.kill(os.getpid(), signal.SIGINT)
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ import threading
 import time
 from pathlib import Path
 
-import dask
 import distributed
 import keras
 import numpy as np
@@ -189,10 +188,7 @@ def test_a_scheduler_without_workers_or_that_goes_away_is_one_line(monkeypatch):
 def local():
     """Two workers on this machine."""
     options = {"dashboard_address": None, "memory_limit": 0, "threads_per_worker": 1}
-    with (
-        dask.config.set({"distributed.comm.timeouts.connect": "5s"}),  # to workers that are killed
-        distributed.LocalCluster(n_workers=2, host="127.0.0.1", **options) as local,
-    ):
+    with distributed.LocalCluster(n_workers=2, host="127.0.0.1", **options) as local:
         yield local
 
 
