@@ -48,6 +48,7 @@ def test_other_arguments_are_named(kind, texts):
 def outcome(monkeypatch, main):
     """The exit code of a script with that `main`."""
     monkeypatch.setattr(sys, "argv", ["script.py"])
+    monkeypatch.setattr(os, "_exit", sys.exit)
     try:
         command.run(main)
     except SystemExit as end:
@@ -72,6 +73,74 @@ NO_MEMORY = "out of memory: ask for fewer or smaller things at a time"
 def test_what_ends_a_script_is_one_line(monkeypatch, capsys, error, code, line):
     assert outcome(monkeypatch, Mock(side_effect=error)) == code
     assert capsys.readouterr().err == line
+
+
+INTERRUPTED = """
+import os, signal, sys, threading, time
+from common import command, files
+def write(path):
+    with files.replacing(path) as temporary:
+        temporary.write_text("half")
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(60)
+def main():
+    threading.Thread(target=write, args=sys.argv[1:]).start()
+    time.sleep(60)
+signal.signal(signal.SIGINT, signal.default_int_handler)
+command.run(main)
+"""
+
+
+def test_ctrl_c_ends_a_script_at_once_and_leaves_no_half_file(tmp_path):
+    """Also where a thread writes it, which an interrupt does not reach."""
+    (tmp_path / "out").write_text("old")
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED, tmp_path / "out"],
+        env={**os.environ, "PYTHONPATH": str(files.ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=40,
+    )
+    assert (done.returncode, done.stderr) == (130, "-c: interrupted\n")
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("out", "old")]
+
+
+STEP = """
+import pathlib, sys, time
+from common import files
+def main(argv):
+    with files.replacing(pathlib.Path(argv[0]) / "out") as temporary:
+        temporary.write_text("half")
+        time.sleep(60)
+"""
+REPRODUCED = """
+import os, signal, sys, threading, time
+from common import command, reproduce
+def strike():
+    while not os.listdir(sys.argv[1]):
+        time.sleep(0.01)
+    os.kill(os.getpid(), signal.SIGINT)
+if __name__ == "__main__":
+    reproduce.STEPS, reproduce.SIDE_BY_SIDE = (("step", "step", sys.argv[1:]),), ("step",)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    threading.Thread(target=strike, daemon=True).start()
+    command.run(lambda: reproduce.main([]))
+"""
+
+
+def test_ctrl_c_ends_a_step_of_reproduce_that_has_a_process_of_its_own(tmp_path):
+    (tmp_path / "step.py").write_text(STEP)
+    (tmp_path / "run.py").write_text(REPRODUCED)
+    (tmp_path / "place").mkdir()
+    done = subprocess.run(
+        [sys.executable, tmp_path / "run.py", tmp_path / "place"],
+        env={**os.environ, "PYTHONPATH": str(files.ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=40,
+    )
+    assert (done.returncode, done.stderr) == (130, "run.py: interrupted\n")
+    assert not list((tmp_path / "place").iterdir())
 
 
 def test_the_reader_of_a_pipe_may_go():
