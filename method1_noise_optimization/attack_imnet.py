@@ -50,7 +50,7 @@ def main(argv=None):
         title = f"grey levels changed by {args.grey_levels} at most"
     else:
         how = {"method": args.method}
-        search, to_8_bits = attack.adversarial, photo_noise.smallest_file
+        search, to_8_bits = attack.search, photo_noise.smallest_file
         title = args.method
     how["max_steps"] = args.max_steps
     at_random, nearest = target == "random", target == "any"

@@ -100,7 +100,7 @@ def main(argv=None):
         "max_steps": args.max_steps or attack.MAX_STEPS[args.method],
         "starts": args.starts,
     }
-    search = functools.partial(attack.adversarial, targeted=y_target is not None, **how)
+    search = functools.partial(attack.search, targeted=y_target is not None, **how)
     batch_size = DIGITS[args.method]
     found = attack_run.attack_digits(
         args, network, search, x, y, indices, y_target, batch_size=batch_size

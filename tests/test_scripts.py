@@ -108,10 +108,8 @@ def test_methods_import_from_common_and_themselves_only():
         # What sets one method beside the other has to cross.
         if here not in folders or path.name in (
             "reproduce.py",
-            "compare_methods.py",
-            "distances.py",
-            "every_pair.py",
             "exact.py",
+            "nearest.py",
             "robust_gradients.py",
             "robustness.py",
             "transferability.py",
