@@ -75,7 +75,7 @@ def test_lbfgs_minimises_as_scipy_does(trained, few):
     x, y_target = few(model, 6)
     x = x.reshape(6, -1)
     c = np.float32([0.1, 0.3, 0.6, 0.1, 0.3, 0.6])
-    p, _ = lbfgs.minimise(model, x, y_target, x, c, max_steps=500)
+    p, _ = lbfgs.minimise(model, x, y_target, x, c, np.ones_like(c), max_steps=500)
     weights, bias = (w.astype(np.float64) for w in model.get_weights())
 
     def value_and_gradient(q, i):
