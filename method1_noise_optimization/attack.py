@@ -9,8 +9,6 @@ images in [0, 1] to logits (common/search/checks.py); minimal also without, for 
 other classes.  Importing this module does not import TensorFlow.
 """
 
-import functools
-
 import numpy as np
 from tqdm import tqdm
 
@@ -30,7 +28,7 @@ def find_noise(model, x, y, **settings):
 
     The arguments are those of `search`.  Returns the noise alone: float32, the shape of x.
     """
-    return search(model, x, y, **settings)[0]
+    return search(model, x, y, **settings)[0] - np.asarray(x, np.float32)
 
 
 def search(
@@ -47,7 +45,7 @@ def search(
     batch_size=None,
     progress=False,
 ):
-    """Find the noise, and say how many steps it took.
+    """Find the adversarial images, and say how many steps each took.
 
     x: float32 (n, ...) in [0, 1].  y: integers (n,), the targets; untargeted, the labels to leave,
     for whichever class is nearest.
@@ -59,13 +57,11 @@ def search(
     starts: of minimal, at most; more find smaller noise, and never larger.
     batch_size: images at a time; memory grows with it, and with n only by the result itself.
     progress: show a progress bar (on a terminal).
-    Returns (noise, steps): float32 like x, with x + noise in [0, 1], and int64 (n,).  Where the
-    target was not reached the noise is what the method ended with, and without targets none;
-    `reached` tells which.  An image that is classified as its target already, or not as its label,
-    gets no noise; logits no further apart than they are rounded are a tie, and no class.
-    Raises ValueError for an unknown method or regularization, for one that needs targets without
-    them, for numbers out of range, for what `common/search/checks.py` refuses of models, images and
-    labels, and where logits or gradients are not finite.
+    Returns (x_adv, steps): float32 like x, in [0, 1], and int64 (n,).  Where the target was not
+    reached, x_adv is what the method ended with, and without targets x.  An image that is
+    classified as its target already, or not as its label, stays as it is; logits no further apart
+    than they are rounded are a tie, and no class.
+    Raises ValueError as `common/search/checks.py` says.
     """
     x, y = checks.checked(model, x, y, name="targets" if targeted else "labels")
     known = {"method": (method, METHODS), "regularization": (regularization, REGULARIZATIONS)}
@@ -84,20 +80,12 @@ def search(
     from common.search import margins
     from method1_noise_optimization import lbfgs, minimal, sgd
 
-    settings = {"regularization": regularization, "learning_rate": learning_rate}
-    find = {
-        "sgd": functools.partial(sgd.find, batch_size=batch_size, **settings),
-        "lbfgs": lbfgs.find,
-        "minimal": functools.partial(
-            minimal.find if targeted else minimal.find_nearest, starts=starts
-        ),
-    }[method]
     # sgd refills its batch as images finish; the others take one batch after the other.
     stride = max(len(x), 1) if method == "sgd" else batch_size
     model = margins.sized(model, x)
     flat = x.reshape(len(x), int(np.prod(x.shape[1:])))
     margins.check_slopes(model, flat, y, batch_size)
-    noise, steps = np.empty_like(flat), np.empty(len(x), np.int64)
+    x_adv, steps = np.empty_like(flat), np.empty(len(x), np.int64)
     with tqdm(
         total=len(x),
         disable=None if progress else True,
@@ -105,33 +93,24 @@ def search(
     ) as bar:
         for start in range(0, len(x), stride):
             batch = slice(start, start + stride)
-            x_adv, steps[batch] = find(
-                model, flat[batch], y[batch], max_steps=max_steps, progress=bar.update
-            )
-            noise[batch] = x_adv - flat[batch]
-    checks.finite(noise, "logits or gradients")
-    return noise.reshape(x.shape), steps
+            problem, how = (model, flat[batch], y[batch]), (max_steps, bar.update)
+            if method == "sgd":
+                found = sgd.find(*problem, *how, regularization, learning_rate, batch_size)
+            elif method == "lbfgs":
+                found = lbfgs.find(*problem, *how)
+            elif targeted:
+                found = minimal.find(*problem, *how, starts)
+            else:
+                found = minimal.find_nearest(*problem, *how, starts)
+            x_adv[batch], steps[batch] = found
+    checks.finite(x_adv, "logits or gradients")
+    return x_adv.reshape(x.shape), steps
 
 
-def adversarial(model, x, y, **settings):
-    """The images clip(x + r, 0, 1) with the noise that `search` finds, and its steps."""
-    noise, steps = search(model, x, y, **settings)
-    return np.clip(x + noise, 0, 1), steps
-
-
-def reached(model, x, noise, y, *, targeted=True, batch_size=10000):
+def reached(model, x, noise, y, *, targeted=True):
     """Which of the images clip(x + noise, 0, 1) are classified as their targets, or untargeted,
     not as their labels: bool (n,)."""
-    return (classify(model, x, noise, batch_size) == y) == targeted
-
-
-def classify(model, x, noise, batch_size=10000):
-    """What the model says of clip(x + noise, 0, 1): int64 (n,)."""
-    labels = np.empty(len(x), np.int64)
-    for start in range(0, len(x), batch_size):
-        batch = slice(start, start + batch_size)
-        labels[batch] = mnist.classify(model, np.clip(x[batch] + noise[batch], 0, 1))
-    return labels
+    return (mnist.classify(model, np.clip(x + noise, 0, 1)) == y) == targeted
 
 
 def random_targets(y, seed, classes=10):

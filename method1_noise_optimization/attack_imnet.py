@@ -55,7 +55,7 @@ def main(argv=None):
         title = f"grey levels changed by {args.grey_levels} at most"
     else:
         how["method"] = title = args.method
-        search, to_8_bits = attack.adversarial, photo_noise.smallest_file
+        search, to_8_bits = attack.search, photo_noise.smallest_file
 
     def target_of(path):
         return target if seed is None else photo_noise.random_target(path, seed, network.classes)

@@ -57,7 +57,7 @@ def main(argv=None):
     }
     found = attack_run.attack_digits(
         network,
-        functools.partial(attack.adversarial, targeted=target != "any", **how),
+        functools.partial(attack.search, targeted=target != "any", **how),
         x,
         y,
         indices,

@@ -26,17 +26,18 @@ from common.networks import mnist, own_model
 from common.run import attack_run
 from method1_noise_optimization import attack
 from method1_noise_optimization.attack import sizes
+from method1_noise_optimization.nearest import nearest
 
 # The seven ways, of which the last three need no target: their names, and the settings of
-# `attack.search`, or those of `smallest_eps`.
+# `attack.search`, or those of `nearest`.
 WAYS = {
     "sgd, no regularisation": {"method": "sgd", "regularization": "none"},
     "sgd, L1": {"method": "sgd", "regularization": "l1"},
     "sgd, L2": {"method": "sgd", "regularization": "l2"},
     "lbfgs": {"method": "lbfgs"},
-    "minimal": {"method": "minimal"},
-    "fgsm, smallest ε": {"steps": 1},
-    "many steps, smallest ε": {"steps": 500},
+    "minimal": {"norm": "l2"},
+    "fgsm, smallest ε": {"norm": "linf", "steps": 1},
+    "many steps, smallest ε": {"norm": "linf", "steps": 500},
 }
 # Mean, max and min of the noise, as published; whether the mean is of r or |r| is not said.
 PUBLISHED = {
@@ -49,13 +50,10 @@ PUBLISHED = {
 def noise_of(model, judge, x, y, way, targeted):
     """The noise of one way, and which images reached their target y, or left their label y, as
     the judge has it."""
-    if "method" not in WAYS[way]:
-        # The one place where method 1 looks at method 2: to be compared with it.
-        from method2_fgsm.smallest_eps import smallest_eps
-
-        noise = smallest_eps(model, x, y, targeted=targeted, **WAYS[way])[1] - x
-    else:
-        noise = attack.find_noise(model, x, y, targeted=targeted, **WAYS[way])
+    if "norm" in WAYS[way]:
+        x_adv, size = nearest(model, x, y, **WAYS[way], targeted=targeted, judge=judge)
+        return x_adv - x, np.isfinite(size)
+    noise = attack.find_noise(model, x, y, targeted=targeted, **WAYS[way])
     return noise, attack.reached(judge, x, noise, y, targeted=targeted)
 
 

@@ -20,27 +20,12 @@ from tqdm import tqdm
 from common import command, data, files, plots
 from common.networks import mnist
 from common.run import engine
-from method1_noise_optimization import attack
+from method1_noise_optimization.nearest import NORMS, nearest
 
 NETWORKS = *mnist.NAMES, "cnn_adversarial", "cnn_robust", "mlp_certified", "strided_certified"
-NORMS = {"l2": "|r|₂", "linf": "|r|∞"}
 # Of the searches: a robust network takes several starts.
 STARTS, STEPS = 4, 500
 SHOWN = 10
-
-
-def nearest(model, x, y, norm):
-    """The nearest images with another answer than y, and their distances, or infinity."""
-    if norm == "l2":
-        settings = {"targeted": False, "method": "minimal", "starts": STARTS}
-        noise = attack.find_noise(model, x, y, **settings)
-        left = attack.reached(model, x, noise, y, targeted=False)
-        return x + noise, np.where(left, attack.sizes(noise), np.inf)
-    # Here method 1 looks at method 2, whose norm this is.
-    from method2_fgsm.smallest_eps import smallest_eps
-
-    eps, x_adv = smallest_eps(model, x, y, targeted=False, steps=STEPS)
-    return x_adv, np.nan_to_num(eps, nan=np.inf)
 
 
 @plots.our_style()
@@ -103,7 +88,7 @@ def main(argv=None):
     with tqdm(total=len(NORMS) * len(names), disable=None, unit="search") as bar:
         for name, model in networks.items():
             for norm in NORMS:
-                x_adv, distance = nearest(model, x, y, norm)
+                x_adv, distance = nearest(model, x, y, norm, starts=STARTS, steps=STEPS)
                 distances[norm][mnist.title(name)] = distance
                 if name == args.model:
                     images[norm] = x, x_adv, mnist.classify(model, x_adv), distance

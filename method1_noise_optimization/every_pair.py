@@ -23,30 +23,17 @@ from common import command, data, files, plots
 from common.command import Failure
 from common.networks import mnist, own_model
 from common.run import attack_run
-from method1_noise_optimization import attack
+from method1_noise_optimization.nearest import NORMS, nearest
 
-# What the figure calls the size of the noise, and the digits after the point.
-NORMS = {"l2": ("|r|₂", 2), "linf": ("|r|∞", 3)}
+DIGITS = {"l2": 2, "linf": 3}  # after the point
 STEPS = 500  # of the search for the smallest epsilon
 
 
-def smallest_noise(model, x, y_target, norm):
-    """The smallest noise found in that norm: (noise, sizes (n,))."""
-    if norm == "l2":
-        noise = attack.find_noise(model, x, y_target, method="minimal", progress=True)
-        return noise, attack.sizes(noise)
-    # Here method 1 looks at method 2, whose norm this is.
-    from method2_fgsm.smallest_eps import smallest_eps
-
-    eps, x_adv = smallest_eps(model, x, y_target, steps=STEPS)
-    return x_adv - x, eps
-
-
-def by_pair(classes, x, y, y_target, noise, size, reached):
+def by_pair(classes, x, y, y_target, x_adv, size):
     """One image for each pair of classes, and the mean size of the noise that reached its target.
 
-    Returns images (classes, classes, ...), the originals on the diagonal, and means (classes,
-    classes), NaN on the diagonal and where no image reached its target.
+    size: (n,), infinite where it did not.  Returns images (classes, classes, ...), the originals on
+    the diagonal, and means (classes, classes), NaN there and where no image reached its target.
     """
     images = np.empty((classes, classes, *x.shape[1:]))
     means = np.full((classes, classes), np.nan)
@@ -55,9 +42,10 @@ def by_pair(classes, x, y, y_target, noise, size, reached):
         for target in range(classes):
             pair = (y == source) & (y_target == target)
             if source != target:
-                images[source, target] = (x[pair] + noise[pair])[0]
-            if (pair & reached).any():
-                means[source, target] = size[pair & reached].mean()
+                images[source, target] = x_adv[pair][0]
+            found = pair & np.isfinite(size)
+            if found.any():
+                means[source, target] = size[found].mean()
     return images, means
 
 
@@ -67,7 +55,7 @@ def draw(images, means, names, norm, title, seen_as, written):
 
     seen_as, written: what its columns and rows are called.
     """
-    size, digits = NORMS[norm]
+    size, digits = NORMS[norm], DIGITS[norm]
     classes = range(len(names))
     fig = plots.figure(16, 8.4, title)
     left, right = fig.subfigures(1, 2, width_ratios=(1, 1.05))
@@ -126,12 +114,13 @@ def main(argv=None):
     # Each digit nine times in a row, once for every other digit.
     x, y = np.repeat(x[chosen], k - 1, axis=0), np.repeat(y[chosen], k - 1)
     y_target = (y + np.tile(np.arange(1, k), len(chosen))) % k
-    noise, size = smallest_noise(model, x, y_target, args.norm)
-    reached = attack.reached(judge, x, noise, y_target)
-    images, means = by_pair(k, x, y, y_target, noise, size, reached)
+    how = {"targeted": True, "steps": STEPS, "judge": judge, "progress": True}
+    x_adv, size = nearest(model, x, y_target, args.norm, **how)
+    images, means = by_pair(k, x, y, y_target, x_adv, size)
+    reached = np.isfinite(size)
     mean = size[reached].mean() if reached.any() else np.nan
 
-    symbol, digits = NORMS[args.norm]
+    symbol, digits = NORMS[args.norm], DIGITS[args.norm]
     search = "minimal" if args.norm == "l2" else f"{STEPS} steps"
     axes = ("class seen", "true class") if network.pixels else ("digit seen", "digit written")
     title = (

@@ -32,7 +32,7 @@ KINK = 1e-3
 SPREAD = 30.0
 
 
-def find(model, x, y_target, *, max_steps, progress):
+def find(model, x, y_target, max_steps, progress):
     """The noisy images of one batch and how many steps each took, over all values of c.
 
     x (n, d) float32 in [0, 1], y_target (n,) int64; at most max_steps steps for one c.  Returns

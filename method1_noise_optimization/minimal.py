@@ -65,7 +65,7 @@ NEWTON_STEPS = 2
 COMPETITORS, LAST_STEPS = 9, 20
 
 
-def find(model, x, y_target, *, max_steps, progress, starts=1):
+def find(model, x, y_target, max_steps, progress, starts):
     """The nearest hits for one batch and how many gradients each took.
 
     x (n, d) float32 in [0, 1], y_target (n,) int64; max_steps gradients for each of at most
@@ -96,7 +96,7 @@ def find(model, x, y_target, *, max_steps, progress, starts=1):
     return x_adv, steps
 
 
-def find_nearest(model, x, y, *, max_steps, progress, starts=1):
+def find_nearest(model, x, y, max_steps, progress, starts):
     """The nearest points of any class but the labels y (n,), or x where none was found, and how
     many gradients each took: the same number for every image.
 

@@ -15,7 +15,7 @@ from common.search.margins import least, logits, margin
 STEPS_A_CALL = 5
 
 
-def find(model, x, y_target, *, regularization, learning_rate, max_steps, batch_size, progress):
+def find(model, x, y_target, max_steps, progress, regularization, learning_rate, batch_size):
     """The noisy images and how many steps each took.
 
     x (n, d) float32 in [0, 1], y_target (n,) int64.  Returns x_adv (n, d) float32 and steps

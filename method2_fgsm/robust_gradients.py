@@ -87,18 +87,17 @@ def main(argv=None):
     networks = {name: mnist.load(name) for name in NETWORKS}
     x, y = data.load("test")
 
-    from method1_noise_optimization import attack
-    from method2_fgsm.smallest_eps import smallest_eps
+    from method1_noise_optimization.nearest import nearest
 
     right = mnist.correctly_classified(networks.values(), x, y, "the test set")
     chosen = right[: args.count]
     x, y = x[chosen], y[chosen]
     shown = one_of_each(y)
-    gradients, in_box, in_l2 = {}, {}, {}
-    settings = {"targeted": False, "method": "minimal", "starts": L2_STARTS, "progress": True}
+    gradients, in_box, in_l2, sizes = {}, {}, {}, {}
     for name, model in networks.items():
-        in_l2[name] = x + attack.find_noise(model, x, y, **settings)
-        _, in_box[name] = smallest_eps(model, x, y, targeted=False, steps=EPS_STEPS)
+        in_l2[name], l2 = nearest(model, x, y, "l2", starts=L2_STARTS, progress=True)
+        in_box[name], eps = nearest(model, x, y, "linf", steps=EPS_STEPS)
+        sizes[name] = eps.mean(), l2.mean()  # infinite where the search has found nothing
         gradients[name] = loss_gradient(model, x, y)
     few = (
         {name: images[shown] for name, images in kind.items()}
@@ -109,15 +108,7 @@ def main(argv=None):
     print(f"{len(x)} test digits that all three classify correctly, each towards any other")
     print(f"{'CNN trained on':24}{'mean eps':>12}{'mean |r|_2':>12}")
     for name, kind in NETWORKS.items():
-        # Infinite where the search has found nothing, and left the digit as it was.
-        sizes = (
-            np.abs(in_box[name] - x).max(axis=(1, 2)),
-            attack.sizes(in_l2[name] - x),
-        )
-        eps, l2 = (
-            np.where(mnist.classify(networks[name], images) != y, size, np.inf).mean()
-            for size, images in zip(sizes, (in_box[name], in_l2[name]), strict=True)
-        )
+        eps, l2 = sizes[name]
         print(f"{kind:24}{eps:12.4f}{l2:12.3f}")
     return [output]
 

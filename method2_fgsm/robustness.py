@@ -75,26 +75,6 @@ def table(rows):
     return command.table(titles, cells)
 
 
-def nearest(model, judge, x, y):
-    """The smallest noise with which images that the judge takes for y are anything else to it.
-
-    Returns (eps, x_adv, l2): the smallest epsilon (n,), infinite where none was found, the image at
-    it, and for the first FEW images the |r|₂ of the smallest noise by that measure.
-    """
-    from method1_noise_optimization import attack
-    from method2_fgsm.robust import ensemble
-    from method2_fgsm.smallest_eps import smallest_eps
-
-    eps, x_adv = smallest_eps(model, x, y, targeted=False, steps=ensemble.SMALLEST_STEPS)
-    eps = np.where(np.isnan(eps) | (mnist.classify(judge, x_adv) == y), np.inf, eps)
-    x, y = x[:FEW], y[:FEW]
-    size = min(attack.BATCH_SIZE["minimal"], mnist.at_a_time(x))
-    settings = {"targeted": False, "method": "minimal", "starts": 1, "batch_size": size}
-    noise = attack.find_noise(model, x, y, **settings)
-    left = attack.reached(judge, x, noise, y, targeted=False)
-    return eps, x_adv, np.where(left, attack.sizes(noise), np.inf)
-
-
 @plots.our_style()
 def draw(model, x, x_adv, smallest, label, epsilons, curves, count, title):
     """Accuracy against epsilon, and the images whose smallest epsilon is smallest and largest.
@@ -151,6 +131,7 @@ def main(argv=None):
     if eps is None:
         eps = OWN_EPS[x.shape[3:] == (3,)] if own else mnist.trained_eps(args.model)
 
+    from method1_noise_optimization.nearest import nearest
     from method2_fgsm.robust import bounds, ensemble
 
     with_gradient, without = ensemble.attacks(source)
@@ -165,7 +146,9 @@ def main(argv=None):
         for name, attack in tqdm({**with_gradient, **without}.items(), disable=None, unit="attack")
     }
     rows = summary(clean, standing)
-    smallest, x_adv, l2 = nearest(model, judge, x[clean], y[clean])
+    right, how = (x[clean], y[clean]), {"steps": ensemble.SMALLEST_STEPS, "judge": judge}
+    x_adv, smallest = nearest(model, *right, "linf", **how)
+    _, l2 = nearest(model, *(part[:FEW] for part in right), "l2", judge=judge)
     near = np.zeros(len(x))
     near[clean] = smallest
     try:

@@ -117,7 +117,7 @@ def test_saved_results_are_drawn(trained, tmp_path, capsys):
 
 
 def test_six_ways_and_every_pair_are_drawn_and_counted(trained, capsys, monkeypatch):
-    monkeypatch.setitem(compare_methods.WAYS, "many steps, smallest ε", {"steps": 40})
+    monkeypatch.setitem(compare_methods.WAYS["many steps, smallest ε"], "steps", 40)
     (methods,) = compare_methods.main(["--limit", "10", "--model", "softmax"])
     out = capsys.readouterr().out
     assert methods.read_bytes().startswith(b"\x89PNG")

@@ -595,7 +595,7 @@ def test_targets_and_samples_that_do_not_fit(mine, refuses, place):
 def test_the_scripts_that_draw_digits_draw_its_classes(mine, place, capsys, monkeypatch):
     """Every image reaches its target by its own smallest epsilon, and the names are said."""
     monkeypatch.setattr(every_pair, "STEPS", 40)
-    monkeypatch.setitem(compare_methods.WAYS, "many steps, smallest ε", {"steps": 40})
+    monkeypatch.setitem(compare_methods.WAYS["many steps, smallest ε"], "steps", 40)
     pair = ["--source", "left", "--target", "right", "--count", "4"]
     runs = {
         epsilon: (pair, "epsilon_mine.keras_left_to_right_mine.png"),

@@ -96,7 +96,7 @@ def compare(model, pixels, target):
         began = time.perf_counter()
         found, gradients = attack.search(model, x, y, max_steps=steps, **untargeted)
         seconds = time.perf_counter() - began
-        line(f"nearest: minimal, {gradients[0]} gradients", x + found, seconds, y)
+        line(f"nearest: minimal, {gradients[0]} gradients", found, seconds, y)
     for name, options in (
         ("nearest 8-bit image", {"noise": noise}),
         ("one grey level", {"levels": 1}),

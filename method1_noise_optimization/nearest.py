@@ -1,0 +1,30 @@
+"""The nearest image with another answer in L2 or L∞, by the method for each: for comparisons."""
+
+import numpy as np
+
+from common.networks import mnist
+from method1_noise_optimization import attack
+
+NORMS = {"l2": "|r|₂", "linf": "|r|∞"}
+
+
+def nearest(model, x, y, norm, *, targeted=False, starts=1, steps=500, judge=None, progress=False):
+    """The nearest images found that are anything but y, or targeted, that are y.
+
+    x: float32 (n, ...) in [0, 1].  y: integers (n,).  norm: "l2", by `minimal` from at most so many
+    `starts`, or "linf", by `smallest_eps` in so many `steps`.  judge: the network whose answers
+    count, if it is not the one that is attacked.
+    Returns (x_adv, size): float32 like x, and (n,), in pixel units, infinite where none was found.
+    """
+    if norm == "l2":
+        settings = {"targeted": targeted, "method": "minimal", "starts": starts}
+        batch_size = min(attack.BATCH_SIZE["minimal"], mnist.at_a_time(x))
+        x_adv, _ = attack.search(model, x, y, batch_size=batch_size, progress=progress, **settings)
+        size = attack.sizes(x_adv - x)
+    else:
+        # Here method 1 looks at method 2, whose norm this is.
+        from method2_fgsm.smallest_eps import smallest_eps
+
+        size, x_adv = smallest_eps(model, x, y, targeted=targeted, steps=steps)
+    hit = (mnist.classify(judge or model, x_adv) == y) == targeted
+    return x_adv, np.where(hit & np.isfinite(size), size, np.inf)
