@@ -50,10 +50,19 @@ KEPT = 9  # photographs for the figure, three by three
 REMEDY = "start again without --resume"
 # A file name need not be valid UTF-8; this brings it into the file and back as it was.
 ENCODING = {"encoding": "utf-8", "errors": "surrogateescape", "newline": ""}
-# What the closing table averages, over the photographs that count as fooled there.
-AVERAGED = {
-    "fools": ("confidence_adversarial", "l2", "linf", "distortion", "steps"),
-    "fools_8bit": ("l2_8bit", "changed_8bit", "confidence_8bit"),
+# What the closing table averages of a search, over the photographs, or PNGs, that fool.
+MEANS = {
+    "fools": {
+        "l2": "|r|_2, mean          {:7.4f}",
+        "linf": "|r|_inf, mean        {:7.4f}",
+        "distortion": "distortion, mean     {:7.5f}",
+        "steps": "steps, mean          {:7.1f}",
+    },
+    "fools_8bit": {
+        "l2_8bit": "8 bits: |r|_2, mean  {:7.4f}",
+        "changed_8bit": "8 bits: changed      {:7.1%}  (of the values)",
+        "confidence_8bit": "8 bits: confidence   {:7.1%}  (mean)",
+    },
 }
 
 
@@ -232,25 +241,23 @@ def _written(path, rows):
             yield row
 
 
-def read(path):
-    """Yield the rows of a CSV file as dicts of strings; `Failure` where it is another one."""
-    with open(path, **ENCODING) as file:
-        reader = csv.DictReader(file)
-        if reader.fieldnames != list(COLUMNS):
-            raise Failure(f"{files.show(path)} does not have the rows of photographs: {REMEDY}")
-        yield from reader
+def read(output, count=None):
+    """Yield the rows of a finished CSV file, or of the first `count` batches, as dicts of strings.
 
-
-def read_parts(output, count):
-    """Yield the rows of the first `count` batches."""
-    for number in range(count):
-        yield from read(_part(output, number))
+    Raises `Failure` for a file of other columns.
+    """
+    for path in [output] if count is None else [_part(output, i) for i in range(count)]:
+        with open(path, **ENCODING) as file:
+            reader = csv.DictReader(file)
+            if reader.fieldnames != list(COLUMNS):
+                raise Failure(f"{files.show(path)} has no rows of photographs: {REMEDY}")
+            yield from reader
 
 
 def finish(output, run, count):
     """Join all `count` batches into the CSV and the .npz; returns what `summary` does."""
     with files.replacing(output) as temporary:
-        table = summary(_written(temporary, read_parts(output, count)))
+        table = summary(_written(temporary, read(output, count)))
         paths = sorted(unfinished(output).glob("[0-9]*.npz"))
         parts = [files.read_npz(path, holds="a batch of a run", remedy=REMEDY) for path in paths]
         figure = {name: np.concatenate([part[name] for part in parts])[:KEPT] for name in parts[0]}
@@ -267,43 +274,37 @@ def summary(rows):
     for row in rows:
         largest = max(largest, float(row["linf"]))
         given.update(name for name, text in row.items() if text != "")
-        true.update(name for name in ("top5", "top5_adversarial", *AVERAGED) if row[name] == "1")
-        for name in ("", "_adversarial"):
-            true["top1" + name] += row["y_pred" + name] == row["y_true"]
-        for fools, names in AVERAGED.items():
+        true.update(name for name in (*MEANS, "top5", "top5_adversarial") if row[name] == "1")
+        for when in ("", "_adversarial"):
+            true["top1" + when] += row["y_pred" + when] == row["y_true"]
+        for fools, means in MEANS.items():
             if row[fools] == "1":
-                total.update({name: float(row[name] or 0) for name in names})
+                total.update({name: float(row[name] or 0) for name in means})
+        if row["fools"] == "1":
+            total["confidence"] += float(row["confidence_adversarial"])
 
     def share(name, of):
         return true[name] / max(given[of], 1)
 
-    def mean(name):
-        return total[name] / max(true["fools_8bit" if name.endswith("8bit") else "fools"], 1)
-
-    count, counted = given["path"], given["fools"]
+    left_out = given["path"] - given["fools"]
     lines = [
-        f"photographs          {count:7d}",
-        f"left out             {count - counted:7d}  (wrong, or the target, before the attack)",
+        f"photographs          {given['path']:7d}",
+        f"left out             {left_out:7d}  (wrong, or the target, before the attack)",
         f"fooled               {true['fools']:7d}  {share('fools', 'fools'):6.1%}",
     ]
     if given["y_pred_8bit"]:
         fooled = share("fools_8bit", "fools_8bit")
         lines.append(f"fooled after 8 bits  {true['fools_8bit']:7d}  {fooled:6.1%}")
     if true["fools"]:
-        lines.append(f"mean confidence in the wrong label {mean('confidence_adversarial'):.1%}")
+        mean = total["confidence"] / true["fools"]
+        lines.append(f"mean confidence in the wrong label {mean:.1%}")
     lines.append(f"largest noise        {largest:7.5f}")
     if given["y_true"]:
         lines.append(f"with a known label   {given['y_true']:7d}   top-1   top-5")
         for name, when in (("before", ""), ("after", "_adversarial")):
             top1, top5 = (share(top + when, "y_true") for top in ("top1", "top5"))
             lines.append(f"  {name:26}  {top1:6.1%}  {top5:6.1%}")
-    if total["steps"]:
-        lines.append(f"|r|_2, mean          {mean('l2'):7.4f}")
-        lines.append(f"|r|_inf, mean        {mean('linf'):7.4f}")
-        lines.append(f"distortion, mean     {mean('distortion'):7.5f}")
-        lines.append(f"steps, mean          {mean('steps'):7.1f}")
-    if total["steps"] and true["fools_8bit"]:
-        lines.append(f"8 bits: |r|_2, mean  {mean('l2_8bit'):7.4f}")
-        lines.append(f"8 bits: changed      {mean('changed_8bit'):7.1%}  (of the values)")
-        lines.append(f"8 bits: confidence   {mean('confidence_8bit'):7.1%}  (mean)")
-    return lines, count
+    for fools, means in MEANS.items():
+        if total["steps"] and true[fools]:
+            lines += [line.format(total[name] / true[fools]) for name, line in means.items()]
+    return lines, given["path"]

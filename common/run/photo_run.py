@@ -157,7 +157,7 @@ def _name(batch):
 
 def _attack(run, photographs, size, done, output, settings, skipped):
     """Attack the batches after the first `done`; returns how many photographs were attacked."""
-    before = count = sum(1 for _ in photo_rows.read_parts(output, done))
+    before = count = sum(1 for _ in photo_rows.read(output, done))
     done = done if count else 0
     starts = range(done * size, len(photographs), size)
     # The figure shows the first photographs that can be read.
