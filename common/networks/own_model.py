@@ -105,6 +105,8 @@ def open_network(model, x=None, y=None, *, names=None, pixels=None, weights=None
     classes, shape, path = data.CLASSES, None, mnist.weights_path(model)
     if model in imagenet.NAMES:
         classes, shape, path = imagenet.CLASSES, (imagenet.SIDE, imagenet.SIDE, 3), weights
+    if weights and isinstance(model, Path):
+        raise Failure("--weights goes with our networks: a .keras file holds its own")
     if weights:
         weights_file.check(weights, remedy=imagenet.REMEDY)
     sha256 = files.sha256(path) if path and path.is_file() else None

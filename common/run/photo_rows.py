@@ -46,24 +46,21 @@ COLUMNS = (
     "linf", "l2", "distortion", "fools", "y_true", "top5", "top5_adversarial", "y_target", "steps",
     "y_pred_8bit", "confidence_8bit", "linf_8bit", "l2_8bit", "changed_8bit", "fools_8bit",
 )  # fmt: skip
+YES_OR_NO = "fools", "top5", "top5_adversarial", "fools_8bit"
 KEPT = 9  # photographs for the figure, three by three
 REMEDY = "start again without --resume"
 # A file name need not be valid UTF-8; this brings it into the file and back as it was.
 ENCODING = {"encoding": "utf-8", "errors": "surrogateescape", "newline": ""}
 # What the closing table averages of a search, over the photographs, or PNGs, that fool.
-MEANS = {
-    "fools": {
-        "l2": "|r|_2, mean          {:7.4f}",
-        "linf": "|r|_inf, mean        {:7.4f}",
-        "distortion": "distortion, mean     {:7.5f}",
-        "steps": "steps, mean          {:7.1f}",
-    },
-    "fools_8bit": {
-        "l2_8bit": "8 bits: |r|_2, mean  {:7.4f}",
-        "changed_8bit": "8 bits: changed      {:7.1%}  (of the values)",
-        "confidence_8bit": "8 bits: confidence   {:7.1%}  (mean)",
-    },
-}
+MEANS = (
+    ("|r|_2, mean          {:7.4f}", "fools", "l2"),
+    ("|r|_inf, mean        {:7.4f}", "fools", "linf"),
+    ("distortion, mean     {:7.5f}", "fools", "distortion"),
+    ("steps, mean          {:7.1f}", "fools", "steps"),
+    ("8 bits: |r|_2, mean  {:7.4f}", "fools_8bit", "l2_8bit"),
+    ("8 bits: changed      {:7.1%}  (of the values)", "fools_8bit", "changed_8bit"),
+    ("8 bits: confidence   {:7.1%}  (mean)", "fools_8bit", "confidence_8bit"),
+)
 
 
 def rows(photographs, before, after, noise, steps=None, png=None, change=None):
@@ -148,8 +145,8 @@ def locked(output):
         descriptor = os.open(folder, os.O_RDONLY) if os.name == "posix" else None
     try:
         if descriptor is not None and not _lock(descriptor, folder):
-            shown = files.show(output)
-            raise Failure(f"another run is writing {shown}: wait for it, or name another --output")
+            shown = f"another run is writing {files.show(output)}"
+            raise Failure(f"{shown}: wait for it, or name another --output")
         try:
             yield
         finally:
@@ -189,15 +186,12 @@ def resume(output, run):
         earlier, left = results.load(npz, remedy=REMEDY)["config"], output
     else:
         return 0
-    differ = [name for name, value in run.items() if earlier.get(name) != value]
-    changes = ", ".join(
-        f"{name} was {json.dumps(earlier.get(name))} and is {json.dumps(run[name])}"
-        for name in differ
-        if name != "photographs"  # a digest of their paths
-    )
-    if differ:
-        changes = changes or "the photographs are not the same ones"
-        raise Failure(f"cannot resume {files.show(left)}: {changes}; {REMEDY}")
+    for name, value in run.items():
+        if (was := earlier.get(name)) != value:
+            change = f"{name} was {json.dumps(was)} and is {json.dumps(value)}"
+            if name == "photographs":  # a digest of their paths
+                change = "the photographs are not the same ones"
+            raise Failure(f"cannot resume {files.show(left)}: {change}; {REMEDY}")
     if left == output:
         return None
     return next(number for number in itertools.count() if not _part(output, number).is_file())
@@ -274,14 +268,12 @@ def summary(rows):
     for row in rows:
         largest = max(largest, float(row["linf"]))
         given.update(name for name, text in row.items() if text != "")
-        true.update(name for name in (*MEANS, "top5", "top5_adversarial") if row[name] == "1")
+        true.update(name for name in YES_OR_NO if row[name] == "1")
         for when in ("", "_adversarial"):
             true["top1" + when] += row["y_pred" + when] == row["y_true"]
-        for fools, means in MEANS.items():
+        for fools, name in (("fools", "confidence_adversarial"), *(mean[1:] for mean in MEANS)):
             if row[fools] == "1":
-                total.update({name: float(row[name] or 0) for name in means})
-        if row["fools"] == "1":
-            total["confidence"] += float(row["confidence_adversarial"])
+                total[name] += float(row[name] or 0)
 
     def share(name, of):
         return true[name] / max(given[of], 1)
@@ -296,7 +288,7 @@ def summary(rows):
         fooled = share("fools_8bit", "fools_8bit")
         lines.append(f"fooled after 8 bits  {true['fools_8bit']:7d}  {fooled:6.1%}")
     if true["fools"]:
-        mean = total["confidence"] / true["fools"]
+        mean = total["confidence_adversarial"] / true["fools"]
         lines.append(f"mean confidence in the wrong label {mean:.1%}")
     lines.append(f"largest noise        {largest:7.5f}")
     if given["y_true"]:
@@ -304,7 +296,7 @@ def summary(rows):
         for name, when in (("before", ""), ("after", "_adversarial")):
             top1, top5 = (share(top + when, "y_true") for top in ("top1", "top5"))
             lines.append(f"  {name:26}  {top1:6.1%}  {top5:6.1%}")
-    for fools, means in MEANS.items():
+    for line, fools, name in MEANS:
         if total["steps"] and true[fools]:
-            lines += [line.format(total[name] / true[fools]) for name, line in means.items()]
+            lines.append(line.format(total[name] / true[fools]))
     return lines, given["path"]
