@@ -46,7 +46,6 @@ COLUMNS = (
     "linf", "l2", "distortion", "fools", "y_true", "top5", "top5_adversarial", "y_target", "steps",
     "y_pred_8bit", "confidence_8bit", "linf_8bit", "l2_8bit", "changed_8bit", "fools_8bit",
 )  # fmt: skip
-YES_OR_NO = "fools", "top5", "top5_adversarial", "fools_8bit"
 KEPT = 9  # photographs for the figure, three by three
 REMEDY = "start again without --resume"
 # A file name need not be valid UTF-8; this brings it into the file and back as it was.
@@ -136,8 +135,7 @@ def unfinished(output):
 def locked(output):
     """Keep the unfinished run of `output` for this process; raise `Failure` if another has it.
 
-    The lock is the operating system's and ends with the process, however that ends.  Where there
-    are no such locks (Windows), nothing is locked.
+    The operating system's lock ends with the process, however that ends; Windows has none.
     """
     folder = unfinished(output)
     with files.writing(folder):
@@ -236,10 +234,7 @@ def _written(path, rows):
 
 
 def read(output, count=None):
-    """Yield the rows of a finished CSV file, or of the first `count` batches, as dicts of strings.
-
-    Raises `Failure` for a file of other columns.
-    """
+    """Yield the rows of a finished CSV file, or of the first `count` batches: dicts of strings."""
     for path in [output] if count is None else [_part(output, i) for i in range(count)]:
         with open(path, **ENCODING) as file:
             reader = csv.DictReader(file)
@@ -268,7 +263,7 @@ def summary(rows):
     for row in rows:
         largest = max(largest, float(row["linf"]))
         given.update(name for name, text in row.items() if text != "")
-        true.update(name for name in YES_OR_NO if row[name] == "1")
+        true.update(name for name, text in row.items() if text == "1")
         for when in ("", "_adversarial"):
             true["top1" + when] += row["y_pred" + when] == row["y_true"]
         for fools, name in (("fools", "confidence_adversarial"), *(mean[1:] for mean in MEANS)):
