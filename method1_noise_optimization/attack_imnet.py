@@ -30,13 +30,15 @@ writes  OUTPUT.csv, a row for each photograph (columns: common/run/photo_rows.py
         while it runs, the folder OUTPUT.unfinished; --resume continues from there
 """
 
-import argparse
 import functools
 
 from common import command, files
 from common.networks import own_model
 from common.run import photo_run
 from method1_noise_optimization import attack, photo_noise
+
+grey_levels = command.number(1, 255, "a number of grey levels from 1 to 255", whole=True)
+probability = command.number(1e-300, 1 - 1e-16, "a probability above 0 and below 1")
 
 
 def main(argv=None):
@@ -75,37 +77,21 @@ def main(argv=None):
 
 def parse(argv):
     parser = command.Parser(__doc__)
-    parser.add_argument(
-        "--target",
-        default="ostrich",
-        help="class to reach: index from 0 to 999, synset, name, random, or any but the label",
-    )
+    classes = "class to reach: index from 0 to 999, synset, name, random, or any but the label"
+    parser.add_argument("--target", default="ostrich", help=classes)
     command.add_seed(parser, "of random targets")
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--method", choices=attack.METHODS, default="minimal", help="which search")
-    how.add_argument(
-        "--grey-levels",
-        type=grey_levels,
-        metavar="N",
-        help="change values by N of 255 levels at most, and as few as possible",
-    )
-    parser.add_argument(
-        "--confidence",
-        type=probability,
-        help="of the target, at least, with --grey-levels (default: more than any other class)",
-    )
-    parser.add_argument(
-        "--max-steps",
-        type=command.positive_int,
-        help="gradients for each photograph at most; for lbfgs, at each value of c (default: "
-        + ", ".join(f"{method} {steps}" for method, steps in photo_noise.MAX_STEPS.items())
-        + ")",
-    )
-    photo_run.add_arguments(
-        parser,
-        batch_size=photo_noise.BATCH_SIZE,
-        output="CSV file (default: method1_noise_optimization/results_imnet_{model}_{method}.csv)",
-    )
+    few = "change values by N of 255 levels at most, and as few as possible"
+    how.add_argument("--grey-levels", type=grey_levels, metavar="N", help=few)
+    confidence = "of the target, at least, with --grey-levels (default: that of no other class)"
+    parser.add_argument("--confidence", type=probability, help=confidence)
+    defaults = ", ".join(f"{method} {steps}" for method, steps in photo_noise.MAX_STEPS.items())
+    steps = "gradients for each photograph at most; for lbfgs, at each value of c"
+    command.add_count(parser, "--max-steps", f"{steps} (default: {defaults})")
+    folder = "method1_noise_optimization"
+    output = f"CSV file (default: {folder}/results_imnet_{{model}}_{{method}}.csv)"
+    photo_run.add_arguments(parser, batch_size=photo_noise.BATCH_SIZE, output=output)
     args = parser.parse_args(argv)
     if args.confidence is not None and not args.grey_levels:
         parser.error("--confidence goes with --grey-levels")
@@ -114,26 +100,9 @@ def parse(argv):
     method = f"grey_levels_{args.grey_levels}" if args.grey_levels else args.method
     if args.max_steps is None:
         args.max_steps = photo_noise.MAX_STEPS["grey levels" if args.grey_levels else method]
-    folder = files.ROOT / "method1_noise_optimization"
-    photo_run.check_output(
-        parser, args, folder / f"results_imnet_{own_model.stem(args.model)}_{method}.csv"
-    )
+    name = f"results_imnet_{own_model.stem(args.model)}_{method}.csv"
+    args.output = args.output or files.ROOT / folder / name
     return args
-
-
-def grey_levels(text):
-    """An argument that counts grey levels, from 1 to 255."""
-    if not (text.isascii() and text.isdigit() and len(text) < 4 and 1 <= int(text) <= 255):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of grey levels from 1 to 255")
-    return int(text)
-
-
-def probability(text):
-    """An argument that is above 0 and below 1."""
-    value = command.positive_float(text)
-    if value >= 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a probability above 0 and below 1")
-    return value
 
 
 if __name__ == "__main__":

@@ -55,27 +55,17 @@ def main(argv=None):
         "max_steps": args.max_steps or attack.MAX_STEPS[args.method],
         "starts": args.starts,
     }
-    found = attack_run.attack_digits(
-        network,
-        functools.partial(attack.search, targeted=target != "any", **how),
-        x,
-        y,
-        indices,
-        aim.get(target, target),
-        cluster=args.cluster,
-        batch_size=DIGITS[args.method],
-    )
+    search = functools.partial(attack.search, targeted=target != "any", **how)
+    aim = aim.get(target, target)
+    side_by_side = {"cluster": args.cluster, "batch_size": DIGITS[args.method]}
+    found = attack_run.attack_digits(network, search, x, y, indices, aim, **side_by_side)
     arrays = found.arrays
     reached = results.succeeded(arrays)
 
     config = {
         "script": "method1_noise_optimization/attack_mnist.py",
         **network.settings(),
-        **{
-            name: value
-            for name, value in how.items()
-            if OF_METHOD.get(name, args.method) == args.method
-        },
+        **{name: how[name] for name in how if OF_METHOD.get(name, args.method) == args.method},
         "target": target,
         "limit": args.limit,
         "seed": args.seed,
@@ -99,28 +89,18 @@ def main(argv=None):
 
 
 def parse(argv):
-    defaults = ", ".join(f"{method} {steps}" for method, steps in attack.MAX_STEPS.items())
     parser = command.Parser(__doc__)
-    option = parser.add_argument
+    option, rate = parser.add_argument, command.positive_float
     own_model.add_model(parser, "mlp")
     option("--method", choices=attack.METHODS, default="sgd", help="which method")
-    option(
-        "--regularization",
-        choices=attack.REGULARIZATIONS,
-        default="l2",
-        help="of sgd: nothing, mean |r|, or mean r²",
-    )
-    option(
-        "--learning-rate", type=command.positive_float, default=attack.LEARNING_RATE, help="of sgd"
-    )
-    command.add_count(
-        parser,
-        "--max-steps",
-        "steps an image at most; for lbfgs, at each value of c, for minimal, at each start "
-        f"(default: {defaults})",
-    )
-    few = "of minimal, at most: 1 is several times as fast and finds a little more noise"
-    command.add_count(parser, "--starts", few, attack.STARTS)
+    kinds = "of sgd: nothing, mean |r|, or mean r²"
+    option("--regularization", choices=attack.REGULARIZATIONS, default="l2", help=kinds)
+    option("--learning-rate", type=rate, default=attack.LEARNING_RATE, help="of sgd")
+    defaults = ", ".join(f"{method} {steps}" for method, steps in attack.MAX_STEPS.items())
+    steps = "steps an image at most; for lbfgs, at each value of c, for minimal, at each start"
+    command.add_count(parser, "--max-steps", f"{steps} (default: {defaults})")
+    starts = "of minimal, at most: 1 is several times as fast and finds a little more noise"
+    command.add_count(parser, "--starts", starts, attack.STARTS)
     option("--target", default="random", help="the class to be seen, random, or any but the label")
     data.add_samples(parser)
     command.add_count(parser, "--limit", "attack the first LIMIT digits (of a file: drawn)")

@@ -48,12 +48,11 @@ def main(argv=None):
 
     from method2_fgsm import fgsm, sign_pictures
 
+    settings = {"eps": args.eps, "targeted": target is not None, "batch_size": args.batch_size}
     return photo_run.attack(
         args,
         network,
-        functools.partial(
-            fgsm.fgsm, eps=args.eps, targeted=target is not None, batch_size=args.batch_size
-        ),
+        functools.partial(fgsm.fgsm, **settings),
         None if target is None else lambda path: target,
         settings={"script": "imnet_fast_gradient", "eps": args.eps, "target": target},
         title=f"fast gradient sign, eps {args.eps:g} ({args.eps * 255:.3g} / 255){goal}",
@@ -63,18 +62,14 @@ def main(argv=None):
 
 def parse(argv):
     parser = command.Parser(__doc__)
-    parser.add_argument(
-        "--eps", type=command.pixel_size, default=EPS, help="size of the step, in pixels of [0, 1]"
-    )
-    parser.add_argument("--target", help="class to reach: index from 0 to 999, synset or name")
-    photo_run.add_arguments(
-        parser,
-        batch_size=4,
-        output="CSV file (default: method2_fgsm/results_imnet_{model}.csv)",
-    )
+    option = parser.add_argument
+    option("--eps", type=command.pixel_size, default=EPS, help="size of the step, in pixel units")
+    option("--target", help="class to reach: index from 0 to 999, synset or name")
+    output = "CSV file (default: method2_fgsm/results_imnet_{model}.csv)"
+    photo_run.add_arguments(parser, batch_size=4, output=output)
     args = parser.parse_args(argv)
-    default = files.ROOT / "method2_fgsm" / f"results_imnet_{own_model.stem(args.model)}.csv"
-    photo_run.check_output(parser, args, default)
+    name = f"results_imnet_{own_model.stem(args.model)}.csv"
+    args.output = args.output or files.ROOT / "method2_fgsm" / name
     return args
 
 

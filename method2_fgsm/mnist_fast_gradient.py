@@ -78,19 +78,15 @@ def main(argv=None):
 def parse(argv):
     parser = command.Parser(__doc__)
     own_model.add_model(parser, "mlp")
-    parser.add_argument(
-        "--eps", type=command.pixel_size, default=0.1, help="size of the step in pixel units"
-    )
+    option = parser.add_argument
+    option("--eps", type=command.pixel_size, default=0.1, help="size of the step in pixel units")
     command.add_count(parser, "--steps", "1: the sign step", 1)
-    parser.add_argument("--target", help="the class to be seen (default: any wrong one)")
+    option("--target", help="the class to be seen (default: any wrong one)")
     which = parser.add_mutually_exclusive_group()
     data.add_samples(which)
-    which.add_argument(
-        "--full-test-set", action="store_true", help="all 10,000 test digits instead"
-    )
-    command.add_output(
-        parser, "the .npz file to write (default: method2_fgsm/results_mnist_{model}.npz)"
-    )
+    which.add_argument("--full-test-set", action="store_true", help="all 10,000 test digits")
+    output = "the .npz file to write (default: method2_fgsm/results_mnist_{model}.npz)"
+    command.add_output(parser, output)
     engine.add_arguments(parser)
     return parser.parse_args(argv)
 

@@ -302,7 +302,12 @@ def test_a_complete_run_may_be_resumed_and_another_one_not(attack, network, tmp_
     assert output.read_bytes() == before
 
 
-def test_a_run_interrupted_after_any_batch_resumes_to_the_same_files(attack, tmp_path, monkeypatch):
+def test_a_run_interrupted_after_any_batch_resumes_to_the_same_files_and_table(
+    attack, tmp_path, monkeypatch, capsys
+):
+    def table():
+        return re.sub(r"photographs a second.*", "", capsys.readouterr().out)
+
     monkeypatch.setattr(engine, "cores", lambda: 1)
     folder = tmp_path / "photographs"
     folder.mkdir()
@@ -314,7 +319,7 @@ def test_a_run_interrupted_after_any_batch_resumes_to_the_same_files(attack, tmp
     arguments = ("--images", folder, "--batch-size", 2)
     _, _, output = attack(*arguments)
     npz, real = output.with_suffix(".npz"), photo_run.attack_batch
-    whole = output.read_bytes(), npz.read_bytes()
+    whole, printed = (output.read_bytes(), npz.read_bytes()), table()
     for count in range(4):
         left = iter(range(count))
 
@@ -333,6 +338,7 @@ def test_a_run_interrupted_after_any_batch_resumes_to_the_same_files(attack, tmp
             path.unlink()
         attack(*arguments, "--resume")
         assert (output.read_bytes(), npz.read_bytes()) == whole
+        assert table() == printed
         assert not photo_rows.unfinished(output).exists()
 
 

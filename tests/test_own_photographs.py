@@ -126,7 +126,7 @@ def test_what_photographs_cannot_be_shown_to(album, place, refuses):
     refuses(script, *own, "--classes", few, culprit="4 classes apart, but there are 2 names")
     refuses(script, *own, "--classes", place / "none.txt", culprit="none.txt not found")
     refuses(script, *own, "--classes", names, "--target", "ostrich", culprit="'ostrich'")
-    refuses(script, *own, "--weights", names, culprit="--weights", code=(2,))
+    refuses(script, *own, "--weights", names, culprit="--weights")
     silent = saved(place / "silent.keras", *layers_to_four())
     refuses(script, "--model", silent, "--images", folder, culprit="give --pixels 0..1")
     refuses(script, "--model", "vgg", "--images", folder, culprit="'vgg'", code=(2,))

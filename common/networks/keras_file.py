@@ -8,6 +8,7 @@ or as one long row, the softmax at its end left out.
 import json
 import re
 import zipfile
+from contextlib import contextmanager
 
 import numpy as np
 
@@ -93,16 +94,25 @@ def load(path, shape, pixels):
     pixels: one of `KINDS`.  Raises `Failure` for whatever cannot be loaded, or attacked.
     """
     network = read(path)
-    return fit(network, path, shape, pixels), fit(network, path, shape, pixels, as_it_is=True)
+    with naming(path):
+        return fit(network, shape, pixels), fit(network, shape, pixels, as_it_is=True)
 
 
-def fit(network, path, shape, pixels, *, as_it_is=False):
+@contextmanager
+def naming(path):
+    """Turn a `ValueError` of the block into the `Failure` that names the file."""
+    try:
+        yield
+    except ValueError as error:
+        raise Failure(f"{files.show(path)}: {error}") from error
+
+
+def fit(network, shape, pixels, *, as_it_is=False):
     """The model that takes images of `shape` in [0, 1] and gives the logits of `network`.
 
     A network of one channel sees images in colour by their luminance.  Of one output z they are 0
     and z.  as_it_is: with the softmax or sigmoids at its end, in its own precision; of one
-    probability p the two are 0.5 and p.  path: what messages call it.  Raises `Failure` where there
-    is no such model.
+    probability p the two are 0.5 and p.  Raises ValueError where there is no such model.
     """
     import keras
 
@@ -110,29 +120,26 @@ def fit(network, path, shape, pixels, *, as_it_is=False):
     if is_grey(network) and shape[2:] == (3,):
         x = keras.ops.image.rgb_to_grayscale(image)
         shape = (*shape[:2], 1)
-    form = fed(network, path, shape)
+    form = fed(network, shape)
     x = x if form == shape else keras.layers.Reshape(form)(x)
-    try:
-        logits = without_squashing(network)
-        z = (network if as_it_is else logits)(scaled(x, pixels))
-        if is_binary(network):
-            # Here, not in the network, one of whose layers may have the name of this one.
-            both = keras.layers.Dense(2)
-            z = both(z)
-            half = 0.5 if as_it_is and logits is not network else 0
-            both.set_weights([np.array([[0, 1]], np.float32), np.array([half, 0], np.float32)])
-        model = keras.Model(image, z, name=network.name)
-        if not as_it_is:
-            checks.count_classes(model, np.zeros((2, *image.shape[1:]), np.float32))
-    except ValueError as error:
-        raise Failure(f"{files.show(path)}: {error}") from error
+    logits = without_squashing(network)
+    z = (network if as_it_is else logits)(scaled(x, pixels))
+    if is_binary(network):
+        # Here, not in the network, one of whose layers may have the name of this one.
+        both = keras.layers.Dense(2)
+        z = both(z)
+        half = 0.5 if as_it_is and logits is not network else 0
+        both.set_weights([np.array([[0, 1]], np.float32), np.array([half, 0], np.float32)])
+    model = keras.Model(image, z, name=network.name)
+    if not as_it_is:
+        checks.count_classes(model, np.zeros((2, *image.shape[1:]), np.float32))
     return model
 
 
-def fed(network, path, shape):
+def fed(network, shape):
     """The shape in which images of `shape` go into the network: with channels, without, or flat.
 
-    path: what messages call it.  Raises `Failure` where they do not fit it.
+    Raises ValueError where they do not fit it.
     """
     takes = tuple(network.inputs[0].shape[1:])
     without = shape[:-1] if shape[-1] == 1 else shape
@@ -141,9 +148,9 @@ def fed(network, path, shape):
             size in (None, given) for size, given in zip(takes, form, strict=True)
         ):
             return form
-    raise Failure(
-        f"{files.show(path)} takes images {takes}, and these are {shape}: give samples of its size "
-        "and channels with --samples"
+    raise ValueError(
+        f"it takes images {takes}, and these are {shape}: give samples of its size and channels "
+        "with --samples"
     )
 
 
@@ -214,15 +221,14 @@ def first_operation(network):
         tensor = node.output_tensors[0]
 
 
-def photograph_shape(network, path):
+def photograph_shape(network):
     """The shape (height, width, 3) of the photographs that a network takes.
 
-    path: what messages call it.  Raises `Failure` for a network that takes none.
+    Raises ValueError for a network that takes none.
     """
     takes = tuple(network.inputs[0].shape[1:])
     if len(takes) not in (2, 3) or takes[2:] not in ((), (None,), (1,), (3,)):
-        raise Failure(
-            f"{files.show(path)} takes images {takes}, and a photograph is (height, width, 3), or "
-            "grey"
+        raise ValueError(
+            f"it takes images {takes}, and a photograph is (height, width, 3), or grey"
         )
     return takes[0] or imagenet.SIDE, takes[1] or imagenet.SIDE, 3

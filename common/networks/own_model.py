@@ -102,16 +102,22 @@ def open_network(model, x=None, y=None, *, names=None, pixels=None, weights=None
     its own, and where nothing says which pixels it expects.
     """
     _models.clear()
-    if isinstance(model, Path):
-        return _examine(model, x, y, names, pixels)
-    path, classes, shape = mnist.weights_path(model), data.CLASSES, None
+    classes, shape, path = data.CLASSES, None, mnist.weights_path(model)
     if model in imagenet.NAMES:
-        path, classes, shape = weights, imagenet.CLASSES, (imagenet.SIDE, imagenet.SIDE, 3)
+        classes, shape, path = imagenet.CLASSES, (imagenet.SIDE, imagenet.SIDE, 3), weights
+    if weights and isinstance(model, Path):
+        raise Failure("--weights goes with our networks: a .keras file holds its own")
     if weights:
         weights_file.check(weights, remedy=imagenet.REMEDY)
     sha256 = files.sha256(path) if path and path.is_file() else None
     place = path and files.from_root(os.path.abspath(path))
-    return Network(model, place, sha256, classes, shape)
+    network = Network(stem(model), place, sha256, classes, shape, names, pixels)
+    if isinstance(model, Path):
+        keras_model = keras_file.read(model)
+        with keras_file.naming(model):
+            network, models = _examine(keras_model, files.show(model), network, x, y)
+        _models[network] = models
+    return network
 
 
 def load(network):
@@ -157,24 +163,28 @@ def cross_entropy(z, y):
     return np.nan_to_num(-of_label.mean() - 1e-3 * log_p.mean(), nan=np.inf)
 
 
-def _examine(path, x, y, names, pixels):
-    """Find out how a file's network is to be used, and say so in one line; warnings on stderr."""
-    keras_model, name = keras_file.read(path), files.show(path)
-    shape = keras_file.photograph_shape(keras_model, path) if x is None else tuple(x.shape[1:])
+def _examine(keras_model, name, network, x, y):
+    """Find out how a file's network is to be used, and say so in one line; warnings on stderr.
+
+    keras_model: as it was read.  name: of its file.  network: what is known so far.  x, y: as in
+    `open_network`.  Returns the `Network`, and its two models.  Raises ValueError.
+    """
+    names, pixels = network.names, network.pixels
+    shape = keras_file.photograph_shape(keras_model) if x is None else x.shape[1:]
     if y is None and not (pixels := pixels or keras_file.begins_with(keras_model)):
         kinds = " or ".join(keras_file.KINDS)
-        raise Failure(f"{name} does not say which pixels it expects: give --pixels {kinds}")
+        raise ValueError(f"it does not say which pixels it expects: give --pixels {kinds}")
     if y is not None and keras_file.is_grey(keras_model) and shape[2:] == (3,):
-        raise Failure(
-            f"{name} takes grey images, and these are in colour: give grey ones (--samples)"
+        raise ValueError(
+            "it takes grey images, and these are in colour: give grey ones (--samples)"
         )
     kinds = [pixels] if pixels else keras_file.PIXELS
-    fitted = {kind: keras_file.fit(keras_model, path, shape, kind) for kind in kinds}
+    fitted = {kind: keras_file.fit(keras_model, shape, kind) for kind in kinds}
     classes = next(iter(fitted.values())).output_shape[-1]
     if names is not None and len(names) != classes:
-        raise Failure(f"{name} tells {classes} classes apart, but there are {len(names)} names")
+        raise ValueError(f"it tells {classes} classes apart, but there are {len(names)} names")
     if y is not None and y.max() >= classes:
-        raise Failure(f"{name} tells {classes} classes apart, but there is a label {y.max()}")
+        raise ValueError(f"it tells {classes} classes apart, but there is a label {y.max()}")
     right = warning = ""
     if y is not None:
         few = data.drawn(len(x), TRIED)
@@ -198,8 +208,6 @@ def _examine(path, x, y, names, pixels):
         print(f"warning: {name} is {warning}", file=sys.stderr)
     if x is None and names is None:
         names = tuple(map(str, range(classes)))
-    place = files.from_root(os.path.abspath(path))
-    network = Network(stem(path), place, files.sha256(path), classes, shape, names, pixels)
-    judge = keras_file.fit(keras_model, path, shape, pixels, as_it_is=True)
-    _models[network] = fitted[pixels], judge
-    return network
+    judge = keras_file.fit(keras_model, shape, pixels, as_it_is=True)
+    network = network._replace(classes=classes, shape=shape, names=names, pixels=pixels)
+    return network, (fitted[pixels], judge)

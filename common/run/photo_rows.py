@@ -50,11 +50,16 @@ KEPT = 9  # photographs for the figure, three by three
 REMEDY = "start again without --resume"
 # A file name need not be valid UTF-8; this brings it into the file and back as it was.
 ENCODING = {"encoding": "utf-8", "errors": "surrogateescape", "newline": ""}
-# What the closing table averages, over the photographs that count as fooled there.
-AVERAGED = {
-    "fools": ("confidence_adversarial", "l2", "linf", "distortion", "steps"),
-    "fools_8bit": ("l2_8bit", "changed_8bit", "confidence_8bit"),
-}
+# What the closing table averages of a search, over the photographs, or PNGs, that fool.
+MEANS = (
+    ("|r|_2, mean          {:7.4f}", "fools", "l2"),
+    ("|r|_inf, mean        {:7.4f}", "fools", "linf"),
+    ("distortion, mean     {:7.5f}", "fools", "distortion"),
+    ("steps, mean          {:7.1f}", "fools", "steps"),
+    ("8 bits: |r|_2, mean  {:7.4f}", "fools_8bit", "l2_8bit"),
+    ("8 bits: changed      {:7.1%}  (of the values)", "fools_8bit", "changed_8bit"),
+    ("8 bits: confidence   {:7.1%}  (mean)", "fools_8bit", "confidence_8bit"),
+)
 
 
 def rows(photographs, before, after, noise, steps=None, png=None, change=None):
@@ -130,8 +135,7 @@ def unfinished(output):
 def locked(output):
     """Keep the unfinished run of `output` for this process; raise `Failure` if another has it.
 
-    The lock is the operating system's and ends with the process, however that ends.  Where there
-    are no such locks (Windows), nothing is locked.
+    The operating system's lock ends with the process, however that ends; Windows has none.
     """
     folder = unfinished(output)
     with files.writing(folder):
@@ -139,8 +143,8 @@ def locked(output):
         descriptor = os.open(folder, os.O_RDONLY) if os.name == "posix" else None
     try:
         if descriptor is not None and not _lock(descriptor, folder):
-            shown = files.show(output)
-            raise Failure(f"another run is writing {shown}: wait for it, or name another --output")
+            shown = f"another run is writing {files.show(output)}"
+            raise Failure(f"{shown}: wait for it, or name another --output")
         try:
             yield
         finally:
@@ -180,15 +184,12 @@ def resume(output, run):
         earlier, left = results.load(npz, remedy=REMEDY)["config"], output
     else:
         return 0
-    differ = [name for name, value in run.items() if earlier.get(name) != value]
-    changes = ", ".join(
-        f"{name} was {json.dumps(earlier.get(name))} and is {json.dumps(run[name])}"
-        for name in differ
-        if name != "photographs"  # a digest of their paths
-    )
-    if differ:
-        changes = changes or "the photographs are not the same ones"
-        raise Failure(f"cannot resume {files.show(left)}: {changes}; {REMEDY}")
+    for name, value in run.items():
+        if (was := earlier.get(name)) != value:
+            change = f"{name} was {json.dumps(was)} and is {json.dumps(value)}"
+            if name == "photographs":  # a digest of their paths
+                change = "the photographs are not the same ones"
+            raise Failure(f"cannot resume {files.show(left)}: {change}; {REMEDY}")
     if left == output:
         return None
     return next(number for number in itertools.count() if not _part(output, number).is_file())
@@ -232,25 +233,20 @@ def _written(path, rows):
             yield row
 
 
-def read(path):
-    """Yield the rows of a CSV file as dicts of strings; `Failure` where it is another one."""
-    with open(path, **ENCODING) as file:
-        reader = csv.DictReader(file)
-        if reader.fieldnames != list(COLUMNS):
-            raise Failure(f"{files.show(path)} does not have the rows of photographs: {REMEDY}")
-        yield from reader
-
-
-def read_parts(output, count):
-    """Yield the rows of the first `count` batches."""
-    for number in range(count):
-        yield from read(_part(output, number))
+def read(output, count=None):
+    """Yield the rows of a finished CSV file, or of the first `count` batches: dicts of strings."""
+    for path in [output] if count is None else [_part(output, i) for i in range(count)]:
+        with open(path, **ENCODING) as file:
+            reader = csv.DictReader(file)
+            if reader.fieldnames != list(COLUMNS):
+                raise Failure(f"{files.show(path)} has no rows of photographs: {REMEDY}")
+            yield from reader
 
 
 def finish(output, run, count):
     """Join all `count` batches into the CSV and the .npz; returns what `summary` does."""
     with files.replacing(output) as temporary:
-        table = summary(_written(temporary, read_parts(output, count)))
+        table = summary(_written(temporary, read(output, count)))
         paths = sorted(unfinished(output).glob("[0-9]*.npz"))
         parts = [files.read_npz(path, holds="a batch of a run", remedy=REMEDY) for path in paths]
         figure = {name: np.concatenate([part[name] for part in parts])[:KEPT] for name in parts[0]}
@@ -267,43 +263,35 @@ def summary(rows):
     for row in rows:
         largest = max(largest, float(row["linf"]))
         given.update(name for name, text in row.items() if text != "")
-        true.update(name for name in ("top5", "top5_adversarial", *AVERAGED) if row[name] == "1")
-        for name in ("", "_adversarial"):
-            true["top1" + name] += row["y_pred" + name] == row["y_true"]
-        for fools, names in AVERAGED.items():
+        true.update(name for name, text in row.items() if text == "1")
+        for when in ("", "_adversarial"):
+            true["top1" + when] += row["y_pred" + when] == row["y_true"]
+        for fools, name in (("fools", "confidence_adversarial"), *(mean[1:] for mean in MEANS)):
             if row[fools] == "1":
-                total.update({name: float(row[name] or 0) for name in names})
+                total[name] += float(row[name] or 0)
 
     def share(name, of):
         return true[name] / max(given[of], 1)
 
-    def mean(name):
-        return total[name] / max(true["fools_8bit" if name.endswith("8bit") else "fools"], 1)
-
-    count, counted = given["path"], given["fools"]
+    left_out = given["path"] - given["fools"]
     lines = [
-        f"photographs          {count:7d}",
-        f"left out             {count - counted:7d}  (wrong, or the target, before the attack)",
+        f"photographs          {given['path']:7d}",
+        f"left out             {left_out:7d}  (wrong, or the target, before the attack)",
         f"fooled               {true['fools']:7d}  {share('fools', 'fools'):6.1%}",
     ]
     if given["y_pred_8bit"]:
         fooled = share("fools_8bit", "fools_8bit")
         lines.append(f"fooled after 8 bits  {true['fools_8bit']:7d}  {fooled:6.1%}")
     if true["fools"]:
-        lines.append(f"mean confidence in the wrong label {mean('confidence_adversarial'):.1%}")
+        mean = total["confidence_adversarial"] / true["fools"]
+        lines.append(f"mean confidence in the wrong label {mean:.1%}")
     lines.append(f"largest noise        {largest:7.5f}")
     if given["y_true"]:
         lines.append(f"with a known label   {given['y_true']:7d}   top-1   top-5")
         for name, when in (("before", ""), ("after", "_adversarial")):
             top1, top5 = (share(top + when, "y_true") for top in ("top1", "top5"))
             lines.append(f"  {name:26}  {top1:6.1%}  {top5:6.1%}")
-    if total["steps"]:
-        lines.append(f"|r|_2, mean          {mean('l2'):7.4f}")
-        lines.append(f"|r|_inf, mean        {mean('linf'):7.4f}")
-        lines.append(f"distortion, mean     {mean('distortion'):7.5f}")
-        lines.append(f"steps, mean          {mean('steps'):7.1f}")
-    if total["steps"] and true["fools_8bit"]:
-        lines.append(f"8 bits: |r|_2, mean  {mean('l2_8bit'):7.4f}")
-        lines.append(f"8 bits: changed      {mean('changed_8bit'):7.1%}  (of the values)")
-        lines.append(f"8 bits: confidence   {mean('confidence_8bit'):7.1%}  (mean)")
-    return lines, count
+    for line, fools, name in MEANS:
+        if total["steps"] and true[fools]:
+            lines.append(line.format(total[name] / true[fools]))
+    return lines, given["path"]

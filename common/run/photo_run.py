@@ -5,6 +5,7 @@ by side, here or on workers (engine.py), and their rows joined (photo_rows.py). 
 make a batch depends on nothing else, so the rows are the same whoever works.
 """
 
+import argparse
 import functools
 import hashlib
 import os
@@ -23,37 +24,26 @@ from common.run import attack_run, class_labels, engine, photo_rows, photos
 
 def add_arguments(parser, *, batch_size, output):
     """The arguments of every such script.  batch_size: the default.  output: what to say of it."""
+    option, path, images = parser.add_argument, command.path, [files.COMMON / "images"]
     own_model.add_model(parser, "efficientnet_lite0", photographs=True)
-    parser.add_argument(
-        "--classes",
-        type=command.path,
-        metavar="FILE",
-        help="of a .keras file: the names of its classes, one a line (default: numbers)",
-    )
-    parser.add_argument(
-        "--images",
-        type=command.path,
-        nargs="+",
-        default=[files.COMMON / "images"],
-        metavar="PATH",
-        help="photographs and folders of them (default: common/images)",
-    )
-    parser.add_argument(
-        "--labels",
-        type=class_labels.argument,
-        metavar="folders|FILE",
-        help="where the true classes come from (default: the network's own answers)",
-    )
-    parser.add_argument(
-        "--weights", type=command.path, help="the network's weights, a Keras .h5 file"
-    )
-    parser.add_argument("--save-images", type=command.path, help="folder for the adversarial PNGs")
+    option("--classes", type=path, metavar="FILE", help="of a .keras file: its classes, one a line")
+    pictures = "photographs and folders of them (default: common/images)"
+    option("--images", type=path, nargs="+", default=images, metavar="PATH", help=pictures)
+    classes = "the true classes: folders, or a file (default: the network's own answers)"
+    option("--labels", type=class_labels.argument, metavar="folders|FILE", help=classes)
+    option("--weights", type=path, help="the network's weights, a Keras .h5 file")
+    option("--save-images", type=path, help="folder for the adversarial PNGs")
     command.add_count(parser, "--batch-size", "photographs for a core at a time", batch_size)
-    parser.add_argument(
-        "--resume", action="store_true", help="continue an interrupted run with the same settings"
-    )
-    command.add_output(parser, output)
+    option("--resume", action="store_true", help="continue a run with the same settings")
+    option("--output", type=csv_file, help=output)
     engine.add_arguments(parser)
+
+
+def csv_file(text):
+    """An argument that names a CSV file."""
+    if command.path(text).suffix != ".csv":
+        raise argparse.ArgumentTypeError(f"{text!r} does not end in .csv")
+    return command.path(text)
 
 
 def network_of(args):
@@ -62,15 +52,6 @@ def network_of(args):
     if isinstance(args.model, Path):
         engine.one_thread()
     return own_model.open_network(args.model, names=names, pixels=args.pixels, weights=args.weights)
-
-
-def check_output(parser, args, default):
-    """--output, or the path `default`, ends in .csv; the parser ends the script otherwise."""
-    if isinstance(args.model, Path) and args.weights:
-        parser.error("--weights goes with our networks: a .keras file holds its own")
-    args.output = args.output or default
-    if args.output.suffix != ".csv":
-        parser.error(f"--output {files.show(args.output)} does not end in .csv")
 
 
 def attack(args, network, attack, target_of, settings, title, *, to_8_bits=None, for_figure=None):
@@ -86,8 +67,8 @@ def attack(args, network, attack, target_of, settings, title, *, to_8_bits=None,
     Files that cannot be read are named on stderr.  Raises `Failure` for whatever a user can mend,
     if possible before the network is loaded, and `command.Interrupted` on Ctrl-C.
     """
-    skipped = []  # (path, reason)
-    folder, paths = photos.find(args.images, lambda *problem: skipped.append(problem))
+    skipped = []
+    folder, paths = photos.find(args.images, lambda *folder: skipped.append(skip(*folder)))
     if not paths:
         raise Failure(f"no image in {files.show(folder)}: it holds no file")
     _check(args, folder)
@@ -116,7 +97,7 @@ def attack(args, network, attack, target_of, settings, title, *, to_8_bits=None,
             attacked, (lines, count) = 0, photo_rows.summary(photo_rows.read(args.output))
         else:
             run = functools.partial(run, work, prepare=read, name=_name)
-            attacked = _attack(run, photographs, size, done, args.output, settings, skipped)
+            attacked = _attack(run, photographs, size, done, args.output, settings)
             lines, count = photo_rows.finish(args.output, settings, -(-len(paths) // size))
         seconds = time.perf_counter() - began
     print(f"{imagenet.title(network.model)}, {title}", *lines, sep="\n")
@@ -150,33 +131,34 @@ def _check(args, photographs):
             args.save_images.mkdir()
 
 
+def skip(path, reason):
+    """Say on stderr what is passed over, and why, in one line."""
+    tqdm.write(command.one_line(f"skipped {path}: {reason}"), file=sys.stderr)
+
+
 def _name(batch):
     (path, *_), *_ = batch[0]
     return f"the batch that begins with {path}"
 
 
-def _attack(run, photographs, size, done, output, settings, skipped):
+def _attack(run, photographs, size, done, output, settings):
     """Attack the batches after the first `done`; returns how many photographs were attacked."""
-    before = count = sum(1 for _ in photo_rows.read_parts(output, done))
+    before = count = sum(1 for _ in photo_rows.read(output, done))
     done = done if count else 0
     starts = range(done * size, len(photographs), size)
     # The figure shows the first photographs that can be read.
     batches = ((photographs[i : i + size], count < photo_rows.KEPT) for i in starts)
-    unread, bar = list(skipped), tqdm(total=len(photographs), unit="photo", disable=None)
     try:
-        with bar:
+        with tqdm(total=len(photographs), unit="photo", disable=None) as bar:
             bar.update(starts.start)
-            for number, (rows, figure, unreadable) in enumerate(run(batches), done):
+            for number, (rows, figure, unread) in enumerate(run(batches), done):
                 if number == 0:
                     photo_rows.begin(output, settings)
                 photo_rows.add(output, number, rows, figure if count < photo_rows.KEPT else {})
-                bar.update(len(rows) + len(unreadable))
-                count, unread = count + len(rows), unread + unreadable
-                # Where nothing can be read the run ends with one line, not one for every file.
-                while count and unread:
-                    path, reason = unread.pop(0)
-                    line = command.one_line(f"skipped {path}: {reason}")
-                    tqdm.write(line, file=sys.stderr)
+                count += len(rows)
+                for path, reason in unread:
+                    skip(path, reason)
+                bar.update(len(rows) + len(unread))
     except KeyboardInterrupt as interrupt:
         if not count:
             raise
@@ -184,9 +166,7 @@ def _attack(run, photographs, size, done, output, settings, skipped):
         raise command.Interrupted(f"{left} has what was done; go on with --resume") from interrupt
     if not count:
         photo_rows.clear(output)
-        (path, reason), *others = unread
-        more = f", and {len(others)} more" if others else ""
-        raise Failure(f"no readable image: skipped {path}: {reason}{more}")
+        raise Failure("no readable image among all that was skipped: give other --images")
     return count - before
 
 
