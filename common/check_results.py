@@ -54,15 +54,6 @@ def check(found, model=None):
     return outcome
 
 
-def is_own(found):
-    """Whether they are results of a network of one's own."""
-    return found["config"].get("pixels") in keras_file.KINDS
-
-
-def is_digits(found):
-    return not is_own(found) and found["xs"].shape[1:] == (data.SIDE, data.SIDE)
-
-
 def by_row(found, model):
     """Yield a check's name, bool (n, ...) where a row is not as it should be, and what is wrong."""
     xs, noises, y = found["xs"], found["noises"], found["y_trues"]
@@ -82,7 +73,7 @@ def by_row(found, model):
         if isinstance(target, int):
             yield "labels", found["y_targets"] != target, f"y_targets is not {target}"
 
-    if is_digits(found) and "indices" in found:
+    if "indices" in found:
         (images, labels), indices = data.load("test"), found["indices"]
         outside = indices >= len(images)
         yield "dataset", outside, f"indices beyond the {len(images)} test digits"
@@ -91,14 +82,14 @@ def by_row(found, model):
         yield "dataset", repeated, "an image that was there before (indices)"
         indices = np.where(outside, 0, indices)
         yield "dataset", ~outside & (y != labels[indices]), "y_trues is not MNIST's label"
-        other = ~outside & (xs != images[indices]).any(axis=(1, 2))
+        same = [np.array_equal(*pair) for pair in zip(xs, images[indices], strict=True)]
+        other = ~outside & ~np.array(same, bool)
         yield "dataset", other, "xs is not the test image that indices names"
 
     if eps is not None and "signs" in found:
-        signs = found["signs"] if found["signs"].shape == xs.shape else np.full_like(xs, np.nan)
-        yield "sign step", ~np.isin(signs, (-1, 0, 1)), "signs other than -1, 0 and 1"
-        step = np.float32(eps if target is None else -eps)
-        differs = np.abs(noises - (np.clip(xs + step * signs, 0, 1) - xs)) > results.ROUNDING
+        yield "sign step", ~np.isin(found["signs"], (-1, 0, 1)), "signs other than -1, 0 and 1"
+        step = np.float32(eps if target is None else -eps) * found["signs"]
+        differs = np.abs(noises - (np.clip(xs + step, 0, 1) - xs)) > results.ROUNDING
         many = differs.mean(axis=tuple(range(1, xs.ndim))) > ROUNDED_SIGNS
         yield "sign step", many, f"noises are not the sign step of eps {eps:g}"
 
@@ -118,12 +109,12 @@ def says(model, x, labels):
 
 def model_of(found, name=None, weights=None):
     """The model that made the predictions, if `name` and `weights` allow it and it is at hand."""
-    config = found["config"]
-    said = config.get("model")
-    if is_own(found):
+    config, shape = found["config"], found["xs"].shape[1:]
+    said, pixels = config.get("model"), config.get("pixels")
+    if pixels in keras_file.KINDS:
         fits = isinstance(name, Path) and weights is None
-        return keras_file.load(name, found["xs"].shape[1:], config["pixels"])[1] if fits else None
-    if is_digits(found):
+        return keras_file.load(name, shape, pixels)[1] if fits else None
+    if shape == (data.SIDE, data.SIDE):
         name = name or said
         return mnist.load(name, weights) if isinstance(name, str) and mnist.known(name) else None
     if name is not None or said not in imagenet.NAMES:

@@ -9,6 +9,7 @@ An `.npz` without pickle, with one row an image:
     y_preds_adversarial    int64 (n,)           what it says of xs + noises
     y_targets              int64 (n,)           what it should say, where it had to be one class
     indices                int64 (n,)           rows of the images in the file they were drawn from
+    signs                  float32 (n, 28, 28)  of one sign step: -1, 0 or 1
     config                 str                  JSON: every setting, and the package versions
 
 plus whatever else an attack measures of each image (numbers, n rows).  Only
@@ -29,7 +30,7 @@ from common.command import Failure
 IMAGES = ("xs", "noises")
 LABELS = ("y_trues", "y_preds", "y_preds_adversarial")
 # The dtype of each array, and whether a row of it is an image or a number.
-KEYS = dict.fromkeys(IMAGES, ("float32", "image"))
+KEYS = dict.fromkeys((*IMAGES, "signs"), ("float32", "image"))
 KEYS |= dict.fromkeys((*LABELS, "y_targets", "indices"), ("int64", "number"))
 ROUNDING = 1e-6  # of x + (x_adv - x) in float32
 PACKAGES = ("tensorflow", "keras", "numpy", "matplotlib")

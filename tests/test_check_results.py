@@ -160,7 +160,7 @@ def test_a_network_that_is_asked_for_and_not_looked_at_is_an_error(
     [
         ({"signs": np.zeros((2, 8, 8, 3), np.float32)}, "noises are not the sign step"),
         ({"signs": np.full((2, 8, 8, 3), 0.5, np.float32)}, "signs other than"),
-        ({"signs": np.ones((2, 8, 8), np.float32)}, "signs other than"),
+        ({"signs": np.ones((2, 8, 8), np.float32)}, "signs has shape"),
     ],
 )
 def test_altered_photographs_fail(checked, change, message):
