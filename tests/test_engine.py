@@ -336,7 +336,7 @@ def same(one, other):
 
 
 def batches_done(output):
-    return len(list(output.with_suffix(".unfinished").glob("[0-9]*.npz")))
+    return len(list(output.with_suffix(".unfinished").glob("[0-9]*.csv")))
 
 
 @pytest.mark.slow
