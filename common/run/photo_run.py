@@ -68,13 +68,13 @@ def attack(args, network, attack, target_of, settings, title, *, to_8_bits=None,
     if possible before the network is loaded, and `command.Interrupted` on Ctrl-C.
     """
     skipped = []
-    folder, paths = photos.find(args.images, lambda *folder: skipped.append(skip(*folder)))
+    folder, paths = photos.find(args.images, lambda *problem: skipped.append(skip(*problem)))
     if not paths:
         raise Failure(f"no image in {files.show(folder)}: it holds no file")
-    _check(args, folder)
     labels = class_labels.of_photographs(args.labels, folder, paths, network.own_names())
     targets = [target_of and target_of(path) for path in paths]
     photographs = list(zip(paths, labels, targets, strict=True))
+    _check(args, folder)
     size, pngs = args.batch_size, args.save_images and os.path.abspath(args.save_images)
     named = [files.from_root(path) for path in args.images]
     settings = settings | {
