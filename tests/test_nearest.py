@@ -114,8 +114,8 @@ def test_more_steps_find_no_more_noise(trained, right):
 @pytest.mark.parametrize("targeted", [False, True])
 def test_what_has_done_its_work_stays(targeted):
     """A network that sees of each pixel whether it is above a half, and so has no slope beyond: the
-    nearest answer is that of the best of all 2^10 ways to cross, or a little nearer."""
-    pixels, steep, images, rng = 10, 40.0, 8, np.random.default_rng(0)
+    nearest answer is that of the best of all 2^14 ways to cross, or a little nearer."""
+    pixels, steep, images, rng = 14, 40.0, 20, np.random.default_rng(0)
     sizes_of_layers = [(pixels, "sigmoid"), (32, "relu"), (5, None)]
     stack = [keras.layers.Dense(units, activation) for units, activation in sizes_of_layers]
     model = keras.Sequential([keras.Input((pixels,)), *stack])
