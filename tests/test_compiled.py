@@ -47,8 +47,7 @@ def test_no_attack_holds_on_to_the_weights_of_a_model_that_is_gone():
         fgsm.fgsm(model, x, y, 0.1)
         smallest_eps(model, x, y + 1)
         pgd.pgd(model, x, y, eps=0.1, steps=2)
-        for method in attack.METHODS:
-            attack.find_noise(model, x, y + 1, method=method, max_steps=2)
+        attack.find_noise(model, x, y + 1, method="minimal", max_steps=2)
         weights += [weakref.ref(variable.value.handle) for variable in model.variables]
     del model
     keras.backend.clear_session()
@@ -189,12 +188,7 @@ def test_threads_find_what_one_finds():
     def found(model, batch):
         x, y = batch
         noise = attack.find_noise(model, x, y, max_steps=5)
-        return (
-            mnist.predict(model, x),
-            fgsm.fgsm(model, x, y, 0.1),
-            smallest_eps(model, x, y)[1],
-            noise,
-        )
+        return mnist.predict(model, x), fgsm.fgsm(model, x, y, 0.1), noise
 
     for _ in range(2):
         ends_in_softmax = keras.Sequential(

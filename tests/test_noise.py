@@ -25,7 +25,7 @@ def stubborn():
     + [("cnn", "sgd"), ("cnn", "minimal")],  # lbfgs there is the same at a hundred times the cost
 )
 def test_every_noise_reaches_its_target_inside_the_box(trained, few, name, method):
-    x, y_target = few(trained[name], 24)
+    x, y_target = few(trained[name], 8)
     # The CNN of the tests has seen little: gradient descent creeps on it.
     noise = attack.find_noise(trained[name], x, y_target, method=method, learning_rate=0.05)
     assert (mnist.classify(trained[name], np.clip(x + noise, 0, 1)) == y_target).all()
@@ -33,7 +33,7 @@ def test_every_noise_reaches_its_target_inside_the_box(trained, few, name, metho
 
 
 def test_minimal_is_smaller_than_lbfgs_is_smaller_than_sgd(trained, few):
-    x, y_target = few(trained["mlp"], 30)
+    x, y_target = few(trained["mlp"], 12)
     mean = {
         method: sizes(attack.find_noise(trained["mlp"], x, y_target, method=method)).mean()
         for method in attack.METHODS
