@@ -32,9 +32,11 @@ with suppress(ImportError):
 Image.init()
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "AVIF", "TIFF", "JPEG2000", "HEIF")
 READABLE = tuple(name for name in FORMATS if name in Image.OPEN)
-# In a folder these are tried, HEIC in any case, so that a line says why it is skipped.
-SUFFIXES = (".heic", *(s for s, name in Image.registered_extensions().items() if name in READABLE))
-NO_IMAGE = f"not a {', '.join(READABLE)} image (HEIC needs `pip install pillow-heif`)"
+# In a folder these are tried, HEIC and AVIF in any case, so that a line says why one is skipped.
+SUFFIXES = tuple(s for s, name in Image.registered_extensions().items() if name in READABLE)
+SUFFIXES += (".heic", ".avif")
+HINT = "" if "HEIF" in READABLE else " (HEIC needs `pip install pillow-heif`)"
+NO_IMAGE = f"not a {', '.join(READABLE)} image{HINT}"
 
 # Beyond this, what is to be decoded counts as a decompression bomb: a quarter of a gigabyte as RGB.
 MAX_PIXELS = 90_000_000
