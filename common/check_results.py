@@ -166,11 +166,10 @@ def main(argv=None):
     paths = args.results or sorted(files.ROOT.glob("method*/results_*.npz"))
     if not paths:
         raise Failure("no method*/results_*.npz: name a file, or run common/reproduce.py first")
-    failed = {files.show(path): report(path, args.model, args.weights) for path in paths}
-    failed = {path: len(violations) for path, violations in failed.items() if violations}
-    if failed:
-        count = sum(failed.values())
-        raise Failure(f"{', '.join(failed)} failed: {count} violation{'s' * (count > 1)}")
+    counts = {files.show(path): len(report(path, args.model, args.weights)) for path in paths}
+    if count := sum(counts.values()):
+        failed = ", ".join(path for path in counts if counts[path])
+        raise Failure(f"{failed} failed: {count} violation{'s' * (count > 1)}")
     return []
 
 

@@ -50,10 +50,9 @@ def _lines(path, remedy):
     """The lines of a text file in UTF-8, without blanks at their ends."""
     files.check_input(path, remedy=remedy)
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        return [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
         raise Failure(f"cannot read {files.show(path)}: {files.reason(error)}; {remedy}") from error
-    return [line.strip() for line in lines]
 
 
 def of_settings(config):
