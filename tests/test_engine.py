@@ -310,7 +310,7 @@ blow, batches = int(sys.argv.pop(1)), int(sys.argv.pop(1))
 replace = os.replace
 def then_strike(source, target):
     replace(source, target)
-    if len(list(pathlib.Path(target).parent.glob("[0-9]*"))) == batches:
+    if len(list(pathlib.Path(target).parent.glob("[0-9]*.csv"))) == batches:
         os.kill(os.getpid(), blow)
 os.replace = then_strike
 from method2_fgsm import imnet_fast_gradient
