@@ -173,7 +173,7 @@ def without_squashing(network):
     except ValueError:
         if is_binary(network):
             raise
-        # What ends in neither is tried, and refused where it gives probabilities (contract.py).
+        # What ends in neither is tried, and refused where it gives probabilities (checks.py).
         return network
 
 
