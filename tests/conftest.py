@@ -52,17 +52,18 @@ def trained(own_folders, request):
     with open(folder / "lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not kept.is_dir():
-            for older in folder.glob("*/"):
+            for older in filter(Path.is_dir, folder.iterdir()):
                 shutil.rmtree(older)
             train_into(folder / "unfinished")
             (folder / "unfinished").rename(kept)
-        shutil.copytree(kept, files.WEIGHTS, dirs_exist_ok=True)
+        shutil.copytree(kept, own_folders, dirs_exist_ok=True)
     return {name: mnist.load(name) for name in mnist.NAMES}
 
 
 def what_training_depends_on():
     """A digest of the code, the packages and the processor."""
-    code = [*(files.COMMON / "networks").glob("*.py"), Path(train.__file__), Path(__file__)]
+    code = [*(files.COMMON / "networks").glob("*.py"), Path(__file__)]
+    code += [Path(module.__file__) for module in (data, train, train_mnist)]
     digest = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(code)))
     processor = Path("/proc/cpuinfo")
     flags = re.search("(?m)^(flags|Features).*", processor.read_text()) if processor.exists() else 0
@@ -72,9 +73,11 @@ def what_training_depends_on():
 
 
 def train_into(folder):
+    folder.mkdir()
     real = data.load
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(files, "WEIGHTS", folder)
+        patch.setattr(files, "WEIGHTS", folder / "weights")
+        patch.setattr(files, "IMG", folder / "img")
         patch.setattr(data, "load", lambda split: [part[:12000] for part in real(split)])
         train.main(["--epochs", "4", "--batch-size", "50"])
         train_mnist.main(["--model", "mlp", "--epochs", "3"])
