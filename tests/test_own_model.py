@@ -6,7 +6,6 @@ import zipfile
 from types import SimpleNamespace
 from unittest.mock import Mock
 
-import distributed
 import keras
 import numpy as np
 import pytest
@@ -646,13 +645,3 @@ def test_a_file_is_read_once_and_another_in_its_place_is_not_the_network(mine, m
     assert own_model.load(network)[0].output_shape == (None, 3)
     with pytest.raises(Failure, match="another file"):
         own_model.load(network._replace(sha256="0" * 64))
-
-
-@pytest.mark.slow
-def test_workers_leave_the_same_bytes(mine, tmp_path):
-    outputs = [tmp_path / f"{workers}.npz" for workers in (0, 1)]
-    options = {"n_workers": 1, "threads_per_worker": 1, "dashboard_address": None}
-    with distributed.LocalCluster(host="127.0.0.1", memory_limit=0, **options) as local:
-        for output, more in zip(outputs, ([], ["--cluster", local.scheduler_address]), strict=True):
-            mnist_fast_gradient.main([*arguments(mine), "--output", str(output), *more])
-    assert outputs[0].read_bytes() == outputs[1].read_bytes()
