@@ -120,7 +120,7 @@ def strike():
         time.sleep(0.01)
     os.kill(os.getpid(), signal.SIGINT)
 if __name__ == "__main__":
-    reproduce.STEPS, reproduce.SIDE_BY_SIDE = (("step", "step", sys.argv[1:]),), ("step",)
+    reproduce.STEPS, reproduce.SIDE_BY_SIDE = ["python steps/one.py " + sys.argv[1]], ("one",)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     threading.Thread(target=strike, daemon=True).start()
     command.run(lambda: reproduce.main([]))
@@ -128,9 +128,10 @@ if __name__ == "__main__":
 
 
 def test_ctrl_c_ends_a_step_of_reproduce_that_has_a_process_of_its_own(tmp_path):
-    (tmp_path / "step.py").write_text(STEP)
     (tmp_path / "run.py").write_text(REPRODUCED)
-    (tmp_path / "place").mkdir()
+    for folder in ("steps", "place"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "steps" / "one.py").write_text(STEP)
     done = subprocess.run(
         [sys.executable, tmp_path / "run.py", tmp_path / "place"],
         env={**os.environ, "PYTHONPATH": str(files.ROOT)},

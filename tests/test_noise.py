@@ -114,27 +114,25 @@ def test_the_units_of_the_logits_do_not_matter():
     network = keras.Sequential(
         [
             keras.Input((20,)),
-            keras.layers.Dense(30, activation="relu"),
+            keras.layers.Dense(30, activation="tanh"),
             keras.layers.Dense(6),
         ]
     )
     rng = np.random.default_rng(0)
     network.set_weights([rng.normal(0, 2 / w.shape[0] ** 0.5, w.shape) for w in network.weights])
-    x = rng.random((10, 20), np.float32)
-    y = (mnist.classify(network, x) + 1 + np.arange(10) % 5) % 6
+    x = rng.random((12, 20), np.float32)
+    y = mnist.predict(network, x).argsort(axis=1)[:, -2]
     image, found = keras.Input((20,)), {}
     for scale, offset in ((1, 0), (0.01, 0), (100, 0), (1, 1000)):
         model = keras.Model(image, scale * network(image) + offset)
         for method in ("minimal", "lbfgs"):
             noise = attack.find_noise(model, x, y, method=method)
-            reached = attack.reached(model, x, noise, y)
-            found.setdefault(method, []).append(np.where(reached, sizes(noise), np.nan))
+            assert attack.reached(model, x, noise, y).all()
+            found.setdefault(method, []).append(sizes(noise).mean())
         eps, _ = smallest_eps(model, x, y, steps=60)
-        found.setdefault("many steps", []).append(eps)
-    for size in found.values():
-        np.testing.assert_array_equal(np.isnan(size), np.isnan(size[:1] * 4))
-        np.testing.assert_allclose(np.nanmean(size, axis=1), np.nanmean(size[0]), rtol=0.01)
-        assert np.isnan(size[0]).mean() < 0.1
+        found.setdefault("many steps", []).append(eps.mean())
+    for means in found.values():
+        np.testing.assert_allclose(means, means[0], rtol=0.01)
 
 
 def test_less_than_the_minimal_noise_is_not_enough(trained, few):
