@@ -118,33 +118,47 @@ def load_own_samples(path, limit=None, seed=0, *, dark=False):
     """
     remedy = "make it with np.savez(FILE, images=x, labels=y), the classes y as numbers from 0"
     rows = partial(drawn, limit=limit, seed=seed)
-    images, labels, arrays = _samples(path, remedy, rows, dark=dark)
+    images, labels, arrays = _samples(path, remedy, rows, dark=dark, large=limit is not None)
     return images, labels, tuple(map(str, arrays["names"])) if "names" in arrays else None
 
 
-def _samples(path, remedy, rows, shape=None, classes=np.inf, *, dark=False):
+def _samples(path, remedy, rows, shape=None, classes=np.inf, *, dark=False, large=False):
     """The images and labels of a file of samples, and all its arrays as they are.
 
     rows(n): which of n.  shape, classes: what the images and the labels have to be, if anything.
+    large: whether the file may be too large to be read whole, and of its images only those rows
+    are.
     """
-    arrays = files.read_npz(path, holds="an .npz of images and labels", remedy=remedy)
+    counts = []
+
+    def part(name, count):
+        if name in ("images", "x_test"):
+            counts.append(count)
+            return rows(count)
+
+    holds = "an .npz of images and labels"
+    arrays = files.read_npz(path, part=part if large else None, holds=holds, remedy=remedy)
     for name, other in (("images", "x_test"), ("labels", "y_test")):
         arrays.setdefault(name, arrays.get(other))
-    if problem := _problem(arrays, shape, classes, dark):
+    if problem := _problem(arrays, shape, classes, dark, *counts):
         raise Failure(f"{files.show(path)}: {problem}; {remedy}")
     images, labels = arrays["images"], arrays["labels"]
     if labels.ndim == 2:
         labels = labels[:, 0] if labels.shape[1] == 1 else labels.argmax(axis=1)
-    rows, scale = rows(len(images)), np.float32(255 if images.dtype == np.uint8 else 1)
-    return images[rows].astype(np.float32) / scale, labels[rows].astype(np.int64), arrays
+    chosen, scale = rows(len(labels)), np.float32(255 if images.dtype == np.uint8 else 1)
+    images = images if counts else images[chosen]
+    return images.astype(np.float32) / scale, labels[chosen].astype(np.int64), arrays
 
 
-def _problem(arrays, shape, classes, dark):
-    """What is wrong with the arrays of a file of samples, None if nothing."""
+def _problem(arrays, shape, classes, dark, count=None):
+    """What is wrong with the arrays of a file of samples, None if nothing.
+
+    count: how many images the file holds, where not all of them were read.
+    """
     images, labels, names, indices = map(arrays.get, ("images", "labels", "names", "indices"))
     if images is None or labels is None:
         return "it holds no images, or no labels"
-    count, *form = images.shape or (0,)
+    form, count = images.shape[1:], count or (images.shape or (0,))[0]
     whole, kind = images.dtype == np.uint8, f"{images.dtype} {images.shape}"
     if not (whole or images.dtype.kind == "f") or len(form) not in (2, 3) or not images.size:
         return f"images are {kind}, not uint8 or float32 (n, h, w[, c])"

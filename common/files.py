@@ -2,6 +2,7 @@
 
 import hashlib
 import itertools
+import math
 import os
 import re
 import secrets
@@ -139,20 +140,27 @@ def writing(path):
         raise Failure(f"cannot write {show(path)}: {reason(error)}") from error
 
 
-def read_npz(path, names=None, *, ours=False, holds="a result file", remedy):
+def read_npz(path, names=None, *, ours=False, part=None, holds="a result file", remedy):
     """The arrays of an `.npz` file: a dict of names and NumPy arrays.
 
-    names: those to read, all of them if None.  ours: whether it may be of any size.  holds: what
-    the file should be, for the message.  remedy: the way out.  Raises `Failure` when the file is
-    missing, not a file, truncated, pickled, too large, no `.npz`, or lacks one of the names.
+    names: those to read, all of them if None.  ours: whether it may be of any size.  part(name, n):
+    of a file that is too large, which of the n rows of an array to read, None for all of them.
+    holds: what the file should be, for the message.  remedy: the way out.  Raises `Failure` when
+    the file is missing, not a file, truncated, pickled, too large, no `.npz`, or lacks one of the
+    names.
     """
     check_input(path, remedy=remedy)
     try:
         with zipfile.ZipFile(path) as archive:
             size = sum(member.file_size for member in archive.infolist())
-        if size > MAX_BYTES and not ours:
+            large = size > MAX_BYTES and not ours
+            if large and part is not None:
+                names = [member.removesuffix(".npy") for member in archive.namelist()]
+                return {name: _rows(archive, name, part) for name in names}
+        if large:
             raise Failure(
-                f"{show(path)} unpacks to {size:,} bytes, over {MAX_BYTES:,}: save fewer images"
+                f"{show(path)} unpacks to {size:,} bytes, over {MAX_BYTES:,}: ask for fewer images "
+                "with --limit (--count), or save fewer"
             )
         with np.load(path, allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in (stored.files if names is None else names)}
@@ -167,3 +175,22 @@ def read_npz(path, names=None, *, ours=False, holds="a result file", remedy):
     if not all(isinstance(array, np.ndarray) for array in arrays.values()):
         raise Failure(f"{show(path)} is not {holds}: it holds something that is no array; {remedy}")
     return arrays
+
+
+def _rows(archive, name, part):
+    """The rows of an array in an open `.npz` that `part` asks for: see `read_npz`."""
+    with archive.open(f"{name}.npy") as member:
+        major, _ = np.lib.format.read_magic(member)
+        header = getattr(np.lib.format, f"read_array_header_{major}_0")
+        (count, *shape), by_column, dtype = header(member)
+        rows, size = part(name, count), dtype.itemsize * math.prod(shape)
+        rows = range(count) if rows is None else rows
+        if len(rows) * size > MAX_BYTES:
+            raise Failure(f"{len(rows):,} of {name} are over {MAX_BYTES:,} bytes: ask for fewer")
+        if by_column or dtype.hasobject:
+            raise ValueError("its rows do not lie one after the other")
+        start, content = member.tell(), bytearray()
+        for row in rows:
+            member.seek(start + int(row) * size)
+            content += member.read(size)
+    return np.frombuffer(content, dtype).reshape(-1, *shape)

@@ -119,7 +119,9 @@ def test_a_file_that_unpacks_to_more_than_memory(tmp_path, monkeypatch):
     np.savez_compressed(path, xs=np.zeros((2000, 28, 28), np.float32))
     assert path.stat().st_size < 100_000
     monkeypatch.setattr(files, "MAX_BYTES", 1_000_000)
-    with pytest.raises(Failure, match=r"bomb\.npz unpacks to .*: save fewer images"):
+    with pytest.raises(
+        Failure, match=r"bomb\.npz unpacks to .*: ask for fewer images with --limit"
+    ):
         files.read_npz(path, remedy="")
 
 

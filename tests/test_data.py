@@ -129,3 +129,24 @@ def test_files_whose_long_names_end_alike_are_written_at_the_same_time(tmp_path)
         right.write_text("right")
     assert [path.read_text() for path in paths] == ["left", "right"]
     assert len(list(tmp_path.iterdir())) == 2
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_of_a_file_too_large_to_be_read_whole_the_drawn_images_are(tmp_path, monkeypatch, save):
+    rng = np.random.default_rng(0)
+    x, y = rng.integers(0, 256, (300, 6, 5, 3), np.uint8), rng.integers(0, 4, 300)
+    save(tmp_path / "s.npz", x_test=x, y_test=y)
+    wanted = data.load_own_samples(tmp_path / "s.npz", 20, seed=3)
+    monkeypatch.setattr(files, "MAX_BYTES", 5000)
+    found = data.load_own_samples(tmp_path / "s.npz", 20, seed=3)
+    for one, other in zip(found[:2], wanted[:2], strict=True):
+        np.testing.assert_array_equal(one, other)
+    for limit, problem in ((None, "--limit"), (60, "ask for fewer")):
+        with pytest.raises(Failure, match=problem):
+            data.load_own_samples(tmp_path / "s.npz", limit)
+    save(tmp_path / "s.npz", images=x, labels=y[:299])
+    with pytest.raises(Failure, match="for 300 images"):
+        data.load_own_samples(tmp_path / "s.npz", 20)
+    save(tmp_path / "s.npz", images=np.asfortranarray(x), labels=y)
+    with pytest.raises(Failure, match="not an"):
+        data.load_own_samples(tmp_path / "s.npz", 20)
