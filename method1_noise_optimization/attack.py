@@ -15,12 +15,13 @@ from tqdm import tqdm
 from common.networks import mnist
 from common.search import checks
 
-METHODS = ("sgd", "lbfgs", "minimal")
+METHODS = ("sgd", "lbfgs", "minimal", "fewest")
+NEEDS_NO_TARGET = ("minimal", "fewest")
 REGULARIZATIONS = ("none", "l1", "l2")
 LEARNING_RATE = 0.008  # of sgd
-MAX_STEPS = {"sgd": 1000, "lbfgs": 50, "minimal": 120}
+MAX_STEPS = {"sgd": 1000, "lbfgs": 50, "minimal": 120, "fewest": 60}
 STARTS = 8  # of minimal, where only the smallest noise will do
-BATCH_SIZE = {"sgd": 1000, "lbfgs": 500, "minimal": 500}
+BATCH_SIZE = {"sgd": 1000, "lbfgs": 500, "minimal": 500, "fewest": 500}
 
 
 def find_noise(model, x, y, **settings):
@@ -68,8 +69,8 @@ def search(
     for name, (value, choices) in known.items():
         if value not in choices:
             raise ValueError(f"unknown {name} {value!r}: choose one of {', '.join(choices)}")
-    if method != "minimal" and not targeted:
-        raise ValueError(f"{method} needs targets: without them choose method='minimal'")
+    if method not in NEEDS_NO_TARGET and not targeted:
+        raise ValueError(f"{method} needs targets: without them choose minimal or fewest")
     checks.positive("starts", starts, whole=True)
     max_steps = MAX_STEPS[method] if max_steps is None else max_steps
     batch_size = BATCH_SIZE[method] if batch_size is None else batch_size
@@ -78,7 +79,7 @@ def search(
     checks.positive("batch_size", batch_size, whole=True)
 
     from common.search import margins
-    from method1_noise_optimization import lbfgs, minimal, sgd
+    from method1_noise_optimization import fewest, lbfgs, minimal, sgd
 
     # sgd refills its batch as images finish; the others take one batch after the other.
     stride = max(len(x), 1) if method == "sgd" else batch_size
@@ -98,6 +99,8 @@ def search(
                 found = sgd.find(*problem, *how, regularization, learning_rate, batch_size)
             elif method == "lbfgs":
                 found = lbfgs.find(*problem, *how)
+            elif method == "fewest":
+                found = (fewest.find if targeted else fewest.find_nearest)(*problem, *how)
             elif targeted:
                 found = minimal.find(*problem, *how, starts)
             else:
