@@ -34,8 +34,8 @@ WINDOW = 10.0
 # How many pixels a step changes: after a miss so many times as many, and no more than this share of
 # the best hit.
 MORE, FEWER = 1.15, 0.85
-# Without a target, of each round: the share of the steps that a rival gets, how many rivals, and the
-# noise on the logarithms of the gains.  With one, each round is a start.
+# Without a target, of each round: the share of the steps that a rival gets, how many rivals, and
+# the noise on the logarithms of the gains.  With one, each round is a start.
 ROUNDS = (1 / 3, 9, 0.0), (1, 3, 1.0), (1, 1, 1.0)
 
 
