@@ -3,29 +3,24 @@
     python common/check_results.py                          all results in the method folders
     python common/check_results.py method2_fgsm/results_mnist_mlp.npz
     python common/check_results.py RESULTS.npz --model cnn --weights my_cnn.weights.h5
-    python common/check_results.py RESULTS.npz --model mine.keras
 
-Reads each file (its format: common/results.py) and looks at
+Reads each file (its format: common/README.md, "Result files") and looks at
 
-    format        the arrays, their types and rows; xs and xs + noises lie in [0, 1]
     epsilon       no pixel of the noise is larger
     labels        originals classified correctly; targets as stated, never the label
     dataset       where indices are stored: images and labels are MNIST's, none is there twice
     sign step     where signs are stored: noises are clip(x ± eps * sign) - x, but for one pixel in
                   a thousand, whose gradient may have rounded to zero
-    predictions   freshly loaded weights say the same.  Where two outputs of the network differ by
-                  less than 1e-4 of the largest (1/256 and 1/32 in float16 and bfloat16), either
-                  will do: minimal noise ends there, and rounding decides
+    predictions   freshly loaded weights say the same, or two outputs tie: they differ by less than
+                  1e-4 of the largest.  For photographs, where the weights are installed by pip, or
+                  given by --weights; for a network of your own, given by --model
 
-and prints PASS, with exit code 0, or FAIL and every violation, with exit code 1.  Predictions on
-photographs are recomputed if their network's weights are installed by pip, or given by --weights;
-those of a network of your own, if its .keras file is given by --model.  To give others is an error.
+and prints PASS, with exit code 0, or FAIL and every violation, with exit code 1.
 
 reads   method*/results_*.npz or those named, common/mnist.npz, the weights
 writes  nothing
 """
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -47,10 +42,11 @@ def check(found, model=None):
     """
     outcome = dict.fromkeys(CHECKS)
     for name, bad, what in by_row(found, model):
-        lines = outcome[name] = outcome[name] or []
+        outcome[name] = outcome[name] or []
         bad = bad.any(axis=tuple(range(1, bad.ndim)))
         if bad.any():
-            lines.append(f"{what} in {bad.sum()} of {len(bad)} rows, first in row {bad.argmax()}")
+            rows = f"{bad.sum()} of {len(bad)} rows, first in row {bad.argmax()}"
+            outcome[name].append(f"{what} in {rows}")
     return outcome
 
 
@@ -59,9 +55,9 @@ def by_row(found, model):
     xs, noises, y = found["xs"], found["noises"], found["y_trues"]
     eps, target = (found["config"].get(name) for name in ("eps", "target"))
     if eps is not None:
-        sized = isinstance(eps, float | int) and 0 <= eps <= 1
-        yield "epsilon", np.full(len(xs), not sized), f"eps {eps!r} is no size from 0 to 1"
-        eps = eps if sized else np.nan
+        if not isinstance(eps, float | int) or not 0 <= eps <= 1:
+            yield "epsilon", np.ones(len(xs), bool), f"eps {eps!r} is no size from 0 to 1"
+            eps = 1.0
         yield "epsilon", np.abs(noises) > eps + results.ROUNDING, f"noise larger than eps {eps:g}"
 
     photographs = "paths" in found["config"]  # of which the first are kept, whatever came of them
@@ -75,16 +71,14 @@ def by_row(found, model):
 
     if "indices" in found:
         (images, labels), indices = data.load("test"), found["indices"]
-        outside = indices >= len(images)
-        yield "dataset", outside, f"indices beyond the {len(images)} test digits"
-        repeated = np.ones(len(indices), bool)
-        repeated[np.unique(indices, return_index=True)[1]] = False
-        yield "dataset", repeated, "an image that was there before (indices)"
-        indices = np.where(outside, 0, indices)
-        yield "dataset", ~outside & (y != labels[indices]), "y_trues is not MNIST's label"
+        inside = indices < len(images)
+        yield "dataset", ~inside, f"indices beyond the {len(images)} test digits"
+        first = np.isin(np.arange(len(xs)), np.unique(indices, return_index=True)[1])
+        yield "dataset", ~first, "an image that was there before (indices)"
+        indices = np.where(inside, indices, 0)
+        yield "dataset", inside & (y != labels[indices]), "y_trues is not MNIST's label"
         same = [np.array_equal(*pair) for pair in zip(xs, images[indices], strict=True)]
-        other = ~outside & ~np.array(same, bool)
-        yield "dataset", other, "xs is not the test image that indices names"
+        yield "dataset", inside & ~np.array(same, bool), "xs is not the image that indices names"
 
     if eps is not None and "signs" in found:
         yield "sign step", ~np.isin(found["signs"], (-1, 0, 1)), "signs other than -1, 0 and 1"
@@ -107,50 +101,40 @@ def says(model, x, labels):
     return known & (behind <= tie)
 
 
-def model_of(found, name=None, weights=None):
-    """The model that made the predictions, if `name` and `weights` allow it and it is at hand."""
-    config, shape = found["config"], found["xs"].shape[1:]
+def model_of(config, shape, name=None, weights=None):
+    """The model that made predictions on images of a shape, None where it is not at hand.
+
+    name, weights: those that are asked for, None for what the settings say.
+    """
     said, pixels = config.get("model"), config.get("pixels")
-    if pixels in keras_file.KINDS:
-        fits = isinstance(name, Path) and weights is None
-        return keras_file.load(name, shape, pixels)[1] if fits else None
-    if shape == (data.SIDE, data.SIDE):
-        name = name or said
-        return mnist.load(name, weights) if isinstance(name, str) and mnist.known(name) else None
-    if name is not None or said not in imagenet.NAMES:
-        return None
+    ours = name or said
+    if shape == (data.SIDE, data.SIDE) and pixels is None and isinstance(ours, str):
+        return mnist.load(ours, weights) if mnist.known(ours) else None
+    if isinstance(name, Path) and pixels in keras_file.KINDS and weights is None:
+        return keras_file.load(name, shape, pixels)[1]
+    # Others than these would be downloaded.
+    here = weights or (said == efficientnet_lite.NAME and efficientnet_lite.installed())
     same = config.get("weights") == (weights and files.sha256(weights))
-    lite = said == efficientnet_lite.NAME and efficientnet_lite.installed()
-    here = weights is not None or lite  # the others would be downloaded
-    return imagenet.load(said, weights) if same and here else None
+    if name is None and said in imagenet.NAMES and here and same:
+        return imagenet.load(said, weights)
+    return None
 
 
 def report(path, name=None, weights=None):
-    """Check one file, with the model of that name and weights; returns the violations."""
-    found = files.read_npz(path, ours=True, remedy="name a file that an attack script wrote")
-    wrong = results.problem(found)
-    outcome = {"format": [wrong] if wrong else []}
-    if wrong:
-        print(f"{files.show(path)}: not a result file")
-    else:
-        found["config"] = json.loads(str(found["config"]))
-        said, model = found["config"].get("model"), model_of(found, name, weights)
-        asked = " with ".join(str(given) for given in (name, weights) if given)
-        if model is None and asked:
-            raise Failure(
-                f"{files.show(path)} holds results of {said}, not of {asked}: give what made them, "
-                "or leave it out"
-            )
-        kept = "" if model is not None else ", whose predictions are not recomputed"
-        print(f"{files.show(path)}: {len(found['xs'])} images, attacks on {name or said}{kept}")
-        outcome |= check(found, model)
-
+    """Check one file, with the model of that name and weights; returns how many violations."""
+    found = results.load(path, remedy="name a file that an attack script wrote")
+    said, path = found["config"].get("model"), files.show(path)
+    model = model_of(found["config"], found["xs"].shape[1:], name, weights)
+    asked = " with ".join(str(given) for given in (name, weights) if given)
+    if model is None and asked:
+        raise Failure(f"{path} holds results of {said}, not of {asked}: name what made it, or none")
+    kept = "" if model is not None else ", whose predictions are not recomputed"
+    print(f"{path}: {len(found['xs'])} images, attacks on {name or said}{kept}")
+    outcome = check(found, model)
     for check_name, lines in outcome.items():
-        state = "not checked" if lines is None else "wrong" if lines else "ok"
+        state = "not checked" if lines is None else "; ".join(lines) or "ok"
         print(f"  {check_name:12}  {state}")
-    violations = [line for lines in outcome.values() for line in lines or ()]
-    for line in violations:
-        print(f"  violation: {line}")
+    violations = sum(len(lines or ()) for lines in outcome.values())
     print("FAIL" if violations else "PASS", flush=True)
     return violations
 
@@ -166,7 +150,7 @@ def main(argv=None):
     paths = args.results or sorted(files.ROOT.glob("method*/results_*.npz"))
     if not paths:
         raise Failure("no method*/results_*.npz: name a file, or run common/reproduce.py first")
-    counts = {files.show(path): len(report(path, args.model, args.weights)) for path in paths}
+    counts = {files.show(path): report(path, args.model, args.weights) for path in paths}
     if count := sum(counts.values()):
         failed = ", ".join(path for path in counts if counts[path])
         raise Failure(f"{failed} failed: {count} violation{'s' * (count > 1)}")

@@ -15,7 +15,7 @@ from method2_fgsm import mnist_fast_gradient
 
 @pytest.fixture(scope="module")
 def honest(tmp_path_factory, digits):
-    """What the attack on 200 digits leaves, with the config as a dict; and targets."""
+    """What the attack on 200 digits leaves, with the config as a dict; targets and signs."""
     folder = tmp_path_factory.mktemp("honest")
     samples, output = str(folder / "samples.npz"), str(folder / "results.npz")
     x, y = digits[0].reshape(-1, 784), digits[1]
@@ -29,7 +29,10 @@ def honest(tmp_path_factory, digits):
         arguments = ("--model", "softmax", "--eps", "0.1", "--samples", samples)
         mnist_fast_gradient.main([*arguments, "--output", output])
         found = results.load(output)
-        yield found | {"y_targets": (found["y_trues"] + 1) % 10}
+        # Where a step was clipped away, it led out of the box.
+        signs = np.sign(found["noises"]) + (found["noises"] == 0) * np.where(found["xs"], 1, -1)
+        targets = (found["y_trues"] + 1) % 10
+        yield found | {"y_targets": targets, "signs": signs.astype(np.float32)}
 
 
 @pytest.fixture
@@ -37,7 +40,6 @@ def checked(tmp_path, capsys):
     """A function: what the checker prints of arrays, and whether it says PASS."""
 
     def check(found, *options):
-        found = {name: array for name, array in found.items() if array is not None}
         # Past the checks that `results.save` makes.
         np.savez(tmp_path / "r.npz", **found | {"config": np.array(json.dumps(found["config"]))})
         with contextlib.suppress(Failure):
@@ -51,7 +53,9 @@ def checked(tmp_path, capsys):
 # An array, a row, what is written there, and what the checker has to say about that row.
 ROWS = (
     ("noises", (5, 0, 0), lambda _: 0.3, "noise larger than eps 0.1"),
-    ("xs", (6, 0, 0), lambda _: 0.5, "xs is not the test image that indices names"),
+    ("noises", 4, lambda noise: noise / 2, "noises are not the sign step"),
+    ("signs", (3, 0, 0), lambda _: 0.5, "signs other than"),
+    ("xs", (6, 0, 0), lambda _: 0.5, "xs is not the image that indices names"),
     ("indices", 7, lambda _: 10000, "indices beyond the 10000 test digits"),
     ("y_trues", 8, lambda y: (y + 2) % 10, "y_trues is not MNIST's label"),
     ("y_preds", 9, lambda y: (y + 1) % 10, "misclassified before the attack"),
@@ -68,29 +72,20 @@ def test_an_altered_row_is_named(honest, checked, name, where, change, message):
     printed, passed = checked(honest | {name: array})
     assert not passed
     row = where if isinstance(where, int) else where[0]
-    found = f"violation: .*{message} in 1 of {len(array)} rows, first in row {row}$"
+    found = f"{message}.* in 1 of {len(array)} rows, first in row {row}(;|$)"
     assert re.search(found, printed, re.MULTILINE)
 
 
-# What is done to the file, and what the checker has to say about it.
-TAMPERED = {
-    "an array is gone": (lambda f: {"noises": None}, "noises is missing"),
-    "an image is there twice": (
-        lambda f: {name: np.append(a, a[:1], axis=0) for name, a in f.items() if name != "config"},
-        "an image that was there before",
-    ),
-    "an impossible epsilon": ({"eps": -1}, "eps -1 is no size"),
-    "another target than stated": ({"target": 3}, "y_targets is not 3"),
-}
-
-
-@pytest.mark.parametrize("kind", TAMPERED)
-def test_each_kind_of_tampering_is_found_and_named(honest, checked, kind):
-    tamper, message = TAMPERED[kind]
-    changes = tamper(honest) if callable(tamper) else {"config": honest["config"] | tamper}
-    printed, passed = checked(honest | changes)
-    assert not passed
-    assert re.search(f"  violation: .*{message}", printed)
+def test_what_is_stated_or_repeated_wrongly_is_named(honest, checked):
+    twice = {name: np.append(a, a[:1], axis=0) for name, a in honest.items() if name != "config"}
+    for changes, message in (
+        (twice, "an image that was there before"),
+        ({"config": honest["config"] | {"eps": -1}}, "eps -1 is no size"),
+        ({"config": honest["config"] | {"target": 3}}, "y_targets is not 3"),
+    ):
+        printed, passed = checked(honest | changes)
+        assert not passed
+        assert message in printed
 
 
 def test_other_weights_do_not_confirm_the_predictions(honest, checked, tmp_path):
@@ -114,22 +109,17 @@ def test_a_tie_may_go_either_way_and_is_a_share_of_the_largest_output(honest, la
         assert len(check_results.check(few, model)["predictions"]) == violations
 
 
-def photographs():
-    xs = np.random.default_rng(0).random((2, 8, 8, 3), np.float32)
-    signs = np.where(xs > 0.3, np.float32(1), np.float32(-1))
-    noises = np.clip(xs + np.float32(0.02) * signs, 0, 1) - xs
-    labels = {name: np.array([388, 12]) for name in results.LABELS}
-    settings = {"model": "vgg16", "eps": 0.02, "target": None}
-    return {"xs": xs, "noises": noises, "signs": signs, **labels, "config": settings}
-
-
 @pytest.mark.parametrize("rows", [2, 0])
 def test_photographs_are_checked_but_for_their_predictions(checked, rows):
-    found = photographs()
-    cut = {name: array[:rows] for name, array in found.items() if name != "config"}
-    printed, passed = checked(found | cut)
+    xs = np.random.default_rng(0).random((rows, 8, 8, 3), np.float32)
+    signs = np.where(xs > 0.3, np.float32(1), np.float32(-1))
+    noises = np.clip(xs + np.float32(0.02) * signs, 0, 1) - xs
+    found = dict.fromkeys(results.LABELS, np.array([388, 12])[:rows])
+    found |= {"xs": xs, "noises": noises, "signs": signs}
+    printed, passed = checked(found | {"config": {"model": "vgg16", "eps": 0.02, "target": None}})
     assert passed
     assert f"{rows} images, attacks on vgg16, whose predictions are not recomputed" in printed
+    assert "sign step     ok" in printed
     assert "predictions   not checked" in printed
 
 
@@ -140,7 +130,6 @@ def test_photographs_are_checked_but_for_their_predictions(checked, rows):
         ((8, 8), {"model": "a.keras", "pixels": "0..1"}, "--model", "mlp"),
         ((8, 8), {"model": "a.keras", "pixels": "0..1"}, "--weights", "w.h5"),
         ((8, 8, 3), {"model": "vgg16"}, "--model", "mlp"),
-        ((8, 8, 3), {"model": "vgg16", "weights": "00"}, "--weights", "w.h5"),
         ((8, 8, 3), {"model": "efficientnet_lite0"}, "--weights", "w.h5"),
     ],
 )
@@ -151,22 +140,8 @@ def test_a_network_that_is_asked_for_and_not_looked_at_is_an_error(
     (tmp_path / "w.h5").touch()
     images, labels = np.zeros((1, *shape), np.float32), dict.fromkeys(results.LABELS, np.array([0]))
     results.save(tmp_path / "r.npz", xs=images, noises=images, **labels, config=config)
-    with pytest.raises(Failure, match=rf"r\.npz holds .* {config['model']}, not of {named}: give"):
+    with pytest.raises(Failure, match=rf"r\.npz holds .* {config['model']}, not of {named}: name"):
         check_results.main(["r.npz", option, named])
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"signs": np.zeros((2, 8, 8, 3), np.float32)}, "noises are not the sign step"),
-        ({"signs": np.full((2, 8, 8, 3), 0.5, np.float32)}, "signs other than"),
-        ({"signs": np.ones((2, 8, 8), np.float32)}, "signs has shape"),
-    ],
-)
-def test_altered_photographs_fail(checked, change, message):
-    printed, passed = checked(photographs() | change)
-    assert not passed
-    assert message in printed
 
 
 def test_every_violation_of_every_file_is_listed(honest, tmp_path, checked, capsys):
@@ -177,5 +152,4 @@ def test_every_violation_of_every_file_is_listed(honest, tmp_path, checked, caps
         check_results.main([str(tmp_path / name) for name in ("bad.npz", "r.npz")])
     printed = capsys.readouterr().out
     assert re.findall("PASS|FAIL", printed) == ["FAIL", "PASS"]
-    assert "the target is the label" in printed
-    assert "xs is not the test image" in printed
+    assert re.search("dataset .*y_trues is not.*; xs is not", printed)

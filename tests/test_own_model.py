@@ -323,7 +323,7 @@ def broken(kind, folder):
 
 BROKEN = {
     "missing": "not found",
-    "folder": "it is not a file",
+    "folder": "is not a file",
     "text": "not a .keras file",
     "truncated": "truncated",
     "garbled": "truncated",
