@@ -63,8 +63,8 @@ def add_samples(parser):
 def draw_samples(count, seed):
     """Choose `count` distinct test digits at random.
 
-    Returns (images, labels, indices): float32 (count, 28, 28) in [0, 1], int64 (count,), and the
-    places in the test set, int64 (count,).  Raises `Failure` when there are not that many.
+    Returns (images, labels, indices): float32 (count, 28, 28) in [0, 1], int64 (count,), and in the
+    test set, int64 (count,).  Raises `Failure` when there are not that many.
     """
     x, y = load("test")
     if count > len(x):
@@ -76,9 +76,8 @@ def draw_samples(count, seed):
 def load_samples(path=None, limit=None):
     """Read a file of digits, common/5k_samples.npz by default, or the first `limit` of them.
 
-    Returns (images, labels, indices) as in `draw_samples`; `indices` is None where the file has
-    none, since not every digit is one of MNIST's.  White paper gets a warning on stderr.
-    The file and what is raised: as in `load_own_samples`, with images (n, 28, 28), labels below 10.
+    Returns (images, labels, indices) as in `draw_samples`, indices None where the file has none.
+    White paper gets a warning on stderr.  The file and what is raised: as in `load_own_samples`.
     """
     path = SAMPLES if path is None else path
     again = "make it with `python common/generate_5k.py`, or of your own with common/my_digits.py"
@@ -96,10 +95,7 @@ def load_samples(path=None, limit=None):
 
 
 def drawn(count, limit, seed=0):
-    """Which `limit` of `count` samples to take, drawn since they may lie sorted: int64, in order.
-
-    All of them where there are no more, or limit is None.
-    """
+    """Which `limit` of `count` samples, drawn since they may lie sorted: int64, in order."""
     limit = count if limit is None else min(limit, count)
     return np.sort(np.random.default_rng(seed).choice(count, limit, replace=False))
 
@@ -121,10 +117,7 @@ def load_own_samples(path, limit=None, seed=0, *, dark=False):
 
 
 def _read_samples(path, remedy, shape=None, classes=np.inf, *, dark=False):
-    """The arrays of a file of samples, as they are.
-
-    shape, classes: what the images and the labels have to be, if anything.
-    """
+    """The arrays of a file of samples, as they are.  shape, classes: what they have to be."""
     arrays = files.read_npz(path, holds="an .npz of images and labels", remedy=remedy)
     for name, other in (("images", "x_test"), ("labels", "y_test")):
         arrays.setdefault(name, arrays.get(other))
@@ -160,14 +153,13 @@ def _problem(arrays, shape, classes, dark):
             f"the largest pixel is {images.max()}, not 255: give floats in [0, 1] of the range "
             "that the network was trained on, or say what it expects with --pixels"
         )
-    if labels.dtype.kind in "US":
-        return "labels are text: give the place of each class in a list, and that list as names"
     one_hot = labels.ndim == 2 and labels.shape[1] > 1
     if one_hot and not (((labels == 0) | (labels == 1)).all() and (labels.sum(axis=1) == 1).all()):
         return "labels are not one-hot"
     number = one_hot or (labels.dtype.kind in "iu" and labels.shape[1:] in ((), (1,)))
     if not number or labels.shape[:1] != (count,) or labels.min() < 0:
-        return f"labels are {labels.dtype} {labels.shape}, not classes from 0 for {count} images"
+        kind = f"{labels.dtype} {labels.shape}"
+        return f"labels are {kind}, not numbers of classes from 0 for {count} images"
     if (labels.shape[1] - 1 if one_hot else labels.max()) >= classes:
         return f"labels are not all from 0 to {classes - 1}"
     if names is not None and (names.dtype.kind != "U" or names.ndim != 1):

@@ -67,7 +67,7 @@ def test_samples_are_distinct_test_digits(tmp_path, digits):
 @pytest.mark.parametrize(
     ("name", "array", "message"),
     [
-        ("labels", np.array(1), r"labels are int64 \(\), not classes"),
+        ("labels", np.array(1), r"labels are int64 \(\), not numbers of classes"),
         ("labels", np.array([1, 2, 10]), "labels are not all from 0 to 9"),
         ("images", np.zeros((3, 27, 28)), r"images are .*, not \(n, 28, 28\)"),
         ("images", np.ones((3, 28, 28), np.uint8), "the largest pixel is 1, not 255"),

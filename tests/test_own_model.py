@@ -373,7 +373,7 @@ def test_samples_of_every_kind_are_the_same(tmp_path):
         ({"images": np.zeros((4, 2, 2), np.int64)}, "int64"),
         ({"images": np.linspace(-1, 1, 16).reshape(4, 2, 2)}, r"\[0, 1\]: give \(x \+ 1\) / 2;"),
         ({"images": np.full((4, 2, 2), np.nan)}, "images hold values that are no finite numbers"),
-        ({"labels": np.arange(3)}, "not classes"),
+        ({"labels": np.arange(3)}, "not numbers of classes"),
         ({"labels": np.zeros((4, 3))}, "one-hot"),
         ({"labels": np.array(["cat", "dog", "cat", "cow"])}, "place of each class .* as names"),
         ({"names": np.arange(4)}, "not text"),

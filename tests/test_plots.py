@@ -68,22 +68,16 @@ def test_a_backend_that_is_not_there_is_none_that_is_needed():
 
 
 def test_dollars_in_a_name_are_drawn_and_are_no_formula(tmp_path):
-    for name in ("$1 to $5", "$5_$10"):
-        plots.save(plots.figure(4, 3, name), tmp_path / "a.png")
-        escaped = plots.figure(4, 3, "")
-        escaped.suptitle(name.replace("$", r"\$"), fontsize=14, parse_math=True)
-        plots.save(escaped, tmp_path / "b.png")
-        assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+    name = "$5_$10"
+    plots.save(plots.figure(4, 3, name), tmp_path / "a.png")
+    escaped = plots.figure(4, 3, "")
+    escaped.suptitle(name.replace("$", r"\$"), fontsize=14, parse_math=True)
+    plots.save(escaped, tmp_path / "b.png")
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
 
 
 def test_a_figure_is_written_in_the_format_of_its_ending_and_repeats(tmp_path):
-    starts = {
-        "": b"\x89PNG",
-        ".PNG": b"\x89PNG",
-        ".pdf": b"%PDF",
-        ".svg": b"<?xml",
-        ".eps": b"%!PS",
-    }
+    starts = {"": b"\x89PNG", ".PNG": b"\x89PNG", ".pdf": b"%PDF", ".svg": b"<?xml"}
     for ending, start in starts.items():
         path = plots.check_output(tmp_path / f"a{ending}")
         written = []
@@ -91,7 +85,7 @@ def test_a_figure_is_written_in_the_format_of_its_ending_and_repeats(tmp_path):
             plots.save(draw(), path)
             written.append(path.read_bytes())
         assert written[0].startswith(start)
-        assert written[0] == written[1] or ending == ".eps"  # which keeps its date
+        assert written[0] == written[1]
 
 
 def test_another_ending_is_refused_with_those_that_there_are():

@@ -19,7 +19,7 @@ SCRIPTS = sorted(
 )
 
 
-def test_help_says_what_is_read_and_written_without_tensorflow(checkout):
+def test_help_says_on_a_page_what_is_read_and_written_without_tensorflow(checkout):
     """All in one process with the imports counted; from a folder that is not the checkout."""
     code = (
         "import runpy, sys\n"
@@ -36,7 +36,7 @@ def test_help_says_what_is_read_and_written_without_tensorflow(checkout):
     done = subprocess.run(
         [sys.executable, "-c", code],
         cwd="/",
-        env={"PYTHONPATH": str(checkout), "PATH": "/usr/bin:/bin"},
+        env={"PYTHONPATH": str(checkout), "PATH": "/usr/bin:/bin", "COLUMNS": "80"},
         capture_output=True,
         text=True,
     )
@@ -45,6 +45,7 @@ def test_help_says_what_is_read_and_written_without_tensorflow(checkout):
     for path, manual, error in zip(SCRIPTS, manuals, done.stderr.splitlines(), strict=True):
         for word in ("reads", "writes", f"python {path}"):
             assert word in manual
+        assert manual.count("\n") <= 40, path
         assert re.fullmatch(r"\w+\.py: error: .*--no-such-option.* \(see --help\)", error)
 
 
