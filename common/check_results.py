@@ -4,18 +4,18 @@
     python common/check_results.py method2_fgsm/results_mnist_mlp.npz
     python common/check_results.py RESULTS.npz --model cnn --weights my_cnn.weights.h5
 
-Reads each file (its format: common/README.md, "Result files") and looks at
+Reads each file (its format: common/README.md, "Result files") and looks whether
 
-    epsilon       no pixel of the noise is larger
-    labels        originals classified correctly; targets as stated, never the label
-    dataset       where indices are stored: images and labels are MNIST's, none is there twice
-    sign step     where signs are stored: noises are clip(x ± eps * sign) - x, but for one pixel in
-                  a thousand, whose gradient may have rounded to zero
-    predictions   freshly loaded weights say the same, or two outputs tie: they differ by less than
-                  1e-4 of the largest.  For photographs, where the weights are installed by pip, or
-                  given by --weights; for a network of your own, given by --model
+- no pixel of the noise is larger than epsilon;
+- originals were classified correctly, and targets are as stated, and never the label;
+- where indices are stored: images and labels are MNIST's, none is there twice;
+- where signs are stored: noises are clip(x ± eps * sign) - x, but for one pixel in a thousand,
+  whose gradient may have rounded to zero;
+- freshly loaded weights say the same, or two outputs tie: they differ by less than 1e-4 of the
+  largest.  For photographs, where the weights are installed by pip, or given by --weights; for a
+  network of your own, given by --model.
 
-and prints PASS, with exit code 0, or FAIL and every violation, with exit code 1.
+Prints PASS, with exit code 0, or FAIL and every violation, with exit code 1.
 
 reads   method*/results_*.npz or those named, common/mnist.npz, the weights
 writes  nothing
@@ -30,66 +30,63 @@ from common.command import Failure
 from common.networks import efficientnet_lite, imagenet, keras_file, mnist, own_model
 from common.search import logits
 
-CHECKS = ("epsilon", "labels", "dataset", "sign step", "predictions")
 TIE = 1e-4  # share of an image's largest output
 ROUNDED_SIGNS = 1e-3  # share of an image's pixels
 
 
-def check(found, model=None):
-    """Every check by name: a dict of lists of violations, None where a check does not apply.
+def violations(found, model=None):
+    """What is wrong with results, a list of lines.
 
     found: what `results.load` returns.  model: the Keras model said to have made the predictions.
     """
-    outcome = dict.fromkeys(CHECKS)
-    for name, bad, what in by_row(found, model):
-        outcome[name] = outcome[name] or []
+    lines = []
+    for what, bad in by_row(found, model):
         bad = bad.any(axis=tuple(range(1, bad.ndim)))
         if bad.any():
-            rows = f"{bad.sum()} of {len(bad)} rows, first in row {bad.argmax()}"
-            outcome[name].append(f"{what} in {rows}")
-    return outcome
+            lines.append(f"{what} in {bad.sum()} of {len(bad)} rows, first in row {bad.argmax()}")
+    return lines
 
 
 def by_row(found, model):
-    """Yield a check's name, bool (n, ...) where a row is not as it should be, and what is wrong."""
+    """Yield what may be wrong, and bool (n, ...) where it is."""
     xs, noises, y = found["xs"], found["noises"], found["y_trues"]
     eps, target = (found["config"].get(name) for name in ("eps", "target"))
     if eps is not None:
         if not isinstance(eps, float | int) or not 0 <= eps <= 1:
-            yield "epsilon", np.ones(len(xs), bool), f"eps {eps!r} is no size from 0 to 1"
+            yield f"eps {eps!r} is no size from 0 to 1", np.ones(len(xs), bool)
             eps = 1.0
-        yield "epsilon", np.abs(noises) > eps + results.ROUNDING, f"noise larger than eps {eps:g}"
+        yield f"noise larger than eps {eps:g}", np.abs(noises) > eps + results.ROUNDING
 
     photographs = "paths" in found["config"]  # of which the first are kept, whatever came of them
     if not photographs:
-        yield "labels", found["y_preds"] != y, "misclassified before the attack"
+        yield "misclassified before the attack", found["y_preds"] != y
     if "y_targets" in found:
         if not photographs:
-            yield "labels", found["y_targets"] == y, "the target is the label"
+            yield "the target is the label", found["y_targets"] == y
         if isinstance(target, int):
-            yield "labels", found["y_targets"] != target, f"y_targets is not {target}"
+            yield f"y_targets is not {target}", found["y_targets"] != target
 
     if "indices" in found:
         (images, labels), indices = data.load("test"), found["indices"]
         inside = indices < len(images)
-        yield "dataset", ~inside, f"indices beyond the {len(images)} test digits"
+        yield f"indices beyond the {len(images)} test digits", ~inside
         first = np.isin(np.arange(len(xs)), np.unique(indices, return_index=True)[1])
-        yield "dataset", ~first, "an image that was there before (indices)"
+        yield "an image that was there before (indices)", ~first
         indices = np.where(inside, indices, 0)
-        yield "dataset", inside & (y != labels[indices]), "y_trues is not MNIST's label"
+        yield "y_trues is not MNIST's label", inside & (y != labels[indices])
         same = [np.array_equal(*pair) for pair in zip(xs, images[indices], strict=True)]
-        yield "dataset", inside & ~np.array(same, bool), "xs is not the image that indices names"
+        yield "xs is not the image that indices names", inside & ~np.array(same, bool)
 
     if eps is not None and "signs" in found:
-        yield "sign step", ~np.isin(found["signs"], (-1, 0, 1)), "signs other than -1, 0 and 1"
+        yield "signs other than -1, 0 and 1", ~np.isin(found["signs"], (-1, 0, 1))
         step = np.float32(eps if target is None else -eps) * found["signs"]
         differs = np.abs(noises - (np.clip(xs + step, 0, 1) - xs)) > results.ROUNDING
         many = differs.mean(axis=tuple(range(1, xs.ndim))) > ROUNDED_SIGNS
-        yield "sign step", many, f"noises are not the sign step of eps {eps:g}"
+        yield f"noises are not the sign step of eps {eps:g}", many
 
     if model is not None:
         for name, x in (("y_preds", xs), ("y_preds_adversarial", xs + noises)):
-            yield "predictions", ~says(model, x, found[name]), f"the model does not say {name}"
+            yield f"the model does not say {name}", ~says(model, x, found[name])
 
 
 def says(model, x, labels):
@@ -121,7 +118,7 @@ def model_of(config, shape, name=None, weights=None):
 
 
 def report(path, name=None, weights=None):
-    """Check one file, with the model of that name and weights; returns how many violations."""
+    """Check one file, with the model of that name and weights; returns the violations."""
     found = results.load(path, remedy="name a file that an attack script wrote")
     said, path = found["config"].get("model"), files.show(path)
     model = model_of(found["config"], found["xs"].shape[1:], name, weights)
@@ -130,27 +127,22 @@ def report(path, name=None, weights=None):
         raise Failure(f"{path} holds results of {said}, not of {asked}: name what made it, or none")
     kept = "" if model is not None else ", whose predictions are not recomputed"
     print(f"{path}: {len(found['xs'])} images, attacks on {name or said}{kept}")
-    outcome = check(found, model)
-    for check_name, lines in outcome.items():
-        state = "not checked" if lines is None else "; ".join(lines) or "ok"
-        print(f"  {check_name:12}  {state}")
-    violations = sum(len(lines or ()) for lines in outcome.values())
-    print("FAIL" if violations else "PASS", flush=True)
-    return violations
+    lines = violations(found, model)
+    print(*lines, "FAIL" if lines else "PASS", sep="\n", flush=True)
+    return lines
 
 
 def main(argv=None):
     parser = command.Parser(__doc__)
-    parser.add_argument(
-        "results", nargs="*", type=command.path, metavar="RESULTS.npz", help="default: all of ours"
-    )
-    parser.add_argument("--model", type=own_model.argument, help="default: what each file says")
-    parser.add_argument("--weights", type=command.path, help="default: those in common/weights")
+    option, path, ours = command.option, command.path, "default: all of ours"
+    option(parser, "results", path, None, ours, nargs="*", metavar="RESULTS.npz")
+    option(parser, "--model", own_model.argument, None, "default: what each file says")
+    option(parser, "--weights", path, None, "default: those in common/weights")
     args = parser.parse_args(argv)
     paths = args.results or sorted(files.ROOT.glob("method*/results_*.npz"))
     if not paths:
         raise Failure("no method*/results_*.npz: name a file, or run common/reproduce.py first")
-    counts = {files.show(path): report(path, args.model, args.weights) for path in paths}
+    counts = {files.show(path): len(report(path, args.model, args.weights)) for path in paths}
     if count := sum(counts.values()):
         failed = ", ".join(path for path in counts if counts[path])
         raise Failure(f"{failed} failed: {count} violation{'s' * (count > 1)}")

@@ -88,6 +88,8 @@ BROKEN_FILES = {
     "images missing": None,
     "an array of objects": np.array([Executed()] * 3, object),
     "NaN": np.full((3, 28, 28), np.nan, np.float32),
+    "settings too deep": lambda path: altered(path, config=np.array("[" * 100_000)),
+    "settings that are none": lambda path: altered(path, config=np.array('"text"')),
 }
 
 
@@ -104,21 +106,6 @@ def test_no_reader_takes_a_broken_file(tmp_path, kind):
         altered(path, xs=broken)
     with pytest.raises(Failure, match=r"(?s)näme.*write it again"):
         results.load(path)
-
-
-@pytest.mark.parametrize("config", ["[" * 100_000, '"text"'])
-def test_settings_that_are_none(tmp_path, config):
-    path = tmp_path / "results.npz"
-    digits_results(path)
-    altered(path, config=np.array(config))
-    with pytest.raises(Failure, match=r"results\.npz is not a result file \(config is no"):
-        results.load(path)
-
-
-def test_an_epsilon_that_no_attack_has(refuses, place):
-    mnist.build("mlp").save_weights(mnist.weights_path("mlp"))
-    digits_results(place / "results.npz", eps=10**400)
-    refuses("common/check_results", place / "results.npz", culprit="failed: ")
 
 
 @pytest.mark.parametrize(

@@ -72,7 +72,7 @@ def test_an_altered_row_is_named(honest, checked, name, where, change, message):
     printed, passed = checked(honest | {name: array})
     assert not passed
     row = where if isinstance(where, int) else where[0]
-    found = f"{message}.* in 1 of {len(array)} rows, first in row {row}(;|$)"
+    found = f"{message}.* in 1 of {len(array)} rows, first in row {row}$"
     assert re.search(found, printed, re.MULTILINE)
 
 
@@ -91,7 +91,7 @@ def test_what_is_stated_or_repeated_wrongly_is_named(honest, checked):
 def test_other_weights_do_not_confirm_the_predictions(honest, checked, tmp_path):
     printed, passed = checked(honest)
     assert passed
-    assert "predictions   ok" in printed
+    assert "not recomputed" not in printed
     mnist.build("softmax").save_weights(tmp_path / "other.weights.h5")
     printed, passed = checked(honest, "--weights", str(tmp_path / "other.weights.h5"))
     assert not passed
@@ -106,7 +106,7 @@ def test_a_tie_may_go_either_way_and_is_a_share_of_the_largest_output(honest, la
     for lead, violations in ((0.00005, 0), (0.0003, 2)):
         logits = largest * np.where(np.arange(10), 1 - lead, 1)
         model.set_weights([np.zeros((784, 10)), logits])
-        assert len(check_results.check(few, model)["predictions"]) == violations
+        assert len(check_results.violations(few, model)) == violations
 
 
 @pytest.mark.parametrize("rows", [2, 0])
@@ -119,8 +119,6 @@ def test_photographs_are_checked_but_for_their_predictions(checked, rows):
     printed, passed = checked(found | {"config": {"model": "vgg16", "eps": 0.02, "target": None}})
     assert passed
     assert f"{rows} images, attacks on vgg16, whose predictions are not recomputed" in printed
-    assert "sign step     ok" in printed
-    assert "predictions   not checked" in printed
 
 
 @pytest.mark.parametrize(
@@ -152,4 +150,4 @@ def test_every_violation_of_every_file_is_listed(honest, tmp_path, checked, caps
         check_results.main([str(tmp_path / name) for name in ("bad.npz", "r.npz")])
     printed = capsys.readouterr().out
     assert re.findall("PASS|FAIL", printed) == ["FAIL", "PASS"]
-    assert re.search("dataset .*y_trues is not.*; xs is not", printed)
+    assert re.search("(?s)the target is.*y_trues is not.*xs is not", printed)

@@ -3,7 +3,6 @@
 import io
 import ntpath
 import os
-import struct
 
 import numpy as np
 import pytest
@@ -43,11 +42,11 @@ def read(tmp_path):
     return read
 
 
-@pytest.mark.parametrize("name", [*sorted({*photos.READABLE} - {"HEIF"}), "no suffix", "wrong.jpg"])
+@pytest.mark.parametrize("name", [*photos.READABLE, "no suffix", "wrong.jpg"])
 def test_every_format_is_read_whatever_the_name(read, name):
     form = name if name in photos.READABLE else "PNG"
-    options = {"WEBP": {"lossless": True}, "JPEG": {"quality": 95}, "AVIF": {"quality": 95}}
-    seen = read(encoded(form, gradient(SIDE, SIDE), **options.get(form, {})), name)
+    options = {"quality": 95} if form in ("WEBP", "JPEG", "AVIF", "HEIF") else {}
+    seen = read(encoded(form, gradient(SIDE, SIDE), **options), name)
     assert seen.dtype == np.uint8
     assert np.abs(seen.astype(int) - np.asarray(gradient(SIDE, SIDE))).mean() < 12
 
@@ -118,17 +117,9 @@ def test_a_picture_of_the_right_size_goes_through_unchanged(tmp_path):
     np.testing.assert_array_equal(photos.read(tmp_path / "a.png", SIDE), noise)
 
 
-def claims(content, at, size):
-    """The bytes of an image file, but for those that tell its size."""
-    return content[:at] + size + content[at + len(size) :]
-
-
-PROGRESSIVE = encoded("JPEG", progressive=True)
 HOSTILE = {
     "empty.jpg": (b"", "not a JPEG"),
     "truncated.jpg": (encoded("JPEG")[:900], "truncated"),
-    "bomb.bmp": (claims(encoded("BMP"), 18, struct.pack("<ii", 10_000, 9_001)), "huge"),
-    "bomb.jpg": (claims(PROGRESSIVE, PROGRESSIVE.index(b"\xff\xc2") + 5, b"\xff" * 4), "huge"),
     "other_format.png": (encoded("PPM"), "not a JPEG"),
     "measured.tif": (encoded("TIFF", gradient(40, 40, "F")), "neither 8 nor 16 bits"),
 }
@@ -184,12 +175,6 @@ def test_of_a_folder_photographs_are_tried_that_are_not_hidden(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(Failure, match=r"no image in .*empty: no file there ends in \.jpg"):
         photos.find([tmp_path / "empty"], pytest.fail)
-
-
-def test_heic_is_read_where_a_package_can(read):
-    pytest.importorskip("pillow_heif")
-    seen = read(encoded("HEIF", gradient(SIDE, SIDE), quality=95))
-    assert np.abs(seen.astype(int) - np.asarray(gradient(SIDE, SIDE))).mean() < 12
 
 
 def test_files_and_folders_are_found_together_each_file_once(tmp_path, monkeypatch):

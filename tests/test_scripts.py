@@ -123,16 +123,11 @@ def test_a_title_fits_its_figure_and_a_grid_its_images():
     figure.add_subplot().plot([0, 1])
     figure.draw_without_rendering()
     box = figure._suptitle.get_window_extent()
-    assert box.x0 >= 0
-    assert box.x1 <= figure.bbox.width
+    assert 0 <= box.x0 < box.x1 <= figure.bbox.width
     assert figure.get_suptitle().split() == title.split()
-    # A title that fits is as it was, with its own line break.
-    assert plots.figure(16, 4, "one\ntwo").get_suptitle() == "one\ntwo"
     with pytest.raises(Failure, match="301 by 4 inches"):
         plots.figure(301, 4, title)
-    assert [plots.grid(n, 4, 5) for n in (1, 3, 4, 5, 20, 99)] == [
-        (1, 1), (3, 1), (4, 1), (4, 2), (4, 5), (4, 5)
-    ]  # fmt: skip
+    assert [plots.grid(n, 4, 5) for n in (1, 4, 5, 99)] == [(1, 1), (4, 1), (4, 2), (4, 5)]
 
 
 def test_messages_name_a_file_so_that_it_is_found_from_where_one_is(tmp_path, monkeypatch):
