@@ -35,10 +35,8 @@ ROUNDED_SIGNS = 1e-3  # share of an image's pixels
 
 
 def violations(found, model=None):
-    """What is wrong with results, a list of lines.
-
-    found: what `results.load` returns.  model: the Keras model said to have made the predictions.
-    """
+    """What is wrong with results, as `results.load` gives them, and the Keras model that is said to
+    have made them: a list of lines."""
     lines = []
     for what, bad in by_row(found, model):
         bad = bad.any(axis=tuple(range(1, bad.ndim)))
@@ -99,10 +97,8 @@ def says(model, x, labels):
 
 
 def model_of(config, shape, name=None, weights=None):
-    """The model that made predictions on images of a shape, None where it is not at hand.
-
-    name, weights: those that are asked for, None for what the settings say.
-    """
+    """The model that made predictions on images of a shape, None where it is not at hand, or what
+    is asked for cannot have made them."""
     said, pixels = config.get("model"), config.get("pixels")
     ours = name or said
     if shape == (data.SIDE, data.SIDE) and pixels is None and isinstance(ours, str):

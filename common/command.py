@@ -1,8 +1,7 @@
 """What every script of the collection shares at the command line.
 
-A script is a module with `main(argv=None)`, which raises `Failure` for whatever a user can
-mend; the last line of the file hands it to `run`, which turns that into one line on stderr
-and an exit code.  Other code calls `main` directly and sees the exception itself.
+A script's `main(argv=None)` raises `Failure` for whatever a user can mend; the last line of its
+file hands it to `run`, which turns that into one line on stderr and an exit code.
 """
 
 import argparse
@@ -58,7 +57,6 @@ def add_count(parser, name, help, default=None):
 
 
 def add_seed(parser, help):
-    """--seed; `help` says what it decides."""
     option(parser, "--seed", seed, 0, help)
 
 
@@ -72,10 +70,8 @@ def path(text):
 
 
 def number(low, high, meaning, *, whole=False):
-    """The type of an argument that is a number from low to high, or a fraction such as 8/255.
-
-    meaning: what it should be, in the words of the message.  whole: only whole numbers will do.
-    """
+    """The type of an argument that is a number from low to high, such as 0.03 or 8/255, or a whole
+    one.  meaning: what it should be, for the message."""
 
     def read(text):
         numerator, slash, denominator = text.partition("/")
@@ -128,12 +124,10 @@ def table(titles, rows):
 def run(main):
     """Run a script's `main`, and print the names of the files that it says it wrote.
 
-    Exits with 0 done, 1 failed, 2 wrong arguments, 130 interrupted.  The message of an
-    `Interrupted` (how to go on) is printed with it, and threads are not waited for.
+    Exits with 0 done, 1 failed, 2 wrong arguments, 130 interrupted: threads are not waited for.
     """
     for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            # A file name may hold what the terminal cannot show; that must not end the run.
+        if hasattr(stream, "reconfigure"):  # a file name may hold what a terminal cannot show
             stream.reconfigure(errors="backslashreplace")
     code = 1
     try:

@@ -34,10 +34,7 @@ def reason(error):
 
 
 def check_input(path, *, remedy):
-    """Raise `Failure`, with `remedy` as the way out, unless `path` is a file.
-
-    Neither is a folder, nor a pipe or a device, from which reading might never end.
-    """
+    """Raise `Failure`, with `remedy` as the way out, unless `path` is a file: no folder or pipe."""
     if not os.path.isfile(path):
         problem = "is not a file" if os.path.lexists(path) else "not found"
         raise Failure(f"{show(path)} {problem}: {remedy}")
@@ -46,8 +43,7 @@ def check_input(path, *, remedy):
 def check_output(path, args=None, inputs=()):
     """Return `path` if a file can be written there; raise `Failure` before any work is done.
 
-    args: the script's arguments.  No path among them, nor among `inputs`, may be the same file by
-    whatever name: it would be lost.
+    args, inputs: the script's arguments and other paths, of which none may be the same file.
     """
     values = () if args is None else vars(args).values()
     named = (value if isinstance(value, list) else [value] for value in values)
@@ -79,11 +75,10 @@ def sha256(path):
 def replacing(path):
     """Yield a temporary name beside `path`; on success the file there takes `path`'s place.
 
-    When the block raises, or the process dies, what stood at `path` before is untouched.  A
-    block that writes nothing changes nothing.  The temporary name keeps the suffix, from which
-    Keras and Matplotlib choose the format.  Where `path` is a link, what it leads to is replaced.
-    The project's own folders (img, common/weights) are made when they are missing; any other has
-    to exist, since a mistyped name should not become a new folder.
+    When the block raises or writes nothing, or the process dies, what stood at `path` before is
+    untouched.  The temporary name keeps the suffix, by which Keras and Matplotlib choose the
+    format.  A link's target is replaced.  Of missing folders only our own (img, common/weights) are
+    made, since a mistyped name should not become a new one.
     """
     with writing(path):
         target = Path(os.path.realpath(path))
@@ -105,7 +100,6 @@ def replacing(path):
             if temporary.stat().st_size:
                 os.replace(temporary, target)
         finally:
-            # The rename took it away, or nothing was written, or the block failed.
             temporary.unlink(missing_ok=True)
             TEMPORARY.discard(temporary)
 

@@ -38,10 +38,9 @@ def versions():
 def save(path, *, config, **arrays):
     """Write a result file; the same arguments give the same bytes.
 
-    `config` is a dict of settings that JSON can hold; the package versions are added to it under
-    "versions".  `arrays` are those of `KEYS`, None where an optional one is not there, and further
-    numbers with a row for each image.  Raises `ValueError` for arrays that `load` would turn down,
-    `Failure` when the file cannot be written.
+    config: a dict of settings for JSON; the "versions" of the packages are added.  arrays: those of
+    `KEYS`, None where an optional one is not there, and other numbers with a row for each image.
+    Raises `ValueError` for arrays that `load` would turn down.
     """
     names = dict.fromkeys((*KEYS, *arrays))  # always in the same order
     arrays = {
@@ -59,8 +58,7 @@ def save(path, *, config, **arrays):
 def load(path, *, remedy="write it again with the attack script"):
     """Read a result file: a dict of its arrays, with `config` as a dict.
 
-    Raises `Failure`, one line with `remedy` as the way out, for a file that `files.read_npz` cannot
-    read, and for one that holds anything but results.
+    Raises `Failure`, with `remedy` as the way out, for what is broken or no results.
     """
     arrays = files.read_npz(path, remedy=remedy)
     if wrong := problem(arrays):
@@ -69,10 +67,7 @@ def load(path, *, remedy="write it again with the attack script"):
 
 
 def add_arguments(parser, default, *, rows, columns):
-    """RESULTS.npz, --rows and --columns of a script that draws results, with its defaults.
-
-    default: the file, from the repository root.
-    """
+    """RESULTS.npz, by default one from the repository root, --rows and --columns of a figure."""
     default = files.ROOT / default
     command.option(parser, "results", command.path, default, "the result file", nargs="?")
     command.add_count(parser, "--rows", "images down", rows)
@@ -80,10 +75,9 @@ def add_arguments(parser, default, *, rows, columns):
 
 
 def load_from(path, *scripts):
-    """Read the result file of one of these attack scripts, to draw it: as `load` does.
+    """As `load`, the result file of one of these attack scripts, to draw it.
 
-    scripts: their paths from the repository root.  Raises `Failure` for the file of another
-    script, and for one without an image.
+    scripts: their paths from the repository root.  A file without an image is refused, too.
     """
     names, remedy = [Path(script).stem for script in scripts], f"run `python {scripts[0]}`"
     found = load(path, remedy=remedy)

@@ -4,7 +4,6 @@ Each reader is tried with every kind of broken file; each script, for being wire
 with one.  (What is wrong with a photograph: test_photos.py.)
 """
 
-import hashlib
 import io
 import os
 import pickle
@@ -14,11 +13,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from common import data, files, results
 from common.command import Failure
-from common.networks import imagenet, mnist, training
+from common.networks import mnist, training
 from common.run import photo_rows
 
 
@@ -27,9 +25,6 @@ class Executed:
 
     def __reduce__(self):
         return pytest.fail, ("executed",)
-
-
-# Files of arrays ---------------------------------------------------------------------------------
 
 
 def digits_results(path, count=3, **config):
@@ -108,22 +103,20 @@ def test_no_reader_takes_a_broken_file(tmp_path, kind):
         results.load(path)
 
 
-@pytest.mark.parametrize(
-    ("script", "attack"),
-    [
-        ("method2_fgsm/visualize_mnist", "mnist_fast_gradient"),
-        ("method2_fgsm/visualize_imnet", "imnet_fast_gradient"),
-        ("method1_noise_optimization/visualize_adv_examples", "attack_imnet"),
-    ],
-)
-def test_results_of_another_script_are_not_drawn(refuses, place, script, attack):
+VISUALIZERS = {
+    "method2_fgsm/visualize_mnist": "mnist_fast_gradient",
+    "method2_fgsm/visualize_imnet": "imnet_fast_gradient",
+    "method1_noise_optimization/visualize_adv_examples": "attack_imnet",
+}
+
+
+@pytest.mark.parametrize("script", VISUALIZERS)
+def test_results_of_another_script_are_not_drawn(refuses, place, script):
+    attack = VISUALIZERS[script]
     digits_results(place / "results.npz", script=["attack_mnist"])
     refuses(script, place / "results.npz", culprit=f"{attack}.py: run `python")
     digits_results(place / "results.npz", count=0, script=attack)
     refuses(script, place / "results.npz", culprit="holds no image")
-
-
-# Weights -----------------------------------------------------------------------------------------
 
 
 def not_finite(path):
@@ -161,8 +154,6 @@ def test_files_of_other_weights_are_not_opened(refuses, place):
     refuses("method2_fgsm/imnet_fast_gradient", *arguments, culprit="must end in .h5")
 
 
-# Outputs -----------------------------------------------------------------------------------------
-
 IMPOSSIBLE_OUTPUTS = {
     "in no folder": ("{}/no\nsuch/file.npz", "there is no folder"),
     "in a file": ("{}/out.npz/file.npz", "there is no folder"),
@@ -198,8 +189,6 @@ def test_a_disk_that_runs_full(place, capsys):
     assert sorted(os.listdir(files.WEIGHTS)) == ["mlp.weights.h5", "precious"]
 
 
-# Scripts -----------------------------------------------------------------------------------------
-
 # What is broken, where a script reads in its own way.
 SCRIPTS = {
     "common/check_results": "results",
@@ -222,9 +211,6 @@ def test_scripts_name_what_is_broken(refuses, place, monkeypatch, script):
     refuses(script, *arguments, culprit=f"{broken.name} is truncated")
 
 
-# Arguments ---------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("script", "arguments", "culprit"),
     [
@@ -245,29 +231,15 @@ def test_wrong_arguments_are_named(refuses, script, arguments, culprit):
     refuses(script, *arguments.split(), culprit=culprit, code=(2,))
 
 
-# Photographs -------------------------------------------------------------------------------------
-
-
-# What is written into a file of an interrupted run.
-TAMPERED_RUNS = {
-    "settings.json": b"[1",
-    "00000000.csv": pickle.dumps(Executed()),
-}
-
-
-@pytest.mark.parametrize("name", TAMPERED_RUNS)
-def test_an_interrupted_run_that_was_tampered_with(refuses, place, monkeypatch, name):
-    monkeypatch.setattr(imagenet, "load", lambda *_: pytest.fail("loaded"))
-    folder, output = place / "photographs", place / "out.csv"
+def test_an_interrupted_run_that_was_tampered_with(tmp_path):
+    output, settings = tmp_path / "out.csv", {"script": "imnet_fast_gradient"}
+    folder = photo_rows.unfinished(output)
     folder.mkdir()
-    Image.new("RGB", (9, 9)).save(folder / "grey.png")
-    output.write_bytes(b"what was there before")
-    settings = {"script": "imnet_fast_gradient", "eps": 0.007, "target": None}
-    settings |= {"model": "efficientnet_lite0", "images": str(folder), "labels": None}
-    settings |= {"weights": None, "batch_size": 1, "save_images": None}
-    photo_rows.unfinished(output).mkdir()
-    settings |= {"photographs": hashlib.sha256(b"grey.png").hexdigest()}
     photo_rows.begin(output, settings)
-    (photo_rows.unfinished(output) / name).write_bytes(TAMPERED_RUNS[name])
-    options = ("--images", folder, "--batch-size", 1, "--output", output, "--resume")
-    refuses("method2_fgsm/imnet_fast_gradient", *options, culprit="out.unfinished")
+    assert photo_rows.resume(output, settings) == 0
+    (folder / "00000000.csv").write_bytes(pickle.dumps(Executed()))
+    with pytest.raises(Failure, match=r"out\.unfinished"):
+        list(photo_rows.read(output, 1))
+    (folder / "settings.json").write_text("[1")
+    with pytest.raises(Failure, match=r"out\.unfinished"):
+        photo_rows.resume(output, settings)
