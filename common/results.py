@@ -21,13 +21,12 @@ LABELS = ("y_trues", "y_preds", "y_preds_adversarial")
 KEYS = dict.fromkeys((*IMAGES, "signs"), ("float32", "image"))
 KEYS |= dict.fromkeys((*LABELS, "y_targets", "indices"), ("int64", "number"))
 ROUNDING = 1e-6  # of x + (x_adv - x) in float32
-PACKAGES = ("tensorflow", "keras", "numpy", "matplotlib")
 
 
 def versions():
     """The versions of Python and of the packages that results depend on, as a dict of strings."""
     found = {"python": platform.python_version()}
-    for package in PACKAGES:
+    for package in ("tensorflow", "keras", "numpy", "matplotlib"):
         try:
             found[package] = metadata.version(package)
         except metadata.PackageNotFoundError:  # tensorflow-cpu, say, goes by another name
@@ -114,16 +113,13 @@ def problem(arrays):
     if len(images) < 3:
         return f"xs has shape {images}, not (n, height, width)"
     for name, array in arrays.items():
-        dtype, row = KEYS.get(name, ("numbers", None))
-        shape = {"image": images, "number": images[:1]}.get(row, images[:1] + array.shape[1:])
-        if name == "config":
-            continue
-        if array.dtype != dtype if name in KEYS else array.dtype.kind not in "fi":
-            return f"{name} is {array.dtype}, not {dtype}"
-        if array.shape != shape:
-            return f"{name} has shape {array.shape}, not {shape}"
-        if not np.isfinite(array).all() or (row == "number" and (array < 0).any()):
-            return f"{name} holds numbers that are not finite, or negative"
+        dtype, row = KEYS.get(name, (array.dtype, None))
+        shape = images if row == "image" else images[:1] + (() if row else array.shape[1:])
+        numbers = array.dtype == dtype and array.dtype.kind in "fi" and array.shape == shape
+        if name != "config" and not (numbers and np.isfinite(array).all()):
+            return f"{name} is {array.dtype} {array.shape}, not finite numbers, {dtype} {shape}"
+        if row == "number" and (array < 0).any():
+            return f"{name} holds numbers below 0"
     for name, x in (("xs", arrays["xs"]), ("xs + noises", arrays["xs"] + arrays["noises"])):
         if x.size and not -ROUNDING <= x.min() <= x.max() <= 1 + ROUNDING:
             return f"{name} has pixels outside [0, 1]"
