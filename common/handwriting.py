@@ -64,8 +64,7 @@ def like_mnist(picture):
 def _ink(picture):
     """How far each pixel lies from the colour of the paper, as a share of a stroke: (h, w).
 
-    The paper is the median of each colour around a pixel, so shadows go, and it does not matter
-    which of the two is darker, or what colour they have.
+    The paper is the median of each colour around a pixel: shadows go, colours do not matter.
     """
     image = Image.fromarray(picture)
     small = image.copy()

@@ -23,10 +23,8 @@ COLOURS = ("#3f90da", "#ffa90e", "#bd1f01", "#94a4a2", "#832db6")
 COLOURS += ("#a96b59", "#e76300", "#b9ac70", "#717581", "#000000")
 LINE_STYLES = 5 * ("-",) + 5 * ("--",)
 
-# Of a title, an inch.
-LETTERS = 9.5
-# Inches; at 100 dots an inch, half of what Matplotlib can draw.
-LONGEST_SIDE = 300
+LETTERS = 9.5  # of a title, an inch
+LONGEST_SIDE = 300  # inches; at 100 dots an inch, half of what Matplotlib can draw
 
 ENDINGS = (".png", ".pdf", ".svg", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".eps", ".ps")
 METADATA = {".png": {"Software": None}, ".pdf": {"CreationDate": None}, ".svg": {"Date": None}}
@@ -68,10 +66,7 @@ def check_output(path, args=None):
 
 @our_style()
 def figure(width, height, title):
-    """A new figure of `width` by `height` inches in the shared style, with its title.
-
-    Raises `Failure` for one that is too large to be drawn, or looked at.
-    """
+    """A new figure of `width` by `height` inches in the shared style, with its title."""
     if max(width, height) > LONGEST_SIDE:
         raise Failure(
             f"the figure would be {width:.0f} by {height:.0f} inches, more than {LONGEST_SIDE}: "
@@ -157,11 +152,8 @@ def photo(ax, image, title=None):
 
 
 def noise(ax, image, limit, title=None):
-    """Draw one noise image in a diverging map centred on zero, from -limit to limit.
-
-    In colour (h, w, 3) grey is zero, and each channel goes from -limit to limit.
-    Returns what a colour bar is made from.
-    """
+    """Draw one noise image in a diverging map from -limit to limit, or in colour (h, w, 3) with
+    grey for zero.  Returns what a colour bar is made from."""
     if image.ndim == 3:
         image = 0.5 + image / (2 * limit) if image.shape[2] == 3 else image.mean(axis=2)
     drawn = ax.imshow(image, cmap="RdBu_r", vmin=-limit, vmax=limit)
@@ -179,10 +171,8 @@ def _bare(ax, title):
 
 
 def accuracy_curves(ax, eps, curves):
-    """Draw accuracies against epsilon (k,), a line for each.
-
-    curves: (label, accuracies (k,) from 0 to 1, place in `COLOURS`, marker and line as in "o--").
-    """
+    """Draw accuracies against epsilon (k,): curves of (label, accuracies (k,) from 0 to 1, index in
+    `COLOURS`, marker and line as in "o--")."""
     for label, accuracy, colour, line in curves:
         ax.plot(eps, 100 * accuracy, line, color=COLOURS[colour], label=label)
     ax.set(xlabel="ε (pixel units)", ylabel="accuracy (%)", ylim=(-2, 102))

@@ -78,8 +78,8 @@ python method1_noise_optimization/distances.py
 """.strip().splitlines()
 # Last of all: the results that the steps before it wrote; alone, all there are.
 CHECK = "python common/check_results.py"
-# The scripts that run their batches side by side.  They want TensorFlow with one thread for each
-# operation (engine.py), the others as many as there are cores, and a process has one or the other.
+# These run batches side by side, with one thread an operation (engine.py), the others with as many
+# as there are cores, and a process has one or the other.
 SIDE_BY_SIDE = ("mnist_fast_gradient", "imnet_fast_gradient", "attack_mnist", "attack_imnet")
 # The steps that are not needed once the weights are there.
 SZEGEDY = "fc10", "fc100-100-10_sigmoid", "fc200-200-10_sigmoid"

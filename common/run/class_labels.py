@@ -79,8 +79,8 @@ def _found(text, own):
 def index_of(text, own=None, option=""):
     """The index of a class given by index, synset or name, upper or lower case.
 
-    A text of digits is an index, also where a class has it for its name.  option: where the text
-    was given, for the message.  Raises `Failure` when there is no such class, or two have the name.
+    A text of digits is an index, whatever the names.  option: where the text was given, for the
+    message.  Raises `Failure` when there is no such class, or two have the name.
     """
     found, called = _found(text, own), own or names()
     if len(found) == 1:
@@ -111,11 +111,9 @@ def setting(source):
 def of_photographs(source, folder, names, own=None):
     """The classes of photographs: a list of indices, None for each that is not known.
 
-    names: paths from `folder`, with "/" between their parts.  source: None, nothing is known;
-    "folders", the folder in which a photograph lies is called by the index, synset or name of its
-    class; or a text file of lines "path, class" or "path class": see `_read_list`.  A line on
-    stderr says where only some are known.  Raises `Failure` where none is, and for a list that
-    cannot be understood.
+    names: paths from `folder`, with "/" between their parts.  source: None; "folders", where those
+    are called by the index, synset or name of a class; or a text file, as `_read_list` reads it.  A
+    line on stderr says where only some are known.  Raises `Failure` where none is.
     """
     if source is None:
         return [None] * len(names)
@@ -140,8 +138,8 @@ def of_photographs(source, folder, names, own=None):
 def _read_list(path, own):
     """The classes in a list of labels: a dict from the path of a photograph, as the list has it.
 
-    A path leads from the folder of the photographs, with or without its suffix.  After an index or
-    a synset there may be other words, as the places of objects in ImageNet's own list.
+    Its lines are "path, class" or "path class", from the folder of the photographs, with or without
+    suffix.  After an index or a synset there may be other words, as in ImageNet's own list.
     """
     listed, lines = {}, _lines(path, REMEDY)
     comma = "," if lines and "," in lines[0] else None

@@ -35,11 +35,11 @@ SUFFIXES += (".heic", ".avif")
 HINT = "" if "HEIF" in READABLE else " (HEIC needs `pip install pillow-heif`)"
 NO_IMAGE = f"not a {', '.join(READABLE)} image{HINT}"
 
-# Beyond this, what is to be decoded counts as a decompression bomb: a quarter of a gigabyte as RGB.
+# Of what is decoded, a quarter of a gigabyte as RGB: more counts as a decompression bomb.
 MAX_PIXELS = 90_000_000
-# Pillow's own limit would refuse a JPEG of which only an eighth is decoded; `decode` looks itself.
+# Pillow's own limit would refuse a JPEG of which only an eighth is decoded.
 Image.MAX_IMAGE_PIXELS = None
-# What Pillow warns of (broken EXIF, say) is no news: `decode` knows the file and sees it itself.
+# Broken EXIF, say, is no news.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 # Of several threads that decode, one at a time has a photograph above this size.
@@ -56,7 +56,6 @@ def find(paths, report):
 
     paths: files, which count whatever their names, and folders, for the photographs below them, as
     in `walk`.  folder: the deepest one that holds all of them.  names: paths from there, each once.
-    Raises `Failure` for a path that leads nowhere, and where there is no photograph.
     """
     paths = [os.path.abspath(path) for path in paths]
     for path in paths:
@@ -107,10 +106,7 @@ def walk(folder, report, start=""):
 
 
 def read(path, side):
-    """One photograph as uint8 (side, side, 3), cut as described above.
-
-    side: in pixels, or (height, width).  Raises `Unreadable` as `decode` does.
-    """
+    """One photograph as uint8 (side, side, 3), cut as described above; side: or (height, width)."""
     height, width = np.broadcast_to(side, 2).tolist()
     image = decode(path, 2 * max(height, width))
     # Only the middle is scaled, so that a long strip does not become a longer one.
