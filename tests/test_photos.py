@@ -107,8 +107,9 @@ def test_exif_orientation_is_respected(read, form, orientations):
         np.testing.assert_array_equal(read(encoded(form, stored, exif=exif)), upright)
 
 
-def test_broken_exif_does_not_spoil_a_photograph(read):
+def test_neither_broken_exif_nor_the_colours_of_print_spoil_a_photograph(read):
     assert read(encoded("JPEG", gradient(50, 40), exif=b"Exif\0\0MM\0*\xff\xff\xff\xff")).any()
+    assert read(encoded("JPEG", gradient(50, 40, "CMYK"))).shape == (SIDE, SIDE, 3)
 
 
 def test_a_picture_of_the_right_size_goes_through_unchanged(tmp_path):

@@ -91,3 +91,16 @@ def test_a_figure_is_written_in_the_format_of_its_ending_and_repeats(tmp_path):
 def test_another_ending_is_refused_with_those_that_there_are():
     with pytest.raises(Failure, match=r"a\.bmp: .* \.png, .*\.svg"):
         plots.check_output(Path("a.bmp"))
+
+
+def test_a_title_fits_its_figure_and_a_grid_its_images():
+    title = "softmax regression: scores of ten digits along x + ε sign(∇J(x, 6)), x a handwritten 2"
+    figure = plots.figure(3, 4, title)
+    figure.add_subplot().plot([0, 1])
+    figure.draw_without_rendering()
+    box = figure._suptitle.get_window_extent()
+    assert 0 <= box.x0 < box.x1 <= figure.bbox.width
+    assert figure.get_suptitle().split() == title.split()
+    with pytest.raises(Failure, match="301 by 4 inches"):
+        plots.figure(301, 4, title)
+    assert [plots.grid(n, 4, 5) for n in (1, 4, 5, 99)] == [(1, 1), (4, 1), (4, 2), (4, 5)]

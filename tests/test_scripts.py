@@ -6,10 +6,7 @@ import subprocess
 import sys
 from types import SimpleNamespace
 
-import pytest
-
-from common import check_results, files, plots, reproduce
-from common.command import Failure
+from common import check_results, files, reproduce
 from common.networks import mnist
 
 SCRIPTS = sorted(
@@ -97,13 +94,12 @@ def test_an_attack_imports_no_other_method():
     imports = {}
     for folder in ("common", *methods):
         for path in (files.ROOT / folder).rglob("*.py"):
-            nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
-            names = {
-                alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names
-            }
-            for node in nodes:
-                if isinstance(node, ast.ImportFrom):
-                    names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+            names = set()
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.Import | ast.ImportFrom):
+                    module = getattr(node, "module", None)
+                    names |= {module or "", *(alias.name for alias in node.names)}
+                    names |= {f"{module}.{alias.name}" for alias in node.names}
             imports[path.relative_to(files.ROOT).as_posix()] = names
     crossing = {
         path
@@ -115,19 +111,6 @@ def test_an_attack_imports_no_other_method():
         used = crossing & {f"{name.replace('.', '/')}.py" for name in names}
         assert path in SCRIPTS or not used, (path, used)
         assert path not in crossing or not path.startswith("common/"), path
-
-
-def test_a_title_fits_its_figure_and_a_grid_its_images():
-    title = "softmax regression: scores of ten digits along x + ε sign(∇J(x, 6)), x a handwritten 2"
-    figure = plots.figure(3, 4, title)
-    figure.add_subplot().plot([0, 1])
-    figure.draw_without_rendering()
-    box = figure._suptitle.get_window_extent()
-    assert 0 <= box.x0 < box.x1 <= figure.bbox.width
-    assert figure.get_suptitle().split() == title.split()
-    with pytest.raises(Failure, match="301 by 4 inches"):
-        plots.figure(301, 4, title)
-    assert [plots.grid(n, 4, 5) for n in (1, 4, 5, 99)] == [(1, 1), (4, 1), (4, 2), (4, 5)]
 
 
 def test_messages_name_a_file_so_that_it_is_found_from_where_one_is(tmp_path, monkeypatch):
