@@ -2,9 +2,8 @@
 
     python method2_fgsm/accuracy_vs_epsilon.py
 
-Untargeted fast gradient sign on all 10,000 test digits, away from their true labels, for epsilon
-from 0 to 0.3.  At epsilon 0.25 the table sets our figures beside those of Goodfellow et al.
-(2015), section 4.
+Untargeted fast gradient sign on all 10,000 test digits, for epsilon from 0 to 0.3.  At epsilon 0.25
+the table sets our figures beside those of Goodfellow et al. (2015), section 4.
 
 reads   common/mnist.npz, common/weights/{softmax,mlp,cnn}.weights.h5
 writes  img/accuracy_vs_epsilon.png
@@ -28,20 +27,15 @@ PUBLISHED = (
 def error_rates(model, x, y, eps, *, source=None):
     """Error rate and mean confidence in the wrong label at each eps: float64 (2, k).
 
-    Untargeted, x_adv = clip(x + eps * sign(∇ₓ J(x, y))).  The sign does not depend on eps, so it
-    is taken once.  x: float32 (n, 28, 28) in [0, 1].  y: integers (n,).  eps: (k,) in pixel
-    units.  source: the model whose gradient it is, if not `model` itself; then the errors are
-    those that transfer.
+    Untargeted, x_adv = clip(x + eps * sign(∇ₓ J(x, y))), with the sign taken once.
+    x: float32 (n, 28, 28) in [0, 1].  y: integers (n,).  eps: (k,) in pixel units.
+    source: the model whose gradient it is, if not `model` itself.
     """
     from method2_fgsm.fgsm import gradient_signs
 
     sign = gradient_signs(model if source is None else source, x, y)
-    return np.array(
-        [
-            mnist.wrong_label_confidence(mnist.predict(model, np.clip(x + e * sign, 0, 1)), y)
-            for e in eps
-        ]
-    ).T
+    logits = (mnist.predict(model, np.clip(x + e * sign, 0, 1)) for e in eps)
+    return np.array([mnist.wrong_label_confidence(z, y) for z in logits]).T
 
 
 @plots.our_style()
@@ -64,8 +58,8 @@ def print_tables(errors, confidences):
     print("accuracy on 10,000 test digits")
     print(command.table(("eps", *titles), rows))
 
-    place = EPS.tolist().index(PUBLISHED_EPS)
-    ours = [(mnist.title(name), errors[name][place], confidences[name][place]) for name in errors]
+    at = EPS.tolist().index(PUBLISHED_EPS)
+    ours = [(mnist.title(name), errors[name][at], confidences[name][at]) for name in errors]
     rows = [(name, f"{e:.1%}", f"{confidence:.1%}") for name, e, confidence in (*ours, *PUBLISHED)]
     titles = f"at eps {PUBLISHED_EPS}", "error rate", "mean confidence when wrong"
     print(f"\n{command.table(titles, rows)}")

@@ -50,10 +50,9 @@ def fgsm(model, x, y, eps, *, targeted=False, batch_size=1000):
 
 
 def gradient_signs(model, x, y, *, batch_size=1000):
-    """sign(∇ₓ J(x, y)) of any number of images, a batch at a time.
+    """sign(∇ₓ J(x, y)) of any number of images, a batch at a time: float32 like x, of -1, 0 and 1.
 
-    x: float32 (n, ...) in [0, 1].  y: integers (n,).  Returns float32 like x, of -1, 0 and 1.
-    Raises ValueError as `common/search/checks.py` says.
+    Arguments and errors are those of `fgsm`.
     """
     checks.positive("batch_size", batch_size, whole=True)
     x, y = checks.checked(model, x, y)

@@ -4,8 +4,7 @@
     python method2_fgsm/two_to_six.py --model cnn --source 3 --target 8
 
 One step of the targeted fast gradient sign method, with the smallest epsilon that each image needs
-plus the small margin that lifts the confidence in the target above 50 %, where an epsilon does.
-(Goodfellow et al. 2015, section 4.)
+plus what lifts the confidence in the target above 50 %, where an epsilon does.
 
 reads   common/mnist.npz or --samples, common/weights/{model}.weights.h5 or a .keras file
 writes  img/2s_{model}.png (for other digits img/3s_{model}.png, img/3s_as_8s_{model}.png
@@ -21,7 +20,10 @@ from method2_fgsm import source_to_target
 
 @plots.our_style()
 def draw(x, sign, x_adv, before, after, eps, pair, title):
-    """The figure: five rows and two bands of columns of original | sign | adversarial."""
+    """The figure: five rows and two bands of columns of original | sign | adversarial.
+
+    before, after: the confidences (n, 2) in the two classes.
+    """
     bands = min(2, len(x))
     rows = -(-len(x) // bands)
     fig = plots.figure(7 * bands + 0.4, 2.5 * rows + 1.6, title)
@@ -47,10 +49,9 @@ def draw(x, sign, x_adv, before, after, eps, pair, title):
     return fig
 
 
-def confidences(probabilities, pair):
+def confidences(shares, pair):
     """The two confidences as a title, in percent."""
-    source, target = probabilities[[*pair[:2]]]
-    return f"{pair.source_name}: {source:.1%}   {pair.target_name}: {target:.1%}"
+    return f"{pair.source_name}: {shares[0]:.1%}   {pair.target_name}: {shares[1]:.1%}"
 
 
 def enough_eps(model, choice, target, margin):
@@ -70,24 +71,6 @@ def enough_eps(model, choice, target, margin):
         step = "the smallest ε with over 50 % where there is one"
     # Where no epsilon reaches the target, the image is shown as it is.
     return np.nan_to_num(eps), step
-
-
-def print_table(indices, eps, before, after, seen, pair, label):
-    """A line for each image: its epsilon, the confidences (n, classes) before and after, and what
-    it is seen as then, (n,).
-
-    label(place): what a class is called.
-    """
-    source, target, _, target_name = pair[:4]
-    shares = (part[:, place] for part in (before, after) for place in (source, target))
-    rows = [
-        (index, f"{size:.4f}", *(f"{share:.2%}" for share in confidences), label(place))
-        for index, size, *confidences, place in zip(indices, eps, *shares, seen, strict=True)
-    ]
-    when = [f"P({name}) {when}" for when in ("before", "after") for name in pair[2:4]]
-    print(command.table(("image", "eps", *when, "predicted"), rows))
-    confident = (after[:, target] > 0.5).sum()
-    print(f"{confident} of {len(indices)} are seen as a {target_name} with over 50 % confidence")
 
 
 def main(argv=None):
@@ -118,9 +101,9 @@ def main(argv=None):
 
     sign = fgsm.gradient_signs(model, x, np.full(len(x), pair.target))
     x_adv = np.clip(x - (eps * sign.T).T, 0, 1)
-    before = mnist.softmax(mnist.predict(model, x))
     seen, logits = own_model.answers(model, judge, x_adv)
-    after = mnist.softmax(logits)
+    logits = mnist.predict(model, x), logits
+    before, after = (mnist.softmax(z)[:, [pair.source, pair.target]] for z in logits)
 
     title = (
         f"{mnist.title(args.model)}: {'' if network.pixels else 'handwritten '}{pair.sources} "
@@ -129,7 +112,14 @@ def main(argv=None):
     )
     plots.save(draw(x, sign, x_adv, before, after, eps, pair, title), output)
 
-    print_table(indices, eps, before, after, seen, pair, network.label)
+    rows = [
+        (index, f"{size:.4f}", *(f"{p:.2%}" for p in (*b, *a)), network.label(label))
+        for index, size, b, a, label in zip(indices, eps, before, after, seen, strict=True)
+    ]
+    when = [f"P({name}) {when}" for when in ("before", "after") for name in pair[2:4]]
+    print(command.table(("image", "eps", *when, "predicted"), rows))
+    sure = (after[:, 1] > 0.5).sum()
+    print(f"{sure} of {len(x)} are seen as a {pair.target_name} with over 50 % confidence")
     if args.eps is None:
         print(source_to_target.reach(choice, pair))
     return [output]
