@@ -2,8 +2,7 @@
 
     python method2_fgsm/accuracy_vs_epsilon.py
 
-Untargeted fast gradient sign on all 10,000 test digits, for epsilon from 0 to 0.3.  At epsilon 0.25
-the table sets our figures beside those of Goodfellow et al. (2015), section 4.
+Untargeted fast gradient sign; at epsilon 0.25 beside Goodfellow et al. (2015), section 4.
 
 reads   common/mnist.npz, common/weights/{softmax,mlp,cnn}.weights.h5
 writes  img/accuracy_vs_epsilon.png
@@ -50,21 +49,6 @@ def draw(eps, errors):
     return fig
 
 
-def print_tables(errors, confidences):
-    """The accuracy of each model at each epsilon, and the published figures beside ours."""
-    titles = [mnist.title(name) for name in errors]
-    rows = zip(EPS, *errors.values(), strict=True)
-    rows = [(f"{eps:.3f}", *(f"{1 - error:.2%}" for error in row)) for eps, *row in rows]
-    print("accuracy on 10,000 test digits")
-    print(command.table(("eps", *titles), rows))
-
-    at = EPS.tolist().index(PUBLISHED_EPS)
-    ours = [(mnist.title(name), errors[name][at], confidences[name][at]) for name in errors]
-    rows = [(name, f"{e:.1%}", f"{confidence:.1%}") for name, e, confidence in (*ours, *PUBLISHED)]
-    titles = f"at eps {PUBLISHED_EPS}", "error rate", "mean confidence when wrong"
-    print(f"\n{command.table(titles, rows)}")
-
-
 def main(argv=None):
     parser = command.Parser(__doc__)
     command.add_output(parser, "the figure to write", files.IMG / "accuracy_vs_epsilon.png")
@@ -79,7 +63,16 @@ def main(argv=None):
         errors[name], confidences[name] = error_rates(model, x, y, EPS)
     plots.save(draw(EPS, errors), output)
 
-    print_tables(errors, confidences)
+    rows = zip(EPS, *errors.values(), strict=True)
+    rows = [(f"{eps:.3f}", *(f"{1 - error:.2%}" for error in row)) for eps, *row in rows]
+    print("accuracy on 10,000 test digits")
+    print(command.table(("eps", *map(mnist.title, errors)), rows))
+
+    at = EPS.tolist().index(PUBLISHED_EPS)
+    ours = [(mnist.title(name), errors[name][at], confidences[name][at]) for name in errors]
+    rows = [(name, f"{e:.1%}", f"{confidence:.1%}") for name, e, confidence in (*ours, *PUBLISHED)]
+    titles = f"at eps {PUBLISHED_EPS}", "error rate", "mean confidence when wrong"
+    print(f"\n{command.table(titles, rows)}")
     return [output]
 
 

@@ -72,13 +72,11 @@ def arguments(argv):
     args.model = model = args.model or ("strided" if bounds else "cnn")
     if model not in EPOCHS[attack]:
         parser.error(f"--attack {attack} is not for --model {model}")
-    for name, goes in (
-        ("alpha", attack == "sign"),
-        ("steps", attack == "pgd"),
-        ("output", not bounds),
-    ):
-        if getattr(args, name) is not None and not goes:
-            parser.error(f"--{name} does not go with --attack {attack}")
+    if bounds and args.output:
+        parser.error("--output names a figure, and --attack bounds draws none")
+    for name, its in ("alpha", "sign"), ("steps", "pgd"):
+        if getattr(args, name) is not None and attack != its:
+            parser.error(f"--{name} goes with --attack {its}")
     of_model = "" if (attack, model) == ("sign", "cnn") else f"_{model}"
     defaults = {
         "eps": SIGN_EPS if attack == "sign" else mnist.trained_eps(model),

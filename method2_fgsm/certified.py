@@ -3,8 +3,8 @@
     python method2_fgsm/certified.py
 
 From above the digits that all attacks of robustness.py leave, from below those of which interval
-bounds (robust/bounds.py) prove that there is nothing to be found.  The right panel shows the bounds
-of one digit's scores.  An attack that breaks a proof ends the script.
+bounds (robust/bounds.py) prove that there is nothing to be found.  Beside it the bounds of one
+digit's scores.  An attack that breaks a proof ends the script.
 
 reads   common/mnist.npz, common/weights/{softmax,cnn,mlp,cnn_robust,mlp_certified,
         strided_certified}.weights.h5

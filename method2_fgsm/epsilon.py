@@ -3,14 +3,11 @@
     python method2_fgsm/epsilon.py --model softmax
     python method2_fgsm/epsilon.py --model mine.keras --samples mine.npz --source cat --target dog
 
-For ten test images of a 2, the sign of the loss gradient for the label 6 is taken once, at the
-image x, and the ten logits are drawn along x + eps * sign for eps from -1 to 1.  Negative epsilon
-leads towards 6 (Goodfellow et al. 2015, figure 4, with a target).  Above, the raw line; below,
-clipped to [0, 1], with a dotted line where 6 is first predicted.
+For test images of a 2, their logits along x + eps * sign(gradient of the loss for the label 6), raw
+and clipped to [0, 1], after Goodfellow et al. 2015, figure 4.  Negative epsilon leads towards 6.
 
 reads   common/mnist.npz or --samples, common/weights/{model}.weights.h5 or a .keras file
-writes  img/epsilon_{model}.png, for other digits img/epsilon_{model}_{source}_to_{target}.png;
-        with --samples the name of that file is added
+writes  img/epsilon_{model}.png; other digits, and the name of --samples, are added to the name
 """
 
 import numpy as np

@@ -23,7 +23,19 @@ BATCH = 250  # digits for a core at a time
 
 
 def main(argv=None):
-    args = parse(argv)
+    parser = command.Parser(__doc__)
+    own_model.add_model(parser, "mlp")
+    command.option(parser, "--eps", command.pixel_size, 0.1, "size of the step in pixel units")
+    steps = "more: projected steps within eps, with --target those for the smallest"
+    command.add_count(parser, "--steps", steps, 1)
+    command.option(parser, "--target", str, None, "the class to be seen (default: any wrong one)")
+    which = parser.add_mutually_exclusive_group()
+    data.add_samples(which)
+    which.add_argument("--full-test-set", action="store_true", help="all 10,000 test digits")
+    output = "the .npz file to write (default: method2_fgsm/results_mnist_{model}.npz)"
+    command.add_output(parser, output)
+    engine.add_arguments(parser)
+    args = parser.parse_args(argv)
     name = f"results_mnist_{own_model.stem(args.model)}.npz"
     output = args.output or files.ROOT / "method2_fgsm" / name
     files.check_output(output, args, [mnist.weights_path(args.model), data.PATH])
@@ -66,22 +78,6 @@ def main(argv=None):
     for name, value in rows.items():
         print(f"{name:28} {value:>10}")
     return [output]
-
-
-def parse(argv):
-    parser = command.Parser(__doc__)
-    own_model.add_model(parser, "mlp")
-    command.option(parser, "--eps", command.pixel_size, 0.1, "size of the step in pixel units")
-    steps = "more: projected steps within eps, with --target those for the smallest"
-    command.add_count(parser, "--steps", steps, 1)
-    command.option(parser, "--target", str, None, "the class to be seen (default: any wrong one)")
-    which = parser.add_mutually_exclusive_group()
-    data.add_samples(which)
-    which.add_argument("--full-test-set", action="store_true", help="all 10,000 test digits")
-    output = "the .npz file to write (default: method2_fgsm/results_mnist_{model}.npz)"
-    command.add_output(parser, output)
-    engine.add_arguments(parser)
-    return parser.parse_args(argv)
 
 
 if __name__ == "__main__":

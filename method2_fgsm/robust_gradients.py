@@ -2,11 +2,9 @@
 
     python method2_fgsm/robust_gradients.py
 
-For one test digit of each kind, the gradient of the loss by the pixels for the CNN trained plainly,
-on single sign steps, and on projected steps (after Tsipras et al. 2019, "Robustness May Be at Odds
-with Accuracy", figure 2), and two kinds of smallest noise towards any other digit: by the largest
-change of a pixel (smallest_eps.py), and in L2 (method1_noise_optimization/minimal.py).  The table
-is over more digits, those that all three networks classify correctly.
+For ten test digits the gradient of the loss by the pixels (after Tsipras et al. 2019, "Robustness
+May Be at Odds with Accuracy", figure 2), and the smallest noise towards any other digit in L∞
+and in L2.  The table is over more digits, those that all three networks classify correctly.
 
 reads   common/mnist.npz, common/weights/{cnn,cnn_adversarial,cnn_robust}.weights.h5
 writes  img/robust_gradients.png
@@ -33,14 +31,6 @@ def loss_gradient(model, x, y):
         logits = tf.cast(model(x, training=False), tf.float64)
         loss = tf.nn.sparse_softmax_cross_entropy_with_logits(y, logits)
     return tape.gradient(loss, x).numpy()
-
-
-def one_of_each(y):
-    """The place of the first of each of the ten digits."""
-    missing = sorted(set(range(data.CLASSES)) - set(y))
-    if missing:
-        raise Failure(f"no {missing[0]} among {len(y)} digits: ask for more with --count")
-    return [int(np.flatnonzero(y == digit)[0]) for digit in range(data.CLASSES)]
 
 
 @plots.our_style()
@@ -85,7 +75,9 @@ def main(argv=None):
     right = mnist.correctly_classified(networks.values(), x, y, "the test set")
     chosen = right[: args.count]
     x, y = x[chosen], y[chosen]
-    shown = one_of_each(y)
+    digits, shown = np.unique(y, return_index=True)  # the first of each digit
+    if missing := set(range(data.CLASSES)) - set(digits):
+        raise Failure(f"no {min(missing)} among {len(y)} digits: ask for more with --count")
     gradients, in_box, in_l2, sizes = {}, {}, {}, {}
     for name, model in networks.items():
         in_l2[name], l2 = nearest(model, x, y, "l2", starts=L2_STARTS, progress=True)

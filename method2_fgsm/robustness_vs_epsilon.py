@@ -2,10 +2,10 @@
 
     python method2_fgsm/robustness_vs_epsilon.py
 
-The attacks are those of robustness.py.  For the network trained on sign steps, the accuracy under
-the sign step alone is drawn beside it: what it seems to withstand.
+The attacks are those of robustness.py.  Dashed, for the network trained on sign steps, what it
+seems to withstand: the accuracy under the sign step alone.
 
-reads   common/mnist.npz, common/weights/{cnn,cnn_adversarial,cnn_robust}.weights.h5
+reads   common/mnist.npz, common/weights/{mlp,cnn,cnn_adversarial,cnn_robust}.weights.h5
 writes  img/robustness.png
 """
 

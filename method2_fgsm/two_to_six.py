@@ -3,12 +3,11 @@
     python method2_fgsm/two_to_six.py --model softmax
     python method2_fgsm/two_to_six.py --model cnn --source 3 --target 8
 
-One step of the targeted fast gradient sign method, with the smallest epsilon that each image needs
-plus what lifts the confidence in the target above 50 %, where an epsilon does.
+One step of the targeted fast gradient sign (Goodfellow et al. 2015, section 4), with the smallest
+epsilon that lifts the confidence in the target above 50 %, or else that reaches it.
 
 reads   common/mnist.npz or --samples, common/weights/{model}.weights.h5 or a .keras file
-writes  img/2s_{model}.png (for other digits img/3s_{model}.png, img/3s_as_8s_{model}.png
-        and so on; with --samples the name of that file is added)
+writes  img/2s_{model}.png; other digits img/3s_as_8s_{model}.png; with --samples its name is added
 """
 
 import numpy as np
@@ -54,32 +53,10 @@ def confidences(shares, pair):
     return f"{pair.source_name}: {shares[0]:.1%}   {pair.target_name}: {shares[1]:.1%}"
 
 
-def enough_eps(model, choice, target, margin):
-    """The epsilon (n,) at which each chosen image is shown, and how it was found, in words.
-
-    margin: what is added to the smallest epsilon.  None is as much as brings the confidence in
-    the target above 50 %, or nothing where no epsilon does.
-    """
-    if margin is not None:
-        eps, step = np.minimum(choice.eps + np.float32(margin), 1), f"the smallest ε + {margin:g}"
-    else:
-        from method2_fgsm.smallest_eps import smallest_eps
-
-        targets = np.full(len(choice.x), target)
-        confident, _ = smallest_eps(model, choice.x, targets, confidence=0.5)
-        eps = np.where(np.isnan(confident), choice.eps, confident)
-        step = "the smallest ε with over 50 % where there is one"
-    # Where no epsilon reaches the target, the image is shown as it is.
-    return np.nan_to_num(eps), step
-
-
 def main(argv=None):
     parser = command.Parser(__doc__)
-    sizes = parser.add_mutually_exclusive_group()
-    margin = "added to the smallest epsilon (default: what lifts the confidence above 50 %%)"
-    command.option(sizes, "--margin", command.pixel_size, None, margin)
     eps = "one epsilon for all images, in pixel units, instead of the smallest"
-    command.option(sizes, "--eps", command.pixel_size, None, eps)
+    command.option(parser, "--eps", command.pixel_size, None, eps)
     command.add_output(parser, "the figure to write (default: see above)")
     args = source_to_target.parse(parser, argv)
     name = f"{files.plain(args.source)}s"
@@ -89,16 +66,20 @@ def main(argv=None):
     output = plots.check_output(args.output or files.IMG / f"{name}.png", args)
 
     network, model, judge, pair, x, indices = source_to_target.read(args)
+
+    from method2_fgsm import fgsm
+    from method2_fgsm.smallest_eps import smallest_eps
+
     if args.eps is not None:
         x, indices = x[: args.count], indices[: args.count]
         eps, step = np.full(len(x), args.eps, np.float32), f"ε = {args.eps:g}"
     else:
         choice = source_to_target.choose(model, x, indices, pair.target, args.count)
         x, indices = choice.x, choice.indices
-        eps, step = enough_eps(model, choice, pair.target, args.margin)
-
-    from method2_fgsm import fgsm
-
+        sure, _ = smallest_eps(model, x, np.full(len(x), pair.target), confidence=0.5)
+        # Where no epsilon reaches the target, the image is shown as it is.
+        eps = np.nan_to_num(np.where(np.isnan(sure), choice.eps, sure))
+        step = "the smallest ε with over 50 % where there is one"
     sign = fgsm.gradient_signs(model, x, np.full(len(x), pair.target))
     x_adv = np.clip(x - (eps * sign.T).T, 0, 1)
     seen, logits = own_model.answers(model, judge, x_adv)

@@ -215,7 +215,7 @@ def test_the_first_layer_is_shown_unit_by_unit():
 
 @pytest.mark.parametrize(
     "settings",
-    ["bounds --model cnn", "pgd --model strided", "bounds --output x.png", "pgd --alpha 0.1"],
+    ["bounds --model cnn", "pgd --model strided", "bounds --output x.png"],
 )
 def test_what_does_not_go_with_an_attack_is_refused(settings):
     with pytest.raises(SystemExit) as end:
