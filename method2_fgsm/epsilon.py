@@ -81,13 +81,12 @@ def main(argv=None):
     network, model, _, pair, x, indices = source_to_target.read(args)
     if network.classes > len(plots.COLOURS):
         raise Failure(f"{network.model} has {network.classes} classes, too many lines: at most ten")
-    choice = source_to_target.choose(model, x, indices, pair.target, args.count)
+    choice = source_to_target.choose(model, x, indices, pair, args.count)
     kind = "test image" if args.samples is None else "image"
-    targets = np.full(len(choice.x), pair.target)
 
     from method2_fgsm import fgsm
 
-    direction = fgsm.gradient_signs(model, choice.x, targets)
+    direction = fgsm.gradient_signs(model, choice.x, np.full(len(choice.x), pair.target))
     raw, clipped = (scores(model, choice.x, direction, EPS, clip=clip) for clip in (False, True))
 
     key, scored, one = "digit", "ten digits", "a handwritten"
@@ -101,7 +100,7 @@ def main(argv=None):
     rows = [(index, f"{eps:.4f}", f"{distance:.4f}") for index, eps, distance in rows]
     titles = kind, "smallest eps", "furthest from a straight line (logits)"
     print(command.table(titles, rows))
-    print(source_to_target.reach(choice, pair))
+    print(choice.reach)
     if np.isfinite(choice.eps).any():
         print(f"median smallest eps {np.nanmedian(choice.eps):.4f}")
     return [output]

@@ -28,8 +28,7 @@ class Choice(NamedTuple):
     x: np.ndarray  # float32 (count, ...)
     indices: np.ndarray  # int64 (count,), in the test set or sample file
     eps: np.ndarray  # float32 (count,), pixel units, NaN where none is enough
-    tried: int  # correctly classified images
-    reachable: int  # those of them for which some epsilon is enough
+    reach: str  # for how many of those tried some epsilon is enough: a sentence
 
 
 def parse(parser, argv):
@@ -67,7 +66,7 @@ def read(args):
     return network, model, judge, Pair(source, target, *names, *plurals), x[indices], indices
 
 
-def choose(model, x, indices, target, count):
+def choose(model, x, indices, pair, count):
     """The first `count` images that one step turns into the target: a `Choice`.
 
     x, indices: the images that are tried in order, as `read` gives them.  Where they hold fewer,
@@ -78,17 +77,13 @@ def choose(model, x, indices, target, count):
     eps = np.empty(0, np.float32)
     while len(eps) < len(x) and np.isfinite(eps).sum() < count:
         batch = x[len(eps) : len(eps) + max(count, 20)]
-        eps = np.append(eps, smallest_eps(model, batch, np.full(len(batch), target))[0])
+        eps = np.append(eps, smallest_eps(model, batch, np.full(len(batch), pair.target))[0])
     if np.isfinite(eps).sum() >= count:
         # What was tried after the last image needed is not counted.
         eps = eps[: np.flatnonzero(np.isfinite(eps))[count - 1] + 1]
     rows = np.argsort(np.isnan(eps), kind="stable")[:count]
-    return Choice(x[rows], indices[rows], eps[rows], len(eps), int(np.isfinite(eps).sum()))
-
-
-def reach(choice, pair):
-    """One sentence: how many of the images tried can be turned into the target at all."""
-    return (
-        f"one step turns {choice.reachable} of the first {choice.tried} correctly classified "
+    reach = (
+        f"one step turns {np.isfinite(eps).sum()} of the first {len(eps)} correctly classified "
         f"{pair.sources} into a {pair.target_name}"
     )
+    return Choice(x[rows], indices[rows], eps[rows], reach)

@@ -74,7 +74,7 @@ def main(argv=None):
         x, indices = x[: args.count], indices[: args.count]
         eps, step = np.full(len(x), args.eps, np.float32), f"ε = {args.eps:g}"
     else:
-        choice = source_to_target.choose(model, x, indices, pair.target, args.count)
+        choice = source_to_target.choose(model, x, indices, pair, args.count)
         x, indices = choice.x, choice.indices
         sure, _ = smallest_eps(model, x, np.full(len(x), pair.target), confidence=0.5)
         # Where no epsilon reaches the target, the image is shown as it is.
@@ -102,7 +102,7 @@ def main(argv=None):
     sure = (after[:, 1] > 0.5).sum()
     print(f"{sure} of {len(x)} are seen as a {pair.target_name} with over 50 % confidence")
     if args.eps is None:
-        print(source_to_target.reach(choice, pair))
+        print(choice.reach)
     return [output]
 
 

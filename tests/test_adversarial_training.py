@@ -36,41 +36,18 @@ def tiny():
     return keras.Sequential([image, *layers]), tf.constant(x), tf.constant([0, 1, 2, 0, 1, 2])
 
 
-def by_hand(weights, x, y, x_adv, alpha):
-    """The loss with matrix products, for given adversarial images."""
+def by_hand(weights, x, y):
+    """clip(x + eps * sign) with the gradient by the chain rule; and J(·, y) by matrix products."""
     w1, b1, w2, b2 = weights
 
-    def mean_loss(images):
+    def mean_loss(images, w1=w1, b1=b1, w2=w2, b2=b2):
         logits = np.tanh(np.reshape(images, (6, 16)) @ w1 + b1) @ w2 + b2
         return np.mean(np.log(np.exp(logits).sum(axis=1)) - logits[np.arange(6), y])
 
-    return alpha * mean_loss(x) + (1 - alpha) * mean_loss(x_adv)
-
-
-def adversarial_by_hand(weights, x, y):
-    """clip(x + eps * sign) with the gradient worked out by the chain rule."""
-    w1, b1, w2, b2 = weights
     hidden = np.tanh(np.reshape(x, (6, 16)) @ w1 + b1)
     p = mnist.softmax(hidden @ w2 + b2) - np.eye(3)[y]
     gradient = (p @ w2.T * (1 - hidden**2)) @ w1.T
-    return np.clip(x + EPS * np.sign(gradient).reshape(6, 4, 4), 0, 1)
-
-
-def slopes(weights, x, y, alpha):
-    """The derivative of the loss by each weight, with the adversarial images staying put."""
-    x_adv = adversarial_by_hand(weights, x, y)
-    step = 1e-6
-
-    def slope(number, place):
-        ahead, back = ([w.copy() for w in weights] for _ in range(2))
-        ahead[number][place] += step
-        back[number][place] -= step
-        return (by_hand(ahead, x, y, x_adv, alpha) - by_hand(back, x, y, x_adv, alpha)) / (2 * step)
-
-    return [
-        np.reshape([slope(number, place) for place in np.ndindex(w.shape)], w.shape)
-        for number, w in enumerate(weights)
-    ]
+    return np.clip(x + EPS * np.sign(gradient).reshape(6, 4, 4), 0, 1), mean_loss
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.3])
@@ -79,46 +56,57 @@ def test_the_loss_is_the_formula_and_its_gradient_does_not_go_through_the_sign(t
     weights = model.get_weights()
     with tf.GradientTape() as tape:
         loss, logits = sign_loss(model, x, y, EPS, alpha)
-    x_adv = adversarial_by_hand(weights, x, y)
-    np.testing.assert_allclose(loss, by_hand(weights, x, y, x_adv, alpha), rtol=1e-9)
+    x_adv, mean_loss = by_hand(weights, x, y)
+
+    def formula(weights):
+        return alpha * mean_loss(x, *weights) + (1 - alpha) * mean_loss(x_adv, *weights)
+
+    np.testing.assert_allclose(loss, formula(weights), rtol=1e-9)
     np.testing.assert_allclose(logits, model(x), rtol=1e-9)
-    gradients = tape.gradient(loss, model.trainable_weights)
-    for gradient, slope in zip(gradients, slopes(weights, x, y, alpha), strict=True):
-        np.testing.assert_allclose(gradient, slope, atol=1e-8)
+    # The derivative in some direction of the weights, with the adversarial images staying put.
+    gradients, rng = tape.gradient(loss, model.trainable_weights), np.random.default_rng(1)
+    for _ in range(5):
+        way = [rng.normal(size=w.shape) for w in weights]
+        ahead, back = (
+            formula([w + step * d for w, d in zip(weights, way, strict=True)])
+            for step in (1e-6, -1e-6)
+        )
+        slope = sum(np.sum(g * d) for g, d in zip(gradients, way, strict=True))
+        np.testing.assert_allclose(slope, (ahead - back) / 2e-6, rtol=1e-6, atol=1e-8)
 
 
 def test_each_step_uses_the_weights_of_that_moment(tiny):
     """Two steps of plain gradient descent, the second against the network after the first."""
     model, x, y = tiny
-    weights = model.get_weights()
-    trainer = AdversarialModel(model, functools.partial(sign_loss, eps=EPS, alpha=0.5))
+    twin = keras.models.clone_model(model)
+    twin.set_weights(model.get_weights())
+    loss = functools.partial(sign_loss, eps=EPS, alpha=0.5)
+    trainer = AdversarialModel(model, loss)
     trainer.compile(optimizer=keras.optimizers.SGD(1.0), run_eagerly=True)
     for _ in range(2):
-        weights = [w - slope for w, slope in zip(weights, slopes(weights, x, y, 0.5), strict=True)]
         trainer.train_step((x, y))
-    for expected, found in zip(weights, model.get_weights(), strict=True):
+        with tf.GradientTape() as tape:
+            found, _ = loss(twin, x, y)
+        for weight, slope in zip(
+            twin.weights, tape.gradient(found, twin.trainable_weights), strict=True
+        ):
+            weight.assign(weight - slope)
+    for expected, found in zip(twin.get_weights(), model.get_weights(), strict=True):
         np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
 def test_on_two_classes_of_a_linear_model_the_projected_loss_is_that_of_the_worst_corner(tiny):
     """There the gradient's sign is the same everywhere, so any start ends in the known corner."""
     _, x, _ = tiny
-    model = keras.Sequential(
-        [
-            keras.Input((4, 4), dtype="float64"),
-            keras.layers.Flatten(dtype="float64"),
-            keras.layers.Dense(2, dtype="float64"),
-        ]
-    )
+    layers = keras.layers.Flatten(dtype="float64"), keras.layers.Dense(2, dtype="float64")
+    model = keras.Sequential([keras.Input((4, 4), dtype="float64"), *layers])
     slope, bias = model.get_weights()[0], np.array([0.3, -0.2])
     model.set_weights([slope, bias])
     y = np.array([0, 1, 0, 1, 0, 1])
     away = np.sign(slope[:, 1 - y] - slope[:, y]).T.reshape(6, 4, 4)
     logits = np.clip(x + EPS * away, 0, 1).reshape(6, 16) @ slope + bias
     worst = np.mean(np.log(np.exp(logits).sum(axis=1)) - logits[np.arange(6), y])
-    loss, found = projected_loss(
-        model, x, tf.constant(y), EPS, steps=3, step_size=0.07, start=uniform
-    )
+    loss, found = projected_loss(model, x, tf.constant(y), EPS, 3, 0.07, start=uniform)
     np.testing.assert_allclose(found, logits)
     np.testing.assert_allclose(loss, worst)
 
@@ -205,11 +193,13 @@ def test_the_trained_network_withstands_steps_and_every_script_knows_it(
 
 
 def test_the_first_layer_is_shown_unit_by_unit():
-    for name, shape in (("mlp", (32, 28, 28)), ("cnn", (32, 5, 5))):
-        model = mnist.build(name)
-        images, kernel = plain_and_adversarial.first_layer(model), model.get_weights()[0]
-        unit = kernel[:, 7].reshape(28, 28) if kernel.ndim == 2 else kernel[:, :, 0, 7]
-        assert images.shape == shape
+    dense, convolution = mnist.build("mlp"), mnist.build("cnn")
+    for model, unit in (
+        (dense, dense.get_weights()[0][:, 7].reshape(28, 28)),
+        (convolution, convolution.get_weights()[0][:, :, 0, 7]),
+    ):
+        images = plain_and_adversarial.first_layer(model)
+        assert len(images) == 32
         np.testing.assert_array_equal(images[7], unit)
 
 

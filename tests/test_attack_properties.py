@@ -118,18 +118,21 @@ def assert_images_like(x_adv, x):
 
 
 @SETTINGS
-@given(problems(), sizes, st.booleans())
-def test_the_sign_step_is_an_image_within_eps(problem, eps, targeted):
+@given(problems(), sizes, st.booleans(), st.integers(1, 6), st.integers(0, 2**32 - 1))
+def test_one_sign_step_and_many_end_at_an_image_within_eps(problem, eps, targeted, steps, seed):
     model, x, y = problem
-    x_adv = fgsm.fgsm(model, x, y, eps, targeted=targeted)
-    assert_images_like(x_adv, x)
-    assert (np.abs(x_adv - x) <= eps + ROUNDING).all()
-    if eps == 0:
-        np.testing.assert_array_equal(x_adv, x)
+    one = fgsm.fgsm(model, x, y, eps, targeted=targeted)
     sign = fgsm.gradient_signs(model, x, y)
     assert np.isin(sign, (-1, 0, 1)).all()
     step = np.float32(-eps if targeted else eps)
-    np.testing.assert_allclose(x_adv, np.clip(x + step * sign, 0, 1), atol=ROUNDING)
+    np.testing.assert_allclose(one, np.clip(x + step * sign, 0, 1), atol=ROUNDING)
+    with mock.patch.object(pgd, "projected_step", wraps=pgd.projected_step) as projected:
+        many = pgd.pgd(model, x, y, eps, steps=steps, seed=seed)
+    assert projected.call_count <= steps
+    for x_adv in (one, many):
+        assert_images_like(x_adv, x)
+        assert (np.abs(x_adv - x) <= eps + ROUNDING).all()
+        assert eps > 0 or (x_adv == x).all()
 
 
 @SETTINGS
@@ -145,19 +148,6 @@ def test_without_a_gradient_no_attack_moves_an_image_further_than_its_start(prob
     np.testing.assert_array_equal(x_adv, x)
     once, many = (pgd.pgd(model, x, y, eps, steps=steps) for steps in (1, 5))
     np.testing.assert_array_equal(once, many)
-
-
-@SETTINGS
-@given(problems(), sizes, st.integers(1, 6), st.integers(0, 2**32 - 1))
-def test_projected_gradient_descent_stays_within_eps_and_its_steps(problem, eps, steps, seed):
-    model, x, y = problem
-    with mock.patch.object(pgd, "projected_step", wraps=pgd.projected_step) as step:
-        x_adv = pgd.pgd(model, x, y, eps, steps=steps, seed=seed)
-    assert step.call_count <= steps
-    assert_images_like(x_adv, x)
-    assert (np.abs(x_adv - x) <= eps + ROUNDING).all()
-    if eps == 0:
-        np.testing.assert_array_equal(x_adv, x)
 
 
 @SETTINGS

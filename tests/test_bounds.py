@@ -28,8 +28,8 @@ def differences(model, x, y):
     return logits - logits[np.arange(len(y)), y][:, np.newaxis]
 
 
-def test_of_a_linear_model_the_bounds_are_the_exact_maximum_for_every_digit(trained, digits):
-    model, (x, y) = trained["softmax"], digits
+def test_of_a_linear_model_the_bounds_are_the_exact_maximum(trained, digits):
+    model, (x, y) = trained["softmax"], (part[:1000] for part in digits)
     weights, bias = (w.astype(np.float64) for w in model.get_weights())
     low, high = np.clip(x - 0.05, 0, 1).reshape(-1, 784), np.clip(x + 0.05, 0, 1).reshape(-1, 784)
     exact = np.empty((len(x), 10))
@@ -50,7 +50,7 @@ def test_of_a_linear_model_the_bounds_are_the_exact_maximum_for_every_digit(trai
 
 def test_of_a_linear_model_the_largest_proven_epsilon_is_the_smallest_that_turns_it(trained, right):
     """To the nearest of nine targets, by linear programmes."""
-    x, y = right(trained["softmax"], 12)
+    x, y = right(trained["softmax"], 6)
     nearest = np.full(len(x), np.inf)
     for shift in range(1, 10):
         target = (y + shift) % 10
@@ -125,7 +125,7 @@ def random_network(random):
     return model
 
 
-@settings(max_examples=6, deadline=None, derandomize=True)
+@settings(max_examples=4, deadline=None, derandomize=True)
 @given(st.integers(0, 2**32), st.sampled_from([0, 1e-3, 0.1, 0.5]))
 def test_no_image_of_the_box_exceeds_the_bounds(seed, eps):
     """At the corners that gradients and chance point at, of random graphs."""

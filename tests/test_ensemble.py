@@ -85,18 +85,6 @@ def test_the_random_numbers_of_an_image_do_not_depend_on_those_beside_it(nearest
     assert np.abs(one - other).max() > EPS / 10
 
 
-def test_an_image_that_is_wrong_before_the_attack_withstands_nothing(nearest_mean, x_y):
-    x, y = x_y
-    right = mnist.classify(nearest_mean, x) == y
-    assert not right.all()
-
-    def mend(model, x, y, eps, seed):
-        return model.get_weights()[0].T.reshape(10, 28, 28)[y]  # the mean digits
-
-    np.testing.assert_array_equal(ensemble.withstood(nearest_mean, x, y, 1, mend), right)
-    np.testing.assert_array_equal(ensemble.withstood_all(nearest_mean, x, y, 1, [mend]), right)
-
-
 def test_of_the_card_a_curve_is_at_epsilon_what_its_row_says(monkeypatch, tmp_path):
     """Also where the sign step carries a wrong image past the border, and so mends it."""
     layers = keras.layers.Flatten(), keras.layers.Dense(2, "relu"), keras.layers.Dense(2)

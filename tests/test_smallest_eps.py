@@ -4,6 +4,8 @@ closed forms and linear programmes.
 (tests/test_exact.py sets the one step beside the exact root on softmax regression.)
 """
 
+from unittest import mock
+
 import keras
 import numpy as np
 import pytest
@@ -76,21 +78,14 @@ def test_more_confidence_needs_more_eps(trained, right):
         assert (p < 0.95).all()
 
 
-def test_a_batch_is_no_larger_than_its_bytes(monkeypatch, trained, digits):
-    sizes = []
-    reached = search._reached
-
-    def recorded(model, x, sign, y_target, confidence, eps):
-        sizes.append(x[:1].nbytes * eps.size)
-        return reached(model, x, sign, y_target, confidence, eps)
-
-    monkeypatch.setattr(search, "_reached", recorded)
+def test_a_batch_is_no_larger_than_its_bytes(monkeypatch, trained, few):
+    x, target = few(trained["softmax"], 12)
+    at_once, _ = smallest_eps(trained["softmax"], x, target)
     monkeypatch.setattr(mnist, "MOST_BYTES", 28 * 28 * 4 * 5)
-    x, y = digits[0][:12], (digits[1][:12] + 1) % 10
-    few, _ = smallest_eps(trained["softmax"], x, y)
-    assert max(sizes) == 28 * 28 * 4 * 5
-    many, _ = smallest_eps(trained["softmax"], x, y, batch_size=1000)
-    np.testing.assert_array_equal(few, many)
+    with mock.patch.object(search, "_reached", wraps=search._reached) as reached:
+        by_five, _ = smallest_eps(trained["softmax"], x, target)
+    assert max(call.args[-1].size for call in reached.call_args_list) == 5
+    np.testing.assert_array_equal(by_five, at_once)
 
 
 def linear_model(weights, bias):

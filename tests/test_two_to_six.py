@@ -11,6 +11,8 @@ from common.networks import mnist
 from method2_fgsm import epsilon, fgsm, source_to_target, two_to_six
 from method2_fgsm.smallest_eps import smallest_eps
 
+PAIR = source_to_target.Pair(2, 6, "2", "6", "2s", "6s")
+
 
 def test_only_softmax_regression_before_clipping_is_a_straight_line(trained, right):
     eps = np.linspace(-1, 1, 11, dtype=np.float32)
@@ -35,7 +37,7 @@ def test_two_to_six_takes_one_eps_or_the_smallest_that_is_sure(trained, right, t
 
     np.testing.assert_array_equal(shown("--eps", "1/8"), 0.125)
     x, y = right(trained["mlp"], 10, source=7)
-    chosen = source_to_target.choose(trained["mlp"], x, y, 3, 2)
+    chosen = source_to_target.choose(trained["mlp"], x, y, PAIR._replace(target=3), 2)
     sure, _ = smallest_eps(trained["mlp"], chosen.x, np.array([3, 3]), confidence=0.5)
     assert (sure > chosen.eps).all()
     np.testing.assert_allclose(shown(), sure, atol=1e-4)
@@ -44,9 +46,9 @@ def test_two_to_six_takes_one_eps_or_the_smallest_that_is_sure(trained, right, t
 def test_the_chosen_images_are_the_first_that_work(trained, digits):
     """Against the definition, one image after the other."""
     x, y = digits
-    model = trained["cnn"]
+    model = trained["mlp"]
     all_2s = np.flatnonzero((y == 2) & (mnist.classify(model, x) == 2))
-    choice = source_to_target.choose(model, x[all_2s], all_2s, 6, 3)
+    choice = source_to_target.choose(model, x[all_2s], all_2s, PAIR, 3)
     works, tried = [], 0
     for index in np.flatnonzero(y == 2):
         if mnist.classify(model, x[[index]])[0] == 2:
@@ -56,7 +58,9 @@ def test_the_chosen_images_are_the_first_that_work(trained, digits):
         if len(works) == 3:
             break
     assert choice.indices.tolist() == works
-    assert (choice.tried, choice.reachable) == (tried, 3)
+    assert choice.reach == (
+        f"one step turns 3 of the first {tried} correctly classified 2s into a 6"
+    )
     with pytest.raises(Failure, match=r"the test set has \d+ correctly classified 2s, not 5000"):
         two_to_six.main(["--count", "5000"])
 
