@@ -63,15 +63,14 @@ def main(argv=None):
     args = parser.parse_args(argv)
     output = plots.check_output(args.output, args)
     networks = {name: mnist.load(name) for name in NETWORKS}
-    mlp = mnist.load("mlp")
+    sources = {name: mnist.load(mnist.source_of(name)) for name in NETWORKS}
     x, y = (part[: args.count] for part in data.load("test"))
 
     from method2_fgsm.robust import ensemble
 
     curves = {}
     for name, model in tqdm(networks.items(), disable=None, unit="network"):
-        source = mlp if name == "cnn" else networks["cnn"]
-        stands = ensemble.withstood_along(model, source, x, y, EPS, seed=args.seed)
+        stands = ensemble.withstood_along(model, sources[name], x, y, EPS, seed=args.seed)
         curves[name] = stands.mean(axis=1)
     illusion = ensemble.sign_step_curve(networks["cnn_adversarial"], x, y, EPS)
     plots.save(draw(curves, illusion, len(x)), output)

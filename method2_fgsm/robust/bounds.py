@@ -24,26 +24,12 @@ from common.networks import first_convolution
 from common.search import checks
 from common.search.compiled import compiled
 
-AFFINE = (
-    layers.Dense,
-    layers.Conv2D,
-    first_convolution.Conv2D,
-    layers.BatchNormalization,
-    layers.Rescaling,
-)
-MONOTONE = (
-    layers.Activation,
-    layers.ReLU,
-    layers.LeakyReLU,
-    layers.MaxPooling2D,
-    layers.GlobalMaxPooling2D,
-    layers.AveragePooling2D,
-    layers.GlobalAveragePooling2D,
-    layers.Flatten,
-    layers.Reshape,
-    layers.Dropout,
-    layers.Add,
-)
+CONVOLUTIONS = layers.Conv2D, first_convolution.Conv2D
+AFFINE = layers.Dense, *CONVOLUTIONS, layers.BatchNormalization, layers.Rescaling
+RECTIFIERS = layers.Activation, layers.ReLU, layers.LeakyReLU
+MAXIMA = layers.MaxPooling2D, layers.GlobalMaxPooling2D
+MEANS = layers.AveragePooling2D, layers.GlobalAveragePooling2D
+MONOTONE = *RECTIFIERS, *MAXIMA, *MEANS, layers.Flatten, layers.Reshape, layers.Dropout, layers.Add
 SATURATING = activations.sigmoid, activations.tanh
 FUNCTIONS = *SATURATING, activations.linear, activations.relu, activations.leaky_relu
 
