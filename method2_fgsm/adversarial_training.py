@@ -1,11 +1,11 @@
-"""Adversarial training: teach a network the attacks on itself (README.md, here).
+"""Adversarial training: teach a network the attacks on itself.
 
     python method2_fgsm/adversarial_training.py
     python method2_fgsm/adversarial_training.py --attack pgd --model mlp
 
 --attack sign trains on images and their sign steps: an illusion; random-start
 on one step from a random start: it collapses; pgd on projected steps: what
-holds; bounds on no attack, but on what can be proven.
+holds; bounds on no attack, but on what can be proven (method2_fgsm/README.md).
 
 reads   common/mnist.npz, common/weights/{model}.weights.h5 (but for bounds)
 writes  common/weights/{trained}.weights.h5 and {trained}_predictions.csv,
