@@ -61,8 +61,9 @@ def smallest_eps(
             limits = {"max_eps": max_eps, "confidence": confidence}
             size, found = many_steps(model, x[rows], y[rows], steps=steps, **limits)
         # One step can only matter where it needs less than that.
-        limits = np.minimum(size, max_eps), confidence, batch_size
-        eps, x_step = _one_step(model, x[rows], y[rows], targeted, *limits)
+        eps, x_step = _one_step(
+            model, x[rows], y[rows], targeted, np.minimum(size, max_eps), confidence, batch_size
+        )
         better = eps < size
         size[better], found[better] = eps[better], x_step[better]
         hit = np.isfinite(size)
