@@ -216,7 +216,6 @@ def test_scripts_name_what_is_broken(refuses, place, monkeypatch, script):
     [
         ("method2_fgsm/epsilon", "--source 6", "both 6"),
         ("method2_fgsm/two_to_six", "--eps 0,03", "write a point, not"),
-        ("method2_fgsm/two_to_six", "--eps 0.1 --margin 0.1", "not allowed"),
         ("method2_fgsm/adversarial_training", "--alpha 1 --attack pgd", "goes with --attack sign"),
         ("method2_fgsm/adversarial_training", "--steps 9", "goes with --attack pgd"),
         ("method1_noise_optimization/attack_mnist", "--model ../mlp", "'../mlp'"),
