@@ -1,8 +1,7 @@
 """What every script of the collection shares at the command line.
 
-A script is a module with `main(argv=None)`, which raises `Failure` for whatever a user can
-mend; the last line of the file hands it to `run`, which turns that into one line on stderr
-and an exit code.  Other code calls `main` directly and sees the exception itself.
+A script's `main(argv=None)` raises `Failure` for whatever a user can mend; the last line of its
+file hands it to `run`, which turns that into one line on stderr and an exit code.
 """
 
 import argparse
@@ -31,10 +30,8 @@ class Interrupted(KeyboardInterrupt):
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser whose manual is the script's docstring and whose errors are one line.
-
-    Defaults are shown by `--help`; an error prints `SCRIPT: error: …` and exits with 2.
-    """
+    """An argument parser whose manual is the script's docstring, with defaults, and whose errors
+    are one line."""
 
     def __init__(self, doc):
         super().__init__(description=doc, formatter_class=_Manual, allow_abbrev=False)
@@ -50,30 +47,21 @@ class _Manual(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHel
         return super()._get_help_string(action)
 
 
-# Arguments that several scripts take -------------------------------------------------------------
-
-
 def option(parser, name, type, default, help, **more):
-    """An option on one line; where the default depends on other arguments, `help` says how."""
+    """An option in one call; where the default depends on other arguments, `help` says how."""
     parser.add_argument(name, type=type, default=default, help=help, **more)
 
 
 def add_count(parser, name, help, default=None):
-    """An option that counts."""
     option(parser, name, positive_int, default, help)
 
 
 def add_seed(parser, help):
-    """--seed; `help` says what it decides."""
     option(parser, "--seed", seed, 0, help)
 
 
 def add_output(parser, help, default=None):
-    """--output."""
     option(parser, "--output", path, default, help)
-
-
-# Types of arguments ------------------------------------------------------------------------------
 
 
 def path(text):
@@ -82,23 +70,18 @@ def path(text):
 
 
 def number(low, high, meaning, *, whole=False):
-    """The type of an argument that is a number from low to high, or a fraction such as 8/255.
-
-    meaning: what it should be, in the words of the message.  whole: only whole numbers will do.
-    """
+    """The type of an argument that is a number from low to high, such as 0.03 or 8/255, or a whole
+    one.  meaning: what it should be, for the message."""
 
     def read(text):
-        if "," in text and not whole:
-            point = text.replace(",", ".")
-            raise argparse.ArgumentTypeError(f"{text!r} has a comma: write a point, {point}")
         numerator, slash, denominator = text.partition("/")
         try:
-            value = int(text) if whole else float(numerator)
-            value = value / float(denominator) if slash else value
+            value = int(text) if whole else float(numerator) / float(denominator if slash else 1)
         except (ValueError, ZeroDivisionError):
             value = math.nan  # which lies in no range
         if not low <= value <= high:
-            raise argparse.ArgumentTypeError(f"{text!r} is not {meaning}")
+            comma = ": write a point, not a comma" if "," in text else ""
+            raise argparse.ArgumentTypeError(f"{text!r} is not {meaning}{comma}")
         return value
 
     return read
@@ -111,9 +94,6 @@ seed = number(0, 2**32 - 1, "a whole number from 0 to 2**32 - 1", whole=True)
 positive_float = number(math.ulp(0), sys.float_info.max, "a number above 0")
 # Of epsilon and other sizes of noise.
 pixel_size = number(0, 1, "between 0 and 1 (pixel units; write 8/255 for 8 of 255 grey levels)")
-
-
-# Running a script --------------------------------------------------------------------------------
 
 
 def one_line(message):
@@ -141,45 +121,35 @@ def table(titles, rows):
     return "\n".join(lines)
 
 
-def on_terminal(stream):
-    """Whether a stream writes to a terminal; notebooks replace streams by objects of their own."""
-    return hasattr(stream, "isatty") and stream.isatty()
-
-
 def run(main):
     """Run a script's `main`, and print the names of the files that it says it wrote.
 
-    Exits with 0 done, 1 failed, 2 wrong arguments, 130 interrupted.  The message of an
-    `Interrupted` (how to go on) is printed with it, and threads are not waited for.
+    Exits with 0 done, 1 failed, 2 wrong arguments, 130 interrupted: threads are not waited for.
     """
     for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            # A file name may hold what the terminal cannot show; that must not end the run.
+        if hasattr(stream, "reconfigure"):  # a file name may hold what a terminal cannot show
             stream.reconfigure(errors="backslashreplace")
+    code = 1
     try:
-        try:
-            for path in main() or ():
-                print(f"wrote {show(path)}")
-        finally:
-            sys.stdout.flush()
+        for path in main() or ():
+            print(f"wrote {show(path)}")
+        sys.stdout.flush()
         return
     except Failure as failure:
-        code, message = 1, f"error: {failure}"
+        message = f"error: {failure}"
     except BrokenPipeError:
         # Whoever read our output has gone, as in `script | head`: nobody is left to tell.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         sys.exit(1)
     except KeyboardInterrupt as interrupt:
-        code, message = 130, "interrupted"
-        if isinstance(interrupt, Interrupted):
-            message += f": {interrupt}"
-        if on_terminal(sys.stderr):
+        code, message = 130, ": ".join(["interrupted", *interrupt.args])
+        if sys.stderr.isatty():
             print(file=sys.stderr)  # below a progress bar, and the terminal's ^C
     except Exception as error:
         # TensorFlow has an error of its own for it, and is not imported here.
         if type(error).__name__ not in ("MemoryError", "ResourceExhaustedError"):
             raise
-        code, message = 1, "error: out of memory: ask for fewer or smaller things at a time"
+        message = "error: out of memory: ask for fewer or smaller things at a time"
     print(f"{one_line(Path(sys.argv[0]).name)}: {one_line(message)}", file=sys.stderr)
     if code == 130:
         leave()
@@ -191,4 +161,6 @@ def leave():
     for path in tuple(TEMPORARY):
         with suppress(OSError):
             path.unlink()
+    with suppress(OSError):
+        sys.stdout.flush()
     os._exit(130)

@@ -5,7 +5,6 @@ Images come as float32 in [0, 1], digits with shape (n, 28, 28), labels as int64
 
 import hashlib
 import sys
-from functools import partial
 
 import numpy as np
 
@@ -46,7 +45,7 @@ def _read(path, name):
     """One array of the file, after its shape, dtype and SHA-256 have been checked."""
     shape, sha256 = ARRAYS[name]
     restore = f"restore it with `git checkout {files.show(PATH)}`"
-    array = files.read_npz(path, [name], holds=f"an .npz file with {name}", remedy=restore)[name]
+    array = files.read_npz(path, [name], holds=f"an .npz with {name}", remedy=restore)[name]
     if array.shape != shape or array.dtype != np.uint8:
         problem = f"is {array.dtype} {array.shape}, not uint8 {shape}"
     elif hashlib.sha256(np.ascontiguousarray(array)).hexdigest() != sha256:
@@ -58,16 +57,14 @@ def _read(path, name):
 
 def add_samples(parser):
     """--samples: the file of digits to work on."""
-    parser.add_argument(
-        "--samples", type=command.path, default=SAMPLES, help="the digits, from generate_5k.py"
-    )
+    command.option(parser, "--samples", command.path, SAMPLES, "the digits, from generate_5k.py")
 
 
 def draw_samples(count, seed):
     """Choose `count` distinct test digits at random.
 
-    Returns (images, labels, indices): float32 (count, 28, 28) in [0, 1], int64 (count,), and the
-    places in the test set, int64 (count,).  Raises `Failure` when there are not that many.
+    Returns (images, labels, indices): float32 (count, 28, 28) in [0, 1], int64 (count,), and in the
+    test set, int64 (count,).  Raises `Failure` when there are not that many.
     """
     x, y = load("test")
     if count > len(x):
@@ -79,13 +76,13 @@ def draw_samples(count, seed):
 def load_samples(path=None, limit=None):
     """Read a file of digits, common/5k_samples.npz by default, or the first `limit` of them.
 
-    Returns (images, labels, indices) as in `draw_samples`; `indices` is None where the file has
-    none, since not every digit is one of MNIST's.  White paper gets a warning on stderr.
-    The file and what is raised: as in `load_own_samples`, with images (n, 28, 28), labels below 10.
+    Returns (images, labels, indices) as in `draw_samples`, indices None where the file has none.
+    White paper gets a warning on stderr.  The file and what is raised: as in `load_own_samples`.
     """
     path = SAMPLES if path is None else path
     again = "make it with `python common/generate_5k.py`, or of your own with common/my_digits.py"
-    images, labels, arrays = _samples(path, again, lambda n: slice(limit), (SIDE, SIDE), CLASSES)
+    arrays = _read_samples(path, again, (SIDE, SIDE), CLASSES)
+    images, labels = _chosen(arrays, slice(limit))
     white = int((np.median(images, axis=(1, 2)) > 0.5).sum())
     if white:
         print(
@@ -98,10 +95,7 @@ def load_samples(path=None, limit=None):
 
 
 def drawn(count, limit, seed=0):
-    """Which `limit` of `count` samples to take, drawn since they may lie sorted: int64, in order.
-
-    All of them where there are no more, or limit is None.
-    """
+    """Which `limit` of `count` samples, drawn since they may lie sorted: int64, in order."""
     limit = count if limit is None else min(limit, count)
     return np.sort(np.random.default_rng(seed).choice(count, limit, replace=False))
 
@@ -117,52 +111,40 @@ def load_own_samples(path, limit=None, seed=0, *, dark=False):
     Raises `Failure` when the file is missing, broken or holds anything but such arrays.
     """
     remedy = "make it with np.savez(FILE, images=x, labels=y), the classes y as numbers from 0"
-    rows = partial(drawn, limit=limit, seed=seed)
-    images, labels, arrays = _samples(path, remedy, rows, dark=dark, large=limit is not None)
+    arrays = _read_samples(path, remedy, dark=dark)
+    images, labels = _chosen(arrays, drawn(len(arrays["images"]), limit, seed))
     return images, labels, tuple(map(str, arrays["names"])) if "names" in arrays else None
 
 
-def _samples(path, remedy, rows, shape=None, classes=np.inf, *, dark=False, large=False):
-    """The images and labels of a file of samples, and all its arrays as they are.
-
-    rows(n): which of n.  shape, classes: what the images and the labels have to be, if anything.
-    large: whether the file may be too large to be read whole, and of its images only those rows
-    are.
-    """
-    counts = []
-
-    def part(name, count):
-        if name in ("images", "x_test"):
-            counts.append(count)
-            return rows(count)
-
-    holds = "an .npz of images and labels"
-    arrays = files.read_npz(path, part=part if large else None, holds=holds, remedy=remedy)
+def _read_samples(path, remedy, shape=None, classes=np.inf, *, dark=False):
+    """The arrays of a file of samples, as they are.  shape, classes: what they have to be."""
+    arrays = files.read_npz(path, holds="an .npz of images and labels", remedy=remedy)
     for name, other in (("images", "x_test"), ("labels", "y_test")):
         arrays.setdefault(name, arrays.get(other))
-    if problem := _problem(arrays, shape, classes, dark, *counts):
+    if problem := _problem(arrays, shape, classes, dark):
         raise Failure(f"{files.show(path)}: {problem}; {remedy}")
-    images, labels = arrays["images"], arrays["labels"]
+    return arrays
+
+
+def _chosen(arrays, rows):
+    """These rows of the images and labels: float32 in [0, 1], int64 (n,)."""
+    images, labels = arrays["images"][rows], arrays["labels"][rows]
     if labels.ndim == 2:
         labels = labels[:, 0] if labels.shape[1] == 1 else labels.argmax(axis=1)
-    chosen, scale = rows(len(labels)), np.float32(255 if images.dtype == np.uint8 else 1)
-    images = images if counts else images[chosen]
-    return images.astype(np.float32) / scale, labels[chosen].astype(np.int64), arrays
+    scale = np.float32(255 if images.dtype == np.uint8 else 1)
+    return images.astype(np.float32) / scale, labels.astype(np.int64)
 
 
-def _problem(arrays, shape, classes, dark, count=None):
-    """What is wrong with the arrays of a file of samples, None if nothing.
-
-    count: how many images the file holds, where not all of them were read.
-    """
+def _problem(arrays, shape, classes, dark):
+    """What is wrong with the arrays of a file of samples, None if nothing."""
     images, labels, names, indices = map(arrays.get, ("images", "labels", "names", "indices"))
     if images is None or labels is None:
         return "it holds no images, or no labels"
-    form, count = images.shape[1:], count or (images.shape or (0,))[0]
+    form, count = images.shape[1:], len(images) if images.ndim else 0
     whole, kind = images.dtype == np.uint8, f"{images.dtype} {images.shape}"
     if not (whole or images.dtype.kind == "f") or len(form) not in (2, 3) or not images.size:
         return f"images are {kind}, not uint8 or float32 (n, h, w[, c])"
-    if shape and shape != tuple(form):
+    if shape and shape != form:
         return f"images are {kind}, not (n, {shape[0]}, {shape[1]})"
     if not whole and (problem := checks.outside(images)[0]):
         return problem
@@ -171,14 +153,13 @@ def _problem(arrays, shape, classes, dark, count=None):
             f"the largest pixel is {images.max()}, not 255: give floats in [0, 1] of the range "
             "that the network was trained on, or say what it expects with --pixels"
         )
-    if labels.dtype.kind in "US":
-        return "labels are text: give the place of each class in a list, and that list as names"
     one_hot = labels.ndim == 2 and labels.shape[1] > 1
     if one_hot and not (((labels == 0) | (labels == 1)).all() and (labels.sum(axis=1) == 1).all()):
         return "labels are not one-hot"
     number = one_hot or (labels.dtype.kind in "iu" and labels.shape[1:] in ((), (1,)))
     if not number or labels.shape[:1] != (count,) or labels.min() < 0:
-        return f"labels are {labels.dtype} {labels.shape}, not classes from 0 for {count} images"
+        kind = f"{labels.dtype} {labels.shape}"
+        return f"labels are {kind}, not numbers of classes from 0 for {count} images"
     if (labels.shape[1] - 1 if one_hot else labels.max()) >= classes:
         return f"labels are not all from 0 to {classes - 1}"
     if names is not None and (names.dtype.kind != "U" or names.ndim != 1):

@@ -28,10 +28,7 @@ BLANK = "blank, or nothing stands out from an even paper"
 
 
 def label_of(path):
-    """The digit that a file's name begins with, alone ("2.png") or set off ("2_second.jpg").
-
-    Raises `Unreadable` where there is none.
-    """
+    """The digit that a file's name begins with, alone ("2.png") or set off ("2_second.jpg")."""
     found = re.match(r"([0-9])(?![0-9A-Za-z])", Path(path).stem)
     if not found:
         raise Unreadable("its name does not begin with its digit, as 2.png does: give --label")
@@ -39,10 +36,7 @@ def label_of(path):
 
 
 def read(path):
-    """A picture file as uint8 (height, width, 3), upright, no side longer than `LARGEST`.
-
-    Raises `Unreadable` as `photos.decode` does.
-    """
+    """A picture file as uint8 (height, width, 3), upright, no side longer than `LARGEST`."""
     image = photos.decode(path, LARGEST)
     image.thumbnail((LARGEST, LARGEST), Image.Resampling.BICUBIC)
     return np.asarray(image)
@@ -70,8 +64,7 @@ def like_mnist(picture):
 def _ink(picture):
     """How far each pixel lies from the colour of the paper, as a share of a stroke: (h, w).
 
-    The paper is the median of each colour around a pixel, so shadows go, and it does not matter
-    which of the two is darker, or what colour they have.
+    The paper is the median of each colour around a pixel: shadows go, colours do not matter.
     """
     image = Image.fromarray(picture)
     small = image.copy()

@@ -2,18 +2,12 @@
 
     python common/my_digits.py 2.png 7_second.jpg 5.jpg
     python common/my_digits.py IMG_4711.jpg --label 7 --output seven.npz
-    python common/my_digits.py
-
-Photographs or drawings of digits, one digit a picture: any pen, paper and colour, dark on light
-or light on dark.  The label is the digit with which the file's name begins, or that of --label.
-A digit is cut out, scaled into 20 x 20 pixels and centred by its mass in 28 x 28, as MNIST's were
-(common/handwriting.py says how exactly).  The digit is the largest piece of ink with what lies near
-it: the figure shows what was cut out.  A picture without one is left out with a line that says
-why.  Without pictures, the script takes the ten in common/digits.
-
-Every script with --samples takes the file that this one writes:
-
     python method2_fgsm/mnist_fast_gradient.py --samples common/my_samples.npz
+
+Photographs or drawings, one digit a picture: any pen, paper and colour, dark on light or light on
+dark.  The label is the digit with which the file's name begins, or that of --label.  The digit is
+the largest piece of ink with what lies near it: the figure shows what was cut out.  A picture
+without one is left out with a line that says why.
 
 reads   the pictures, common/weights/{softmax,mlp,cnn}.weights.h5
 writes  common/my_samples.npz: images float32 (n, 28, 28) in [0, 1], labels int64 (n,)
@@ -31,7 +25,7 @@ from common.networks import mnist
 
 SAMPLES, OURS = files.COMMON / "my_samples.npz", files.COMMON / "digits"
 DRAWN = 20  # digits in the figure at most
-NOT_READ = "   (no model reads its label: look at the figure)"
+TITLE = "handwritten digits, the same as MNIST would have them, and what the models see"
 
 
 def read(paths, label):
@@ -59,18 +53,15 @@ def read(paths, label):
 
 
 @plots.our_style()
-def draw(pictures, images, probabilities, title):
+def draw(pictures, images, probabilities):
     """The figure: rows of up to five digits, the picture above and the 28 x 28 pixels below.
 
     probabilities: those of each model by its name, (n, 10).
     """
     columns, bands = plots.grid(len(images), 5, DRAWN // 5)
-    fig = plots.figure(2.5 * columns + 0.4, 5.6 * bands + 0.6, title)
-    axes = fig.subplots(2 * bands, columns, squeeze=False).reshape(bands, 2, columns)
-    pairs = axes.swapaxes(1, 2).reshape(-1, 2)
-    for ax in pairs[len(images) :].flat:
-        ax.set_visible(False)
-    for i, (before, after) in enumerate(pairs[: len(images)]):
+    fig = plots.figure(2.5 * columns + 0.4, 5.6 * bands + 0.6, TITLE)
+    axes = fig.subplots(2 * bands, columns, squeeze=False)
+    for i, (before, after) in enumerate(plots.stacked_pairs(axes, len(images))):
         small = Image.fromarray(pictures[i])
         small.thumbnail((150, 150), Image.Resampling.BOX)
         plots.photo(before, np.asarray(small) / 255)
@@ -86,20 +77,12 @@ def said(probabilities):
 
 def main(argv=None):
     parser = command.Parser(__doc__)
-    parser.add_argument(
-        "pictures",
-        nargs="*",
-        type=command.path,
-        metavar="PICTURE",
-        help="a photograph or drawing of one digit (default: the ten in common/digits)",
-    )
-    parser.add_argument(
-        "--label", type=command.digit, help="the digit on all of them (default: the names say it)"
-    )
+    pictures = "pictures of one digit each (default: the ten in common/digits)"
+    digit, path = command.digit, command.path
+    command.option(parser, "pictures", path, None, pictures, nargs="*", metavar="PICTURE")
+    command.option(parser, "--label", digit, None, "the digit on them (default: the names say it)")
     command.add_output(parser, "the .npz file to write", SAMPLES)
-    parser.add_argument(
-        "--figure", type=command.path, help="the figure to write (default: img/my_digits.png)"
-    )
+    command.option(parser, "--figure", path, None, "default: img/my_digits.png")
     args = parser.parse_args(argv)
     if args.label is not None and not args.pictures:
         parser.error("--label needs a PICTURE")
@@ -113,20 +96,19 @@ def main(argv=None):
     probabilities = {
         name: mnist.softmax(mnist.predict(mnist.load(name), images)) for name in mnist.NAMES
     }
-
-    title = "handwritten digits, the same as MNIST would have them, and what the models see"
-    plots.save(draw(pictures, images, probabilities, title), figure)
+    plots.save(draw(pictures, images, probabilities), figure)
     # Through an open file, because NumPy would add .npz to another suffix.
     with files.replacing(args.output) as temporary, open(temporary, "wb") as file:
         np.savez_compressed(file, images=images, labels=labels)
 
-    print("label" + "".join(f"{mnist.title(name):>20}" for name in mnist.NAMES) + "   picture")
+    rows = []
     for i, (name, label) in enumerate(zip(names, labels, strict=True)):
-        says = "".join(f"{said(p[i]):>20}" for p in probabilities.values())
-        misread = all(p[i].argmax() != label for p in probabilities.values())
-        print(f"{label:5d}{says}   {command.one_line(name)}{NOT_READ if misread else ''}")
+        read_by_none = all(p[i].argmax() != label for p in probabilities.values())
+        rows.append((label, *(said(p[i]) for p in probabilities.values()), command.one_line(name)))
+        rows[-1] += ("no model reads its label: look at the figure",) * read_by_none
     right = [(p.argmax(axis=1) == labels).sum() for p in probabilities.values()]
-    print("right" + "".join(f"{f'{count} of {len(labels)}':>20}" for count in right))
+    rows.append(("right", *(f"{count} of {len(labels)}" for count in right)))
+    print(command.table(("label", *map(mnist.title, mnist.NAMES), "picture"), rows))
     if len(images) < len(paths):
         print(f"left out: {len(paths) - len(images)}")
     return [args.output, figure]

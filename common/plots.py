@@ -11,6 +11,7 @@ from contextlib import contextmanager
 os.environ.pop("MPLBACKEND", None)
 
 import matplotlib.style
+import numpy as np
 from matplotlib.figure import Figure
 
 from common import files
@@ -18,24 +19,12 @@ from common.command import Failure
 
 # The ten-colour cycle of Petroff (2021), "Accessible color sequences for data visualization",
 # in another order and with two line styles, so that neighbours and 0 and 9 differ in both.
-COLOURS = (
-    "#3f90da",
-    "#ffa90e",
-    "#bd1f01",
-    "#94a4a2",
-    "#832db6",
-    "#a96b59",
-    "#e76300",
-    "#b9ac70",
-    "#717581",
-    "#000000",
-)
-LINE_STYLES = ("-", "-", "-", "-", "-", "--", "--", "--", "--", "--")
+COLOURS = ("#3f90da", "#ffa90e", "#bd1f01", "#94a4a2", "#832db6")
+COLOURS += ("#a96b59", "#e76300", "#b9ac70", "#717581", "#000000")
+LINE_STYLES = 5 * ("-",) + 5 * ("--",)
 
-# Of a title, an inch.
-LETTERS = 9.5
-# Inches; at 100 dots an inch, half of what Matplotlib can draw.
-LONGEST_SIDE = 300
+LETTERS = 9.5  # of a title, an inch
+LONGEST_SIDE = 300  # inches; at 100 dots an inch, half of what Matplotlib can draw
 
 ENDINGS = (".png", ".pdf", ".svg", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".eps", ".ps")
 METADATA = {".png": {"Software": None}, ".pdf": {"CreationDate": None}, ".svg": {"Date": None}}
@@ -60,10 +49,8 @@ STYLE = {
 
 @contextmanager
 def our_style():
-    """In the block, or the function, Matplotlib has its own defaults and our style.
-
-    What a user's matplotlibrc or notebook has set holds again afterwards.  Settings are taken when
-    a thing is drawn, so each function that makes a figure is decorated with this.
+    """In the block, or the function, Matplotlib has its own defaults and our style, whatever the
+    user has set.  Settings are taken when a thing is drawn: what makes a figure is decorated.
     """
     with matplotlib.style.context(["default", STYLE]):
         yield
@@ -79,10 +66,7 @@ def check_output(path, args=None):
 
 @our_style()
 def figure(width, height, title):
-    """A new figure of `width` by `height` inches in the shared style, with its title.
-
-    Raises `Failure` for one that is too large to be drawn, or looked at.
-    """
+    """A new figure of `width` by `height` inches in the shared style, with its title."""
     if max(width, height) > LONGEST_SIDE:
         raise Failure(
             f"the figure would be {width:.0f} by {height:.0f} inches, more than {LONGEST_SIDE}: "
@@ -102,8 +86,7 @@ def grid(count, columns, rows):
 
 @our_style()
 def groups(count, columns, rows, size, inches, title):
-    """A figure of `count` groups of `size` axes, side by side, on a grid of at most `columns` by
-    `rows` groups.
+    """`count` groups of `size` axes side by side, on a grid of at most `columns` by `rows` groups.
 
     inches: width and height of a group, and the height beside them.
     Returns (figure, axes (count, size) in reading order).
@@ -116,8 +99,7 @@ def groups(count, columns, rows, size, inches, title):
 
 
 def stacked_pairs(axes, count):
-    """`count` pairs of axes (count, 2), one above the other, of a grid (rows, columns) of axes, in
-    reading order; those that are left over are hidden."""
+    """The axes (rows, columns) of a grid as `count` pairs, one above the other."""
     pairs = axes.reshape(-1, 2, axes.shape[1]).swapaxes(1, 2).reshape(-1, 2)
     hide(pairs[count:])
     return pairs[:count]
@@ -131,10 +113,8 @@ def hide(axes):
 
 @our_style()
 def photo_groups(groups, columns, rows, headings, hits, inches, fontsize, title):
-    """The same of photographs, each group under its heading, which is grey where it is no hit.
-
-    groups: of each the images, (height, width, 3) in [0, 1].
-    """
+    """The same of photographs: a list of (height, width, 3) in [0, 1] for each group, under its
+    heading, which is grey where it is no hit."""
     columns, rows = grid(len(groups), columns, rows)
     fig = figure(inches[0] * columns, inches[1] * rows + inches[2], title)
     cells, axes = fig.subfigures(rows, columns, squeeze=False).flat, []
@@ -150,8 +130,7 @@ def photo_groups(groups, columns, rows, headings, hits, inches, fontsize, title)
 def save(fig, path):
     """Write a figure in the format that the ending of `path` says, as PNG where it has none.
 
-    The date and the version, which would make the bytes of two runs differ, are left out where
-    they can be: PostScript keeps its date.
+    The same figure gives the same bytes, but for PostScript, which keeps its date.
     """
     suffix = path.suffix.lower() or ".png"
     with files.replacing(path) as temporary:
@@ -173,11 +152,8 @@ def photo(ax, image, title=None):
 
 
 def noise(ax, image, limit, title=None):
-    """Draw one noise image in a diverging map centred on zero, from -limit to limit.
-
-    In colour (h, w, 3) grey is zero, and each channel goes from -limit to limit.
-    Returns what a colour bar is made from.
-    """
+    """Draw one noise image in a diverging map from -limit to limit, or in colour (h, w, 3) with
+    grey for zero.  Returns what a colour bar is made from."""
     if image.ndim == 3:
         image = 0.5 + image / (2 * limit) if image.shape[2] == 3 else image.mean(axis=2)
     drawn = ax.imshow(image, cmap="RdBu_r", vmin=-limit, vmax=limit)
@@ -195,10 +171,8 @@ def _bare(ax, title):
 
 
 def accuracy_curves(ax, eps, curves):
-    """Draw accuracies against epsilon (k,), a line for each.
-
-    curves: (label, accuracies (k,) from 0 to 1, place in `COLOURS`, marker and line as in "o--").
-    """
+    """Draw accuracies against epsilon (k,): curves of (label, accuracies (k,) from 0 to 1, index in
+    `COLOURS`, marker and line as in "o--")."""
     for label, accuracy, colour, line in curves:
         ax.plot(eps, 100 * accuracy, line, color=COLOURS[colour], label=label)
     ax.set(xlabel="ε (pixel units)", ylabel="accuracy (%)", ylim=(-2, 102))
@@ -212,19 +186,13 @@ def confusion(counts, title):
     share = counts / counts.sum(axis=1, keepdims=True).clip(1)
     # The diagonal would drown the errors: the colours end where one in fifty goes wrong.
     drawn = ax.imshow(share * 100, cmap="Blues", vmin=0, vmax=2)
-    for row, line in enumerate(counts):
-        for column, count in enumerate(line):
-            colour = "white" if share[row, column] > 0.012 else "black"
-            weight = "bold" if row == column else "normal"
-            ax.text(
-                column, row, count, ha="center", va="center", color=colour, weight=weight, size=10
-            )
-    ax.set(
-        xticks=range(len(counts)),
-        yticks=range(len(counts)),
-        xlabel="predicted digit",
-        ylabel="actual digit",
-    )
+    middle = {"ha": "center", "va": "center", "size": 10}
+    for (row, column), count in np.ndenumerate(counts):
+        colour = "white" if share[row, column] > 0.012 else "black"
+        weight = "bold" if row == column else "normal"
+        ax.text(column, row, count, color=colour, weight=weight, **middle)
+    digits = range(len(counts))
+    ax.set(xticks=digits, yticks=digits, xlabel="predicted digit", ylabel="actual digit")
     ax.grid(False)
     fig.colorbar(drawn, ax=ax, shrink=0.85, label="share of the row, in % (dark from 2 %)")
     return fig

@@ -1,9 +1,10 @@
 """Run everything in order and draw every figure, the cheap ones first.
 
-    python common/reproduce.py               the commands below; models already trained are kept
-    python common/reproduce.py --full        and the longer ones, marked *
-    python common/reproduce.py --retrain     train them again
-    python common/reproduce.py --only TEXT   those whose command holds this text
+    python common/reproduce.py               the commands of STEPS in this file
+    python common/reproduce.py --full        and those of FULL_STEPS, which take longer
+    python common/reproduce.py --only exact  of all, those whose command holds this text
+
+A model that is trained already is kept, unless --retrain is given.
 
 reads   common/mnist.npz
 writes  what the scripts write: common/weights, common/5k_samples.npz, results, img/*.png
@@ -75,10 +76,10 @@ python method1_noise_optimization/szegedy_table.py
 python method1_noise_optimization/transfer.py
 python method1_noise_optimization/distances.py
 """.strip().splitlines()
-# Last of all, the results that the steps before it wrote; alone, all there are.
+# Last of all: the results that the steps before it wrote; alone, all there are.
 CHECK = "python common/check_results.py"
-# The scripts that run their batches side by side.  They want TensorFlow with one thread for each
-# operation (engine.py), the others as many as there are cores, and a process has one or the other.
+# These run batches side by side, with one thread an operation (engine.py), the others with as many
+# as there are cores, and a process has one or the other.
 SIDE_BY_SIDE = ("mnist_fast_gradient", "imnet_fast_gradient", "attack_mnist", "attack_imnet")
 # The steps that are not needed once the weights are there.
 SZEGEDY = "fc10", "fc100-100-10_sigmoid", "fc200-200-10_sigmoid"
@@ -95,18 +96,15 @@ def trained(model):
 
 
 def main(argv=None):
-    every = [*STEPS, *FULL_STEPS, CHECK]
-    listed = [*STEPS, *(f"{step} *" for step in FULL_STEPS), CHECK]
-    parser = command.Parser(__doc__ + "\nsteps\n  " + "\n  ".join(listed))
+    parser = command.Parser(__doc__)
     parser.add_argument("--full", action="store_true", help="run the longer steps too")
     parser.add_argument("--retrain", action="store_true", help="train the models again")
     parser.add_argument("--only", metavar="TEXT", help="run the steps with this in their command")
     args = parser.parse_args(argv)
-    steps = every if args.full else [*STEPS, CHECK]
-    if args.only:
-        steps = [step for step in every if args.only in step]
-        if not steps:
-            parser.error(f"--only {args.only}: no step has this in its command")
+    steps = [*STEPS, *(FULL_STEPS if args.full or args.only else ()), CHECK]
+    steps = [step for step in steps if (args.only or "") in step]
+    if not steps:
+        parser.error(f"--only {args.only}: no step has this in its command")
 
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, spawn, initializer=interrupted_by_parent) as child:
@@ -150,10 +148,9 @@ def run(steps, retrain, child):
                 written += script.main(arguments)
         seconds.append(time.perf_counter() - start)
 
-    print("\nseconds")
-    for taken, step in zip([*seconds, sum(seconds)], [*steps, "in all"], strict=True):
-        print(f"{taken:7.1f}  {step}")
+    rows = zip([*steps, "in all"], [*seconds, sum(seconds)], strict=True)
     print()
+    print(command.table(("step", "seconds"), [(step, f"{taken:.1f}") for step, taken in rows]))
     return written
 
 

@@ -5,9 +5,8 @@
     python common/train_mnist.py --hidden 100 100 --activation sigmoid
     python common/train_mnist.py --hidden      no hidden layer
 
-Adam, with a learning rate that falls from 0.002 to zero along a cosine.  --hidden trains the fully
-connected networks of Szegedy et al. (2014), and names them as the paper does: fc100-100-10_sigmoid,
-or fc10; another weight decay does not show in the name.
+Adam, with a learning rate that falls to zero along a cosine.  --hidden trains the fully connected
+networks of Szegedy et al. (2014), called as in the paper: fc100-100-10_sigmoid, or fc10.
 
 reads   common/mnist.npz
 writes  common/weights/{model}.weights.h5, common/weights/{model}_predictions.csv,
@@ -22,18 +21,16 @@ EPOCHS = {"mlp": 10, "cnn": 3}
 
 def main(argv=None):
     parser = command.Parser(__doc__)
+    whole, positive, activations = command.positive_int, command.positive_float, mnist.ACTIVATIONS
     parser.add_argument("--model", choices=(*EPOCHS, "all"), default="all", help="what to train")
     units = "train a fully connected network with these hidden layers, or none, instead"
-    positive = command.positive_int
-    command.option(parser, "--hidden", positive, None, units, nargs="*", metavar="UNITS")
-    parser.add_argument(
-        "--activation", choices=mnist.ACTIVATIONS, default="sigmoid", help="of the hidden layers"
-    )
+    command.option(parser, "--hidden", whole, None, units, nargs="*", metavar="UNITS")
+    hidden = "of the hidden layers"
+    command.option(parser, "--activation", str, "sigmoid", hidden, choices=activations)
     factors = (
         "add FACTOR * sum(w**2) / units to the loss; one for all layers, or one for each "
         "(default: 1e-5, for the last 1e-6, for the only one 1e-4, as in the paper)"
     )
-    positive = command.positive_float
     command.option(parser, "--weight-decay", positive, None, factors, nargs="+", metavar="FACTOR")
     training.add_arguments(parser, None, None, training.LEARNING_RATE)
     args = parser.parse_args(argv)

@@ -2,9 +2,7 @@
 
     python method2_fgsm/accuracy_vs_epsilon.py
 
-Untargeted fast gradient sign on all 10,000 test digits, away from their true labels, for epsilon
-from 0 to 0.3.  At epsilon 0.25 the table sets our figures beside those of Goodfellow et al.
-(2015), section 4.
+Untargeted fast gradient sign; at epsilon 0.25 beside Goodfellow et al. (2015), section 4.
 
 reads   common/mnist.npz, common/weights/{softmax,mlp,cnn}.weights.h5
 writes  img/accuracy_vs_epsilon.png
@@ -28,20 +26,15 @@ PUBLISHED = (
 def error_rates(model, x, y, eps, *, source=None):
     """Error rate and mean confidence in the wrong label at each eps: float64 (2, k).
 
-    Untargeted, x_adv = clip(x + eps * sign(∇ₓ J(x, y))).  The sign does not depend on eps, so it
-    is taken once.  x: float32 (n, 28, 28) in [0, 1].  y: integers (n,).  eps: (k,) in pixel
-    units.  source: the model whose gradient it is, if not `model` itself; then the errors are
-    those that transfer.
+    Untargeted, x_adv = clip(x + eps * sign(∇ₓ J(x, y))), with the sign taken once.
+    x: float32 (n, 28, 28) in [0, 1].  y: integers (n,).  eps: (k,) in pixel units.
+    source: the model whose gradient it is, if not `model` itself.
     """
     from method2_fgsm.fgsm import gradient_signs
 
     sign = gradient_signs(model if source is None else source, x, y)
-    return np.array(
-        [
-            mnist.wrong_label_confidence(mnist.predict(model, np.clip(x + e * sign, 0, 1)), y)
-            for e in eps
-        ]
-    ).T
+    logits = (mnist.predict(model, np.clip(x + e * sign, 0, 1)) for e in eps)
+    return np.array([mnist.wrong_label_confidence(z, y) for z in logits]).T
 
 
 @plots.our_style()
@@ -54,21 +47,6 @@ def draw(eps, errors):
     plots.accuracy_curves(ax, eps, curves)
     ax.legend()
     return fig
-
-
-def print_tables(errors, confidences):
-    """The accuracy of each model at each epsilon, and the published figures beside ours."""
-    titles = [mnist.title(name) for name in errors]
-    rows = zip(EPS, *errors.values(), strict=True)
-    rows = [(f"{eps:.3f}", *(f"{1 - error:.2%}" for error in row)) for eps, *row in rows]
-    print("accuracy on 10,000 test digits")
-    print(command.table(("eps", *titles), rows))
-
-    place = EPS.tolist().index(PUBLISHED_EPS)
-    ours = [(mnist.title(name), errors[name][place], confidences[name][place]) for name in errors]
-    rows = [(name, f"{e:.1%}", f"{confidence:.1%}") for name, e, confidence in (*ours, *PUBLISHED)]
-    titles = f"at eps {PUBLISHED_EPS}", "error rate", "mean confidence when wrong"
-    print(f"\n{command.table(titles, rows)}")
 
 
 def main(argv=None):
@@ -85,7 +63,16 @@ def main(argv=None):
         errors[name], confidences[name] = error_rates(model, x, y, EPS)
     plots.save(draw(EPS, errors), output)
 
-    print_tables(errors, confidences)
+    rows = zip(EPS, *errors.values(), strict=True)
+    rows = [(f"{eps:.3f}", *(f"{1 - error:.2%}" for error in row)) for eps, *row in rows]
+    print("accuracy on 10,000 test digits")
+    print(command.table(("eps", *map(mnist.title, errors)), rows))
+
+    at = EPS.tolist().index(PUBLISHED_EPS)
+    ours = [(mnist.title(name), errors[name][at], confidences[name][at]) for name in errors]
+    rows = [(name, f"{e:.1%}", f"{confidence:.1%}") for name, e, confidence in (*ours, *PUBLISHED)]
+    titles = f"at eps {PUBLISHED_EPS}", "error rate", "mean confidence when wrong"
+    print(f"\n{command.table(titles, rows)}")
     return [output]
 
 

@@ -1,12 +1,10 @@
-"""What attacks leave and what is proven, against epsilon: two edges, and nobody knows what lies
-between them.
+"""What attacks leave and what is proven, against epsilon; nobody knows what lies between.
 
     python method2_fgsm/certified.py
 
 From above the digits that all attacks of robustness.py leave, from below those of which interval
-bounds (robust/bounds.py) prove that there is nothing to be found: for softmax regression, where the
-two meet, for the CNN trained on projected steps, and for two networks trained on the bounds.  The
-right panel shows the bounds of one digit's scores.  An attack that breaks a proof ends the script.
+bounds (robust/bounds.py) prove that there is nothing to be found.  Beside it the bounds of one
+digit's scores.  An attack that breaks a proof ends the script.
 
 reads   common/mnist.npz, common/weights/{softmax,cnn,mlp,cnn_robust,mlp_certified,
         strided_certified}.weights.h5
@@ -34,29 +32,20 @@ PUBLISHED = {"Gowal et al. 2019": (97.08, 91.79), "Zhang et al. 2020": (97.75, 9
 PUBLISHED_EPS = 0.1, 0.3
 
 
-def both_edges(largest, places):
+def both_edges(largest, stands):
     """Digits in percent: (fine,) that are proven, and (eps,) that attacks leave.
 
-    largest: of each digit the largest proven epsilon.  places: of each the place in `EPS` of the
-    largest at which no attack finds anything, or -1.  Raises `Failure` where both cannot be true.
+    largest: of each digit the largest proven epsilon.  stands: which digits withstand all attacks
+    at each of `EPS`, (eps, n).  Raises `Failure` where both cannot be true.
     """
     from method2_fgsm.robust import ensemble
 
-    ensemble.check_proof(largest, np.append(EPS, np.inf)[places + 1])
-    left = [100 * (places >= place).mean() for place in range(len(EPS))]
-    return [100 * (largest >= eps).mean() for eps in FINE], left
-
-
-def intervals(model, image):
-    """Bounds (fine, classes), lower and upper, of the scores of an image within each of `FINE`."""
-    from method2_fgsm.robust import bounds
-
-    boxes = bounds.box(np.repeat(image[np.newaxis], len(FINE), axis=0), FINE)
-    return [edge.numpy() for edge in bounds.scores(model, *boxes)]
+    ensemble.check_proof(largest, np.append(EPS, np.inf)[stands.sum(axis=0)])
+    return [100 * (largest >= eps).mean() for eps in FINE], 100 * stands.mean(axis=1)
 
 
 @plots.our_style()
-def draw(edges, intervals, label, largest):
+def draw(edges, bands, label, largest):
     """Both edges of each network, and the bounds of one digit's scores: (fine, classes), twice.
 
     label, largest: of that digit, and the largest epsilon that is proven for it.
@@ -65,7 +54,7 @@ def draw(edges, intervals, label, largest):
     ax, beside = fig.subplots(1, 2, width_ratios=(3, 2))
     for (name, (proven, left)), colour in zip(edges.items(), COLOURS, strict=True):
         # What attacks leave at one epsilon, they leave at most at every larger one.
-        at_most = np.array(left)[np.searchsorted(EPS, FINE, side="right") - 1]
+        at_most = left[np.searchsorted(EPS, FINE, side="right") - 1]
         ax.plot(EPS, left, color=colour, marker="v", linestyle="--", drawstyle="steps-post")
         ax.plot(FINE, proven, color=colour, label=mnist.title(name))
         ax.fill_between(FINE, proven, at_most, color=colour, alpha=0.2)
@@ -75,7 +64,7 @@ def draw(edges, intervals, label, largest):
     ax.set_title("dashed: left by all attacks; solid: proven; between: unknown")
     fig.legend(loc="outside lower center", ncols=3)
 
-    low, high = intervals
+    low, high = bands
     for digit, (colour, style) in enumerate(zip(plots.COLOURS, plots.LINE_STYLES, strict=True)):
         beside.fill_between(FINE, low[:, digit], high[:, digit], color=colour, alpha=0.3)
         for edge in (low, high):
@@ -110,30 +99,29 @@ def main(argv=None):
     largest, edges, rows = {}, {}, []
     for name, model in tqdm(networks.items(), disable=None, unit="network"):
         largest[name] = bounds.largest_proven_eps(model, x, y)
-        places = ensemble.largest_withstood(model, sources[name], *attacked, EPS, seed=args.seed)
-        edges[name] = both_edges(largest[name][: args.count], places)
-        eps, right = NETWORKS[name], mnist.classify(model, x) == y
-        shares = (
-            right.mean(),
-            bounds.proven(model, x, y, eps).mean(),
-            (EPS[places] >= eps)[places >= 0].sum() / len(places),
-            bounds.proven(model, *attacked, eps).mean(),
-        )
-        shares = (f"{share:.2%}" for share in (*shares, shares[2] - shares[3]))
-        rows.append((mnist.title(name), f"{eps:g}", *shares))
+        stands = ensemble.withstood_along(model, sources[name], *attacked, EPS, seed=args.seed)
+        edges[name] = both_edges(largest[name][: args.count], stands)
+        eps = NETWORKS[name]
+        left = stands[np.searchsorted(EPS, eps)].mean()
+        right, proven = mnist.classify(model, x) == y, bounds.proven(model, x, y, eps)
+        proven_few = proven[: args.count].mean()
+        shares = right.mean(), proven.mean(), left, proven_few, left - proven_few
+        rows.append((mnist.title(name), f"{eps:g}", *(f"{share:.2%}" for share in shares)))
     with files.replacing(PROVEN_EPS) as temporary, open(temporary, "wb") as file:
         np.savez_compressed(file, **largest)
 
-    name = "strided_certified"
-    digit = np.abs(np.nan_to_num(largest[name][: args.count]) - SHOWN).argmin()
-    bands = intervals(networks[name], x[digit])
-    plots.save(draw(edges, bands, y[digit], largest[name][digit]), args.output)
+    model, largest = networks["strided_certified"], largest["strided_certified"]
+    digit = np.abs(np.nan_to_num(largest[: args.count]) - SHOWN).argmin()
+    boxes = bounds.box(np.repeat(x[[digit]], len(FINE), axis=0), FINE)
+    bands = [edge.numpy() for edge in bounds.scores(model, *boxes)]
+    plots.save(draw(edges, bands, y[digit], largest[digit]), args.output)
 
     print(f"right, proven: all {len(x):,}; then the first {len(attacked[0]):,}")
     print(command.table(HEADINGS, rows))
     turned = np.stack([rotate(image, TURN, reshape=False, order=1) for image in x])
-    print(f"{mnist.title(name)}, the digits turned by {TURN} degrees: ", end="")
-    print(f"{(mnist.classify(networks[name], turned) == y).mean():.2%} right")
+    right = (mnist.classify(model, turned) == y).mean()
+    title = mnist.title("strided_certified")
+    print(f"{title}, the digits turned by {TURN} degrees: {right:.2%} right")
     return [PROVEN_EPS, args.output]
 
 

@@ -3,14 +3,11 @@
     python method2_fgsm/epsilon.py --model softmax
     python method2_fgsm/epsilon.py --model mine.keras --samples mine.npz --source cat --target dog
 
-For ten test images of a 2, the sign of the loss gradient for the label 6 is taken once, at the
-image x, and the ten logits are drawn along x + eps * sign for eps from -1 to 1.  Negative epsilon
-decreases the loss and so leads towards 6 (Goodfellow et al. 2015, figure 4, with a target).  Above,
-the raw line; below, clipped to [0, 1], with a dotted line where 6 is first predicted.
+For test images of a 2, their logits along x + eps * sign(gradient of the loss for the label 6), raw
+and clipped to [0, 1], after Goodfellow et al. 2015, figure 4.  Negative epsilon leads towards 6.
 
 reads   common/mnist.npz or --samples, common/weights/{model}.weights.h5 or a .keras file
-writes  img/epsilon_{model}.png, for other digits img/epsilon_{model}_{source}_to_{target}.png;
-        with --samples the name of that file is added
+writes  img/epsilon_{model}.png; other digits, and the name of --samples, are added to the name
 """
 
 import numpy as np
@@ -39,20 +36,12 @@ def bend(eps, scores):
     return np.abs(scores - chord).max(axis=(1, 2))
 
 
-def draw_scores(ax, eps, scores, thick, label):
-    """Draw the lines of one image, scores (k, classes), those of the classes `thick` in bold.
-
-    label(place): what a class is called.
-    """
-    ax.tick_params(labelbottom=True)
-    for place, score in enumerate(scores.T):
-        style, width = plots.LINE_STYLES[place], 2.6 if place in thick else 1.2
-        ax.plot(eps, score, style, color=plots.COLOURS[place], lw=width, label=label(place))
-
-
 @plots.our_style()
 def draw(eps, raw, clipped, choice, pair, label, kind, key, title):
-    """The figure: two rows of panels for every five images, raw above and clipped below."""
+    """The figure: two rows of panels for every five images, raw above and clipped below.
+
+    raw, clipped: scores (n, eps, classes).  label(index): what a class is called.
+    """
     columns = min(5, len(raw))
     bands = -(-len(raw) // columns)
     fig = plots.figure(3 * columns + 1.2, 5.6 * bands + 0.8, title)
@@ -60,8 +49,11 @@ def draw(eps, raw, clipped, choice, pair, label, kind, key, title):
     pairs = plots.stacked_pairs(axes, len(raw))
     for image, smallest in enumerate(choice.eps):
         upper, lower = pairs[image]
-        draw_scores(upper, eps, raw[image], pair[:2], label)
-        draw_scores(lower, eps, clipped[image], pair[:2], label)
+        for ax, scores in (upper, raw), (lower, clipped):
+            ax.tick_params(labelbottom=True)
+            for index, score in enumerate(scores[image].T):
+                look = {"color": plots.COLOURS[index], "lw": 2.6 if index in pair[:2] else 1.2}
+                ax.plot(eps, score, plots.LINE_STYLES[index], label=label(index), **look)
         if image % columns == 0:
             upper.set_ylabel("score (logit)\nraw")
             lower.set_ylabel("score (logit)\nclipped to [0, 1]")
@@ -89,30 +81,26 @@ def main(argv=None):
     network, model, _, pair, x, indices = source_to_target.read(args)
     if network.classes > len(plots.COLOURS):
         raise Failure(f"{network.model} has {network.classes} classes, too many lines: at most ten")
-    choice = source_to_target.choose(model, x, indices, pair.target, args.count)
+    choice = source_to_target.choose(model, x, indices, pair, args.count)
     kind = "test image" if args.samples is None else "image"
-    targets = np.full(len(choice.x), pair.target)
 
     from method2_fgsm import fgsm
 
-    direction = fgsm.gradient_signs(model, choice.x, targets)
-    line = f"x + ε sign(∇J(x, {pair.target_name}))"
-    raw = scores(model, choice.x, direction, EPS, clip=False)
-    clipped = scores(model, choice.x, direction, EPS, clip=True)
+    direction = fgsm.gradient_signs(model, choice.x, np.full(len(choice.x), pair.target))
+    raw, clipped = (scores(model, choice.x, direction, EPS, clip=clip) for clip in (False, True))
 
     key, scored, one = "digit", "ten digits", "a handwritten"
     if network.pixels:
         key, scored, one = "class", "its classes", "an image of"
-    title = (
-        f"{mnist.title(args.model)}: scores of {scored} along {line}, x {one} {pair.source_name}"
-    )
+    line = f"x + ε sign(∇J(x, {pair.target_name})), x {one} {pair.source_name}"
+    title = f"{mnist.title(args.model)}: scores of {scored} along {line}"
     plots.save(draw(EPS, raw, clipped, choice, pair, network.label, kind, key, title), output)
 
     rows = zip(choice.indices, choice.eps, bend(EPS, raw), strict=True)
     rows = [(index, f"{eps:.4f}", f"{distance:.4f}") for index, eps, distance in rows]
     titles = kind, "smallest eps", "furthest from a straight line (logits)"
     print(command.table(titles, rows))
-    print(source_to_target.reach(choice, pair))
+    print(choice.reach)
     if np.isfinite(choice.eps).any():
         print(f"median smallest eps {np.nanmedian(choice.eps):.4f}")
     return [output]

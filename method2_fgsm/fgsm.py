@@ -32,8 +32,7 @@ def fgsm(model, x, y, eps, *, targeted=False, batch_size=1000):
     Where the true labels are not known, pass the model's own predictions as `y`.
     (In adversarial training true labels leak through the step; see Kurakin et al. 2017.)
 
-    x: float32 (n, ...) in [0, 1].  y: integers (n,).  eps: from 0 to 1, in pixel units: a number,
-    or one for each image, (n,).
+    eps: from 0 to 1: a number, or one for each image, (n,).
     Returns x_adv: float32, the shape of x, in [0, 1] and within eps of x.
     Raises ValueError as `common/search/checks.py` says.
     """
@@ -50,10 +49,9 @@ def fgsm(model, x, y, eps, *, targeted=False, batch_size=1000):
 
 
 def gradient_signs(model, x, y, *, batch_size=1000):
-    """sign(∇ₓ J(x, y)) of any number of images, a batch at a time.
+    """sign(∇ₓ J(x, y)) of any number of images, a batch at a time: float32 like x, of -1, 0 and 1.
 
-    x: float32 (n, ...) in [0, 1].  y: integers (n,).  Returns float32 like x, of -1, 0 and 1.
-    Raises ValueError as `common/search/checks.py` says.
+    Arguments and errors are those of `fgsm`.
     """
     checks.positive("batch_size", batch_size, whole=True)
     x, y = checks.checked(model, x, y)
@@ -89,15 +87,9 @@ def ascent(logits, y):
     sign.  But where the model is so sure that p_y rounds to 1, the gradient's own entry for y,
     p_y - 1, rounds to zero, and the sign loses the label that it should lead away from.
     """
-    is_label, others = label_and_others(logits, y)
+    is_label = tf.one_hot(y, logits.shape[-1], on_value=True, off_value=False)
+    others = tf.where(is_label, logits.dtype.min, logits)
     direction = tf.nn.softmax(others) - tf.cast(is_label, logits.dtype)
     # Where a logit is not finite, neither is what an attack makes of it.
     finite = tf.reduce_all(tf.math.is_finite(logits), axis=-1, keepdims=True)
     return tf.where(finite, direction, np.nan)
-
-
-def label_and_others(logits, y):
-    """A mask that is true at the label y, and the logits with the label's own set to the lowest
-    number there is: bool and float (n, classes)."""
-    is_label = tf.one_hot(y, logits.shape[-1], on_value=True, off_value=False)
-    return is_label, tf.where(is_label, logits.dtype.min, logits)

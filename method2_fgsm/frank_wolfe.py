@@ -11,8 +11,8 @@ Within half-width ε the slope m of g leads furthest at a corner of the box,
 
 which is the targeted sign step of `fgsm.py`, and for a linear classifier of two classes the
 answer.  In a network the slope changes on the way.  So a step goes only the part s of the way to
-the corner (Frank & Wolfe 1956; for adversarial examples Chen et al. 2020, "A Frank-Wolfe
-Framework for Efficient and Effective Adversarial Attacks"),
+the corner (Frank & Wolfe 1956; Chen et al. 2020, "A Frank-Wolfe Framework for Efficient and
+Effective Adversarial Attacks"),
 
     m ← ρ m + (1 - ρ) ∇g(p) / |∇g(p)|₁        p ← (1 - s) p + s v
 
@@ -43,13 +43,10 @@ SHARE = 0.03
 
 
 def search(model, x, y_target, *, steps, max_eps=1.0, confidence=0.0):
-    """The smallest noise found for one batch of images.
+    """The smallest noise found for one batch of images: (eps, x_adv), float32 (n,), infinite where
+    the target was not reached, and float32 like x, the points at exactly that eps.
 
-    x: float32 (n, ...) in [0, 1].  y_target: int64 (n,).  steps: gradients for each image, shared
-    out over three starts.  max_eps: no pixel changes by more.  confidence: a target counts as
-    reached when its probability is above this, and its margin is more than rounding.
-    Returns (eps, x_adv): float32 (n,), infinite where the target was not reached, and float32
-    like x, the points at exactly that eps.
+    y_target: int64 (n,).  The rest is that of `smallest_eps`.
     """
     # P_t > c means z_t - log Σ_{k≠t} exp z_k > log(c / (1 - c)).
     log_odds = np.log(confidence / (1 - confidence)) if confidence else -np.inf
@@ -82,10 +79,8 @@ def search_nearest(model, x, y, *, steps, **limits):
         eps, x_adv = search(model, x, goal, steps=steps, **limits)
         return x_adv, eps
 
-    candidates, each = (
-        min(nearest_class.MOST, checks.count_classes(model, x) - 1),
-        int(SHARE * steps),
-    )
+    each = int(SHARE * steps)
+    candidates = min(nearest_class.MOST, checks.count_classes(model, x) - 1)
     rounds = [(candidates, each)] if each else []
     rounds += [(1, steps - candidates * each)]
     x_adv, eps = nearest_class.nearest(model, x, y, one_rival, rounds, norm=np.inf)
@@ -141,7 +136,7 @@ def steps_in_the_box(model, x, y_target, p, m, eps, size, best, parts, changes, 
 
 @compiled
 def pull(model, x, y_target, x_adv, goal):
-    """`margins.pull` of the hits x_adv."""
+    """The hits x_adv, pulled back towards x while they stay hits."""
     return margins.pull(lambda p: margin_of(model, p, y_target, goal) > 0, x, x_adv, 10)
 
 

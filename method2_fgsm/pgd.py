@@ -69,8 +69,7 @@ def pgd(
 
     It starts at a random point of that box.  An image that is misclassified moves no further.
 
-    x: float32 (n, ...) in [0, 1].  y: integers (n,).  eps: from 0 to 1, in pixel units: a
-    number, or one for each image, (n,).  step_size: a number, in pixel units too; if not given,
+    x, y, eps: as in `fgsm.fgsm`.  step_size: a number, in pixel units too; if not given,
     2.5 * eps / steps, so that the whole box is within reach.
     loss: J is the "cross entropy", or the "margin" max_{k≠y} z_k - z_y of the logits (Carlini &
     Wagner 2017), whose gradient does not fade where the model is sure.  y_target: integers (n,),
@@ -100,7 +99,7 @@ def pgd(
     eps = np.float32(eps)
     x_adv = np.empty_like(x)
     for start in range(0, len(x), batch_size):
-        batch = np.arange(start, min(start + batch_size, len(x)))
+        batch = np.arange(len(x))[start : start + batch_size]
         u = np.stack([rng.random(x.shape[1:], np.float32) for rng in generators(x[batch], seed)])
         x_adv[batch] = np.clip(x[batch] + eps[batch] * (2 * u - 1), 0, 1)
         for _ in range(steps):

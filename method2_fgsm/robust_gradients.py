@@ -2,15 +2,9 @@
 
     python method2_fgsm/robust_gradients.py
 
-For one test digit of each kind, the gradient of the loss by the pixels, for the CNN trained
-plainly, on single sign steps, and on projected steps (adversarial_training.py).  The last one's
-lies on the strokes of the digit (Tsipras et al. 2019, "Robustness May Be at Odds with Accuracy",
-figure 2, show such gradients).  Below, two kinds of smallest noise towards any other digit: the one
-that changes no pixel by more than epsilon (smallest_eps.py, 500 steps), and the one with the
-smallest L2 norm (method1_noise_optimization/minimal.py, four starts).  Training on the first kind
-does not help against the second: a few pixels that turn all white are noise that it has never met.
-
-The table is over more digits, those that all three networks classify correctly.
+For ten test digits the gradient of the loss by the pixels (after Tsipras et al. 2019, "Robustness
+May Be at Odds with Accuracy", figure 2), and the smallest noise towards any other digit in L∞
+and in L2.  The table is over more digits, those that all three networks classify correctly.
 
 reads   common/mnist.npz, common/weights/{cnn,cnn_adversarial,cnn_robust}.weights.h5
 writes  img/robust_gradients.png
@@ -39,21 +33,10 @@ def loss_gradient(model, x, y):
     return tape.gradient(loss, x).numpy()
 
 
-def one_of_each(y):
-    """The place of the first of each of the ten digits."""
-    missing = sorted(set(range(data.CLASSES)) - set(y))
-    if missing:
-        raise Failure(f"no {missing[0]} among {len(y)} digits: ask for more with --count")
-    return [int(np.flatnonzero(y == digit)[0]) for digit in range(data.CLASSES)]
-
-
 @plots.our_style()
 def draw(networks, x, y, gradients, in_box, in_l2):
-    """The digits; the networks' gradients; adversarial digits of the smallest epsilon and |r|_2.
-
-    networks: {name: model}.  gradients, and in_box and in_l2, the adversarial digits:
-    {name: (10, 28, 28)}.
-    """
+    """The digits x, (10, 28, 28), and for each network, by its name, as many gradients, and
+    adversarial digits of the smallest epsilon (in_box) and |r|_2 (in_l2)."""
     rows = 1 + 3 * len(NETWORKS)
     title = "CNN: loss gradient and smallest noise towards another digit, by what it was trained on"
     fig = plots.figure(12, 1.3 * rows + 0.6, title)
@@ -92,7 +75,9 @@ def main(argv=None):
     right = mnist.correctly_classified(networks.values(), x, y, "the test set")
     chosen = right[: args.count]
     x, y = x[chosen], y[chosen]
-    shown = one_of_each(y)
+    digits, shown = np.unique(y, return_index=True)  # the first of each digit
+    if missing := set(range(data.CLASSES)) - set(digits):
+        raise Failure(f"no {min(missing)} among {len(y)} digits: ask for more with --count")
     gradients, in_box, in_l2, sizes = {}, {}, {}, {}
     for name, model in networks.items():
         in_l2[name], l2 = nearest(model, x, y, "l2", starts=L2_STARTS, progress=True)

@@ -1,23 +1,18 @@
 """How much one network withstands, ours or your own, and what it falls for: its report card.
 
-    python method2_fgsm/robustness.py
     python method2_fgsm/robustness.py --model cnn_adversarial --eps 0.25
     python method2_fgsm/robustness.py --model mine.keras --samples mine.npz --eps 8/255
 
-The first test digits, or samples, are attacked within epsilon (away from their labels, L∞) by each
-attack of robust/ensemble.py, and what counts is what is left under all of them: right before and
-after.  "only this" are the images that no other attack fools, "proven" those of which interval
-bounds (robust/bounds.py) prove that none can; one that does ends the script with an error.  Where
-an attack that never looks at the gradient does more than one that follows it, by more than chance
-explains, a line warns that the gradient is masked.
+Nine attacks within epsilon (robust/ensemble.py), and what all of them leave: right
+before and after.  "only this" are the images that no other attack fools,
+"proven" those of which interval bounds (robust/bounds.py) prove that none can.
+Intervals are of 95 % confidence (Clopper & Pearson 1934).  A warning says where
+an attack that never looks at the gradient does more than one that follows it,
+by more than chance explains: the gradient is masked.
 
-Intervals are those of 95 % confidence for a share of so many images (Clopper & Pearson 1934).  The
-figure shows accuracy against epsilon for the first 100, whose median |r|_2 is printed too, the
-images whose smallest epsilon is smallest, and those that hold longest.
-
-reads   common/mnist.npz, common/weights/{model}.weights.h5, and those of the network that examples
-        are transferred from; or a .keras file and its samples
-writes  img/robustness_{model}.png, and all of its numbers beside it as .json
+reads   common/mnist.npz, common/weights/{model}.weights.h5 and those of the
+        network that examples are transferred from; or a .keras file, --samples
+writes  img/robustness_{model}.png, and its numbers beside it as .json
 """
 
 import json
@@ -44,11 +39,8 @@ def share(hits):
 
     count = int(hits.sum())
     interval = binomtest(count, len(hits)).proportion_ci()
-    return {
-        "count": count,
-        "share": count / len(hits),
-        "interval": [float(interval.low), float(interval.high)],
-    }
+    ends = [float(interval.low), float(interval.high)]
+    return {"count": count, "share": count / len(hits), "interval": ends}
 
 
 def summary(clean, standing):
@@ -56,13 +48,13 @@ def summary(clean, standing):
 
     clean: bool (n,).  standing: bool (n,) for each attack by name, of images that are clean.
     """
-    found = {"no attack": share(clean)}
+    rows = {"no attack": share(clean)}
     times = np.sum([clean & ~left for left in standing.values()], axis=0)
     for name, left in (standing | {"all together": clean & (times == 0)}).items():
-        found[name] = share(left) | {"fooled": int((clean & ~left).sum())}
+        rows[name] = share(left) | {"fooled": int((clean & ~left).sum())}
         if name in standing:
-            found[name]["only this"] = int((~left & (times == 1)).sum())
-    return found
+            rows[name]["only this"] = int((~left & (times == 1)).sum())
+    return rows
 
 
 def table(rows):
@@ -80,7 +72,7 @@ def draw(model, x, x_adv, smallest, label, epsilons, curves, count, title):
     """Accuracy against epsilon, and the images whose smallest epsilon is smallest and largest.
 
     x, x_adv: float32 (n, ...), before and at their smallest epsilon, `smallest` (n,).
-    label(place): what a class is called.  curves: accuracies of the first
+    label(index): what a class is called.  curves: accuracies of the first
     `count` images by name at each of `epsilons`.
     """
     fig = plots.figure(14, 7.6, title)
@@ -96,13 +88,11 @@ def draw(model, x, x_adv, smallest, label, epsilons, curves, count, title):
     rows = (0, "fall first", order[:SHOWN]), (2, "hold longest", order[SHOWN:][-SHOWN:])
     for row, heading, images in rows:
         for column, image in enumerate(images):
-            pair = zip(axes[row : row + 2, column], (x[image], x_adv[image]), strict=True)
-            for ax, picture in pair:
-                logits = mnist.predict(model, picture[np.newaxis])
+            pictures = ("", x[image]), (f"ε {smallest[image]:.3f}: ", x_adv[image])
+            for ax, (eps, picture) in zip(axes[row : row + 2, column], pictures, strict=True):
+                p = mnist.softmax(mnist.predict(model, picture[np.newaxis]))[0]
                 plots.digit(ax, picture)
-                seen = f"{label(logits.argmax()):.14} {mnist.softmax(logits).max():.0%}"
-                ax.set_title(seen, fontsize=10)
-            ax.set_title(f"ε {smallest[image]:.3f}: {seen}", fontsize=10)
+                ax.set_title(f"{eps}{label(p.argmax()):.14} {p.max():.0%}", fontsize=10)
         if len(images):
             axes[row, 0].set_axis_on()
             axes[row, 0].set_ylabel(heading, fontsize=12)
@@ -146,43 +136,37 @@ def main(argv=None):
         for name, attack in tqdm({**with_gradient, **without}.items(), disable=None, unit="attack")
     }
     rows = summary(clean, standing)
-    right, how = (x[clean], y[clean]), {"steps": ensemble.SMALLEST_STEPS, "judge": judge}
-    x_adv, smallest = nearest(model, *right, "linf", **how)
+    right, near = (x[clean], y[clean]), np.zeros(len(x))
+    x_adv, smallest = nearest(model, *right, "linf", steps=ensemble.SMALLEST_STEPS, judge=judge)
     _, l2 = nearest(model, *(part[:FEW] for part in right), "l2", judge=judge)
-    near = np.zeros(len(x))
     near[clean] = smallest
     try:
-        proven, unproven = bounds.proven(model, x, y, eps), []
+        proven, notes = bounds.proven(model, x, y, eps), []
     except ValueError as error:
-        unproven = [f"nothing can be proven: {error}"]
+        notes = [f"nothing can be proven: {error}"]
     else:
         rows["proven"] = share(proven)
         left = np.all(list(standing.values()), axis=0)
         ensemble.check_proof(np.where(proven, eps, np.nan), np.where(left, near, eps))
     masked = ensemble.masked(*({k: standing[k] for k in kind} for kind in (with_gradient, without)))
 
-    title = f"{mnist.title(args.model)}, ε = {eps:.4g}"
     print(f"{mnist.title(args.model)}, eps {eps:.4g}: {len(x)} images")
     print(table(rows))
-    medians = {
-        "smallest epsilon, median": float(np.median(smallest)),
-        "smallest |r|_2, median": float(np.median(l2)),
-    }
+    medians = {"smallest epsilon, median": smallest, "smallest |r|_2, median": l2}
+    medians = {name: float(np.median(sizes)) for name, sizes in medians.items()}
     for name, value in medians.items():
         print(f"{name:36}{value:10.4f}")
-    for line in [*unproven, *(f"warning: {line}" for line in masked)]:
+    for line in [*notes, *(f"warning: {line}" for line in masked)]:
         print(line)
 
-    few = slice(FEW)
-    epsilons = np.minimum(EPSILONS * eps, 1)
-    places = ensemble.largest_withstood(
-        model, source, x[few], y[few], epsilons, judge=judge, seed=args.seed
-    )
+    few, epsilons = (x[:FEW], y[:FEW]), np.minimum(EPSILONS * eps, 1)
+    stands = ensemble.withstood_along(model, source, *few, epsilons, judge=judge, seed=args.seed)
     curves = {
-        "one sign step": ensemble.sign_step_curve(model, x[few], y[few], epsilons, judge=judge),
-        "many steps": np.array([(clean & (near > e))[few].mean() for e in epsilons]),
-        "all attacks": np.array([(places >= place).mean() for place in range(len(epsilons))]),
+        "one sign step": ensemble.sign_step_curve(model, *few, epsilons, judge=judge),
+        "many steps": np.array([(clean & (near > e))[:FEW].mean() for e in epsilons]),
+        "all attacks": stands.mean(axis=1),
     }
+    along = {"eps": epsilons} | curves
     report = {
         **network.settings(),
         "eps": eps,
@@ -191,13 +175,13 @@ def main(argv=None):
         "rows": rows,
         "masked gradients": masked,
         **{name: value if np.isfinite(value) else None for name, value in medians.items()},
-        "curves": {"eps": epsilons.tolist()}
-        | {name: curve.tolist() for name, curve in curves.items()},
+        "curves": {name: values.tolist() for name, values in along.items()},
         "versions": results.versions(),
     }
-    found = np.isfinite(smallest)
-    images = x[clean][found], x_adv[found], smallest[found]
-    drawn = draw(model, *images, network.label, epsilons, curves, len(places), title)
+    hit = np.isfinite(smallest)
+    images = x[clean][hit], x_adv[hit], smallest[hit]
+    title = f"{mnist.title(args.model)}, ε = {eps:.4g}"
+    drawn = draw(model, *images, network.label, epsilons, curves, len(few[0]), title)
     plots.save(drawn, figure)
     with files.replacing(written[1]) as temporary:
         temporary.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")

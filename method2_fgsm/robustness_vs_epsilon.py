@@ -2,16 +2,13 @@
 
     python method2_fgsm/robustness_vs_epsilon.py
 
-The attacks are those of robustness.py, each tried on the digits that the others left.  What fools a
-network within an epsilon lies within every larger one too, so the largest epsilon that a digit
-withstands is found by bisection.  For the network trained on sign steps, the accuracy under the
-sign step alone is drawn beside it: what it seems to withstand.
+The attacks are those of robustness.py.  Dashed, for the network trained on sign steps, what it
+seems to withstand: the accuracy under the sign step alone.
 
-reads   common/mnist.npz, common/weights/{cnn,cnn_adversarial,cnn_robust}.weights.h5
+reads   common/mnist.npz, common/weights/{mlp,cnn,cnn_adversarial,cnn_robust}.weights.h5
 writes  img/robustness.png
 """
 
-import numpy as np
 from tqdm import tqdm
 
 from common import command, data, files, plots
@@ -50,9 +47,9 @@ def draw(curves, illusion, count):
 
     ours = curves[NETWORKS[-1]][EPS.index(PUBLISHED_EPS)]
     rows = sorted((PUBLISHED | {"ours": ours}).items(), key=lambda row: row[1])
-    for place, (name, accuracy) in enumerate(rows):
+    for height, (name, accuracy) in enumerate(rows):
         marker, colour = ("^", plots.COLOURS[4]) if name == "ours" else ("o", "black")
-        beside.plot([100 * accuracy], [place], marker, color=colour)
+        beside.plot([100 * accuracy], [height], marker, color=colour)
     beside.set_yticks(range(len(rows)), [f"{name}: {accuracy:.1%}" for name, accuracy in rows])
     beside.set(xlabel=f"accuracy (%) within ε = {PUBLISHED_EPS:g}\n(published: 10,000 digits)")
     return fig
@@ -66,17 +63,16 @@ def main(argv=None):
     args = parser.parse_args(argv)
     output = plots.check_output(args.output, args)
     networks = {name: mnist.load(name) for name in NETWORKS}
-    mlp = mnist.load("mlp")
+    sources = {name: mnist.load(mnist.source_of(name)) for name in NETWORKS}
     x, y = (part[: args.count] for part in data.load("test"))
 
-    from method2_fgsm.robust.ensemble import largest_withstood, sign_step_curve
+    from method2_fgsm.robust import ensemble
 
     curves = {}
     for name, model in tqdm(networks.items(), disable=None, unit="network"):
-        source = mlp if name == "cnn" else networks["cnn"]
-        places = largest_withstood(model, source, x, y, EPS, seed=args.seed)
-        curves[name] = np.array([(places >= place).mean() for place in range(len(EPS))])
-    illusion = sign_step_curve(networks["cnn_adversarial"], x, y, EPS)
+        stands = ensemble.withstood_along(model, sources[name], x, y, EPS, seed=args.seed)
+        curves[name] = stands.mean(axis=1)
+    illusion = ensemble.sign_step_curve(networks["cnn_adversarial"], x, y, EPS)
     plots.save(draw(curves, illusion, len(x)), output)
 
     print(f"accuracy under the worst of all attacks, {len(x)} test digits")

@@ -2,11 +2,8 @@
 
     python method2_fgsm/rubbish.py
 
-10,000 images of Gaussian noise, which no model should be sure about, for every model with weights,
-plain, and trained on sign steps or on projected ones.  An image counts as an error when the model
-gives some digit a probability above 50 %; the column "sure" is the mean confidence over those.
-Goodfellow et al. (2015, appendix on rubbish class examples) draw each pixel from N(0, 1), which
-leaves [0, 1].  Beside it stands noise that is a valid image: N(0.5, 0.25), clipped to [0, 1].
+Gaussian noise N(0, 1), as in Goodfellow et al. (2015, appendix), and as valid images, N(0.5, 0.25)
+clipped to [0, 1]: how often a network with weights gives some digit over 50 %, and how sure it is.
 
 reads   common/weights/{model}.weights.h5, {model}_adversarial.weights.h5, {model}_robust.weights.h5
 writes  nothing

@@ -1,8 +1,5 @@
-"""Which images `epsilon.py` and `two_to_six.py` draw: those of one class, a 2 say, that the model
-can be made to see as another.
-
-The two scripts share their command line and their choice of images, so that both show the same.
-"""
+"""Which images `epsilon.py` and `two_to_six.py` draw, so that both show the same: those of one
+class, a 2 say, that the model can be made to see as another."""
 
 from typing import NamedTuple
 
@@ -26,18 +23,12 @@ class Pair(NamedTuple):
 
 
 class Choice(NamedTuple):
-    """Images of one class and the smallest epsilon that turns each into the target.
+    """Images of one class and the smallest epsilon that turns each into the target."""
 
-    x: float32 (count, ...).  indices: int64 (count,), places in the test set or sample file.
-    eps: float32 (count,), pixel units, NaN where no epsilon is enough.  tried: how many correctly
-    classified images were tried; reachable: for how many of them some epsilon is enough.
-    """
-
-    x: np.ndarray
-    indices: np.ndarray
-    eps: np.ndarray
-    tried: int
-    reachable: int
+    x: np.ndarray  # float32 (count, ...)
+    indices: np.ndarray  # int64 (count,), in the test set or sample file
+    eps: np.ndarray  # float32 (count,), pixel units, NaN where none is enough
+    reach: str  # for how many of those tried some epsilon is enough: a sentence
 
 
 def parse(parser, argv):
@@ -58,10 +49,8 @@ def read(args):
     """The network that `args` name, and the images of --source that it classifies as that.
 
     Returns (network, model, judge, pair, x, indices): an `own_model.Network`, the two Keras models
-    of `own_model.load`, a `Pair`, float32 (n, ...), and int64 (n,), their places in the test set or
-    the sample file.
-    Raises `Failure` where both are one class, and where the test set holds fewer than --count, or
-    the sample file none.
+    of `own_model.load`, a `Pair`, and x and indices as in `Choice`.
+    Raises `Failure` where both are one class, or too few images are there.
     """
     network, model, judge, x, y, _ = attack_run.opened(args, full_test_set=args.samples is None)
     source, target = network.target(args.source, "--source"), network.target(args.target)
@@ -77,29 +66,24 @@ def read(args):
     return network, model, judge, Pair(source, target, *names, *plurals), x[indices], indices
 
 
-def choose(model, x, indices, target, count):
+def choose(model, x, indices, pair, count):
     """The first `count` images that one step turns into the target: a `Choice`.
 
-    x, indices: the images that are tried in order, as `read` gives them.  One straight step does
-    not reach the target from every image.  If all together hold fewer, the first of the others
-    fill up the choice, with NaN as their epsilon.
+    x, indices: the images that are tried in order, as `read` gives them.  Where they hold fewer,
+    the first of the others fill up the choice, with NaN as their epsilon.
     """
     from method2_fgsm.smallest_eps import smallest_eps
 
     eps = np.empty(0, np.float32)
     while len(eps) < len(x) and np.isfinite(eps).sum() < count:
         batch = x[len(eps) : len(eps) + max(count, 20)]
-        eps = np.append(eps, smallest_eps(model, batch, np.full(len(batch), target))[0])
+        eps = np.append(eps, smallest_eps(model, batch, np.full(len(batch), pair.target))[0])
     if np.isfinite(eps).sum() >= count:
         # What was tried after the last image needed is not counted.
         eps = eps[: np.flatnonzero(np.isfinite(eps))[count - 1] + 1]
     rows = np.argsort(np.isnan(eps), kind="stable")[:count]
-    return Choice(x[rows], indices[rows], eps[rows], len(eps), int(np.isfinite(eps).sum()))
-
-
-def reach(choice, pair):
-    """One sentence: how many of the images tried can be turned into the target at all."""
-    return (
-        f"one step turns {choice.reachable} of the first {choice.tried} correctly classified "
+    reach = (
+        f"one step turns {np.isfinite(eps).sum()} of the first {len(eps)} correctly classified "
         f"{pair.sources} into a {pair.target_name}"
     )
+    return Choice(x[rows], indices[rows], eps[rows], reach)

@@ -3,13 +3,11 @@
     python method2_fgsm/two_to_six.py --model softmax
     python method2_fgsm/two_to_six.py --model cnn --source 3 --target 8
 
-One step of the targeted fast gradient sign method, with the smallest epsilon that each image needs
-plus the small margin that lifts the confidence in the target above 50 %, where an epsilon does.
-(Goodfellow et al. 2015, section 4.)
+One step of the targeted fast gradient sign (Goodfellow et al. 2015, section 4), with the smallest
+epsilon that lifts the confidence in the target above 50 %, or else that reaches it.
 
 reads   common/mnist.npz or --samples, common/weights/{model}.weights.h5 or a .keras file
-writes  img/2s_{model}.png (for other digits img/3s_{model}.png, img/3s_as_8s_{model}.png
-        and so on; with --samples the name of that file is added)
+writes  img/2s_{model}.png; other digits img/3s_as_8s_{model}.png; with --samples its name is added
 """
 
 import numpy as np
@@ -21,7 +19,10 @@ from method2_fgsm import source_to_target
 
 @plots.our_style()
 def draw(x, sign, x_adv, before, after, eps, pair, title):
-    """The figure: five rows and two bands of columns of original | sign | adversarial."""
+    """The figure: five rows and two bands of columns of original | sign | adversarial.
+
+    before, after: the confidences (n, 2) in the two classes.
+    """
     bands = min(2, len(x))
     rows = -(-len(x) // bands)
     fig = plots.figure(7 * bands + 0.4, 2.5 * rows + 1.6, title)
@@ -47,56 +48,15 @@ def draw(x, sign, x_adv, before, after, eps, pair, title):
     return fig
 
 
-def confidences(probabilities, pair):
+def confidences(shares, pair):
     """The two confidences as a title, in percent."""
-    source, target = probabilities[[*pair[:2]]]
-    return f"{pair.source_name}: {source:.1%}   {pair.target_name}: {target:.1%}"
-
-
-def enough_eps(model, choice, target, margin):
-    """The epsilon (n,) at which each chosen image is shown, and how it was found, in words.
-
-    margin: what is added to the smallest epsilon.  None is as much as brings the confidence in
-    the target above 50 %, or nothing where no epsilon does.
-    """
-    if margin is not None:
-        eps, step = np.minimum(choice.eps + np.float32(margin), 1), f"the smallest ε + {margin:g}"
-    else:
-        from method2_fgsm.smallest_eps import smallest_eps
-
-        targets = np.full(len(choice.x), target)
-        confident, _ = smallest_eps(model, choice.x, targets, confidence=0.5)
-        eps = np.where(np.isnan(confident), choice.eps, confident)
-        step = "the smallest ε with over 50 % where there is one"
-    # Where no epsilon reaches the target, the image is shown as it is.
-    return np.nan_to_num(eps), step
-
-
-def print_table(indices, eps, before, after, seen, pair, label):
-    """A line for each image: its epsilon, the confidences (n, classes) before and after, and what
-    it is seen as then, (n,).
-
-    label(place): what a class is called.
-    """
-    source, target, _, target_name = pair[:4]
-    shares = (part[:, place] for part in (before, after) for place in (source, target))
-    rows = [
-        (index, f"{size:.4f}", *(f"{share:.2%}" for share in confidences), label(place))
-        for index, size, *confidences, place in zip(indices, eps, *shares, seen, strict=True)
-    ]
-    when = [f"P({name}) {when}" for when in ("before", "after") for name in pair[2:4]]
-    print(command.table(("image", "eps", *when, "predicted"), rows))
-    confident = (after[:, target] > 0.5).sum()
-    print(f"{confident} of {len(indices)} are seen as a {target_name} with over 50 % confidence")
+    return f"{pair.source_name}: {shares[0]:.1%}   {pair.target_name}: {shares[1]:.1%}"
 
 
 def main(argv=None):
     parser = command.Parser(__doc__)
-    sizes = parser.add_mutually_exclusive_group()
-    margin = "added to the smallest epsilon (default: what lifts the confidence above 50 %%)"
-    command.option(sizes, "--margin", command.pixel_size, None, margin)
     eps = "one epsilon for all images, in pixel units, instead of the smallest"
-    command.option(sizes, "--eps", command.pixel_size, None, eps)
+    command.option(parser, "--eps", command.pixel_size, None, eps)
     command.add_output(parser, "the figure to write (default: see above)")
     args = source_to_target.parse(parser, argv)
     name = f"{files.plain(args.source)}s"
@@ -106,21 +66,25 @@ def main(argv=None):
     output = plots.check_output(args.output or files.IMG / f"{name}.png", args)
 
     network, model, judge, pair, x, indices = source_to_target.read(args)
+
+    from method2_fgsm import fgsm
+    from method2_fgsm.smallest_eps import smallest_eps
+
     if args.eps is not None:
         x, indices = x[: args.count], indices[: args.count]
         eps, step = np.full(len(x), args.eps, np.float32), f"ε = {args.eps:g}"
     else:
-        choice = source_to_target.choose(model, x, indices, pair.target, args.count)
+        choice = source_to_target.choose(model, x, indices, pair, args.count)
         x, indices = choice.x, choice.indices
-        eps, step = enough_eps(model, choice, pair.target, args.margin)
-
-    from method2_fgsm import fgsm
-
+        sure, _ = smallest_eps(model, x, np.full(len(x), pair.target), confidence=0.5)
+        # Where no epsilon reaches the target, the image is shown as it is.
+        eps = np.nan_to_num(np.where(np.isnan(sure), choice.eps, sure))
+        step = "the smallest ε with over 50 % where there is one"
     sign = fgsm.gradient_signs(model, x, np.full(len(x), pair.target))
     x_adv = np.clip(x - (eps * sign.T).T, 0, 1)
-    before = mnist.softmax(mnist.predict(model, x))
     seen, logits = own_model.answers(model, judge, x_adv)
-    after = mnist.softmax(logits)
+    logits = mnist.predict(model, x), logits
+    before, after = (mnist.softmax(z)[:, [pair.source, pair.target]] for z in logits)
 
     title = (
         f"{mnist.title(args.model)}: {'' if network.pixels else 'handwritten '}{pair.sources} "
@@ -129,9 +93,16 @@ def main(argv=None):
     )
     plots.save(draw(x, sign, x_adv, before, after, eps, pair, title), output)
 
-    print_table(indices, eps, before, after, seen, pair, network.label)
+    rows = [
+        (index, f"{size:.4f}", *(f"{p:.2%}" for p in (*b, *a)), network.label(label))
+        for index, size, b, a, label in zip(indices, eps, before, after, seen, strict=True)
+    ]
+    when = [f"P({name}) {when}" for when in ("before", "after") for name in pair[2:4]]
+    print(command.table(("image", "eps", *when, "predicted"), rows))
+    sure = (after[:, 1] > 0.5).sum()
+    print(f"{sure} of {len(x)} are seen as a {pair.target_name} with over 50 % confidence")
     if args.eps is None:
-        print(source_to_target.reach(choice, pair))
+        print(choice.reach)
     return [output]
 
 

@@ -1,9 +1,8 @@
-"""Draw saved results on MNIST: pairs of original and adversarial digit.
+"""Draw saved results on MNIST: pairs of original and adversarial digit, "true → predicted".
 
     python method2_fgsm/visualize_mnist.py method2_fgsm/results_mnist_mlp.npz
 
-A random choice of the images that the attack turned (into its target, where it had one), each
-pair with "true -> predicted" above.
+A random choice of the images that the attack turned (into its target, where it had one).
 
 reads   a result file of mnist_fast_gradient.py (default: the MLP's)
 writes  img/fgsm_mnist_{model}.png

@@ -28,8 +28,8 @@ def differences(model, x, y):
     return logits - logits[np.arange(len(y)), y][:, np.newaxis]
 
 
-def test_of_a_linear_model_the_bounds_are_the_exact_maximum_for_every_digit(trained, digits):
-    model, (x, y) = trained["softmax"], digits
+def test_of_a_linear_model_the_bounds_are_the_exact_maximum(trained, digits):
+    model, (x, y) = trained["softmax"], (part[:1000] for part in digits)
     weights, bias = (w.astype(np.float64) for w in model.get_weights())
     low, high = np.clip(x - 0.05, 0, 1).reshape(-1, 784), np.clip(x + 0.05, 0, 1).reshape(-1, 784)
     exact = np.empty((len(x), 10))
@@ -50,7 +50,7 @@ def test_of_a_linear_model_the_bounds_are_the_exact_maximum_for_every_digit(trai
 
 def test_of_a_linear_model_the_largest_proven_epsilon_is_the_smallest_that_turns_it(trained, right):
     """To the nearest of nine targets, by linear programmes."""
-    x, y = right(trained["softmax"], 12)
+    x, y = right(trained["softmax"], 6)
     nearest = np.full(len(x), np.inf)
     for shift in range(1, 10):
         target = (y + shift) % 10
@@ -76,7 +76,7 @@ def exact_maximum(w1, b1, w2, b2, low, high):
     return best
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("apart", [True, False])
 def test_two_hidden_units_against_the_exact_maximum_by_enumeration(seed, apart):
     """Units that see pixels of their own vary freely: there the bound is the maximum.  Otherwise
@@ -125,7 +125,7 @@ def random_network(random):
     return model
 
 
-@settings(max_examples=10, deadline=None, derandomize=True)
+@settings(max_examples=4, deadline=None, derandomize=True)
 @given(st.integers(0, 2**32), st.sampled_from([0, 1e-3, 0.1, 0.5]))
 def test_no_image_of_the_box_exceeds_the_bounds(seed, eps):
     """At the corners that gradients and chance point at, of random graphs."""
@@ -178,29 +178,22 @@ def test_float32_has_the_saturating_functions_to_the_accuracy_assumed(function):
     assert np.abs(found - exact).max() < 8 * 2**-24
 
 
-@pytest.mark.parametrize(("name", "eps"), [("softmax", 0.03), ("mlp", 0.002), ("cnn", 0.001)])
+@pytest.mark.parametrize(("name", "eps"), [("softmax", 0.03), ("cnn", 0.001)])
 def test_no_attack_breaks_what_is_proven(trained, digits, name, eps):
-    model, (x, y) = trained[name], (part[:150] for part in digits)
+    model, (x, y) = trained[name], (part[:60] for part in digits)
     sure = proven(model, x, y, eps)
     assert sure.mean() > 0.2
     x, y = x[sure], y[sure]
-    for x_adv in (pgd(model, x, y, eps), square(model, x, y, eps, queries=100)):
+    for x_adv in (pgd(model, x, y, eps, steps=20), square(model, x, y, eps, queries=50)):
         assert (mnist.classify(model, x_adv) == y).all()
 
 
-def test_epsilon_zero_leaves_what_is_right_and_a_larger_one_proves_less(trained, digits):
-    x, y = (part[:300] for part in digits)
-    for model in trained.values():
-        right = mnist.classify(model, x) == y
-        assert (proven(model, x, y, 0) == right).mean() > 0.99
-        bounds = [margin_bounds(model, x, y, eps) for eps in (0, 0.01, 0.02, 0.3, 1)]
-        for smaller, larger in itertools.pairwise(bounds):
-            assert (smaller <= larger).all()
-        assert not proven(model, x, y, 1).any()
-
-
-def test_the_largest_proven_epsilon_is_proven_and_a_larger_one_is_not(trained, digits):
-    model, (x, y) = trained["mlp"], (part[:60] for part in digits)
+def test_a_larger_epsilon_proves_less_and_the_largest_that_is_proven_is(trained, digits):
+    model, (x, y) = trained["mlp"], (part[:100] for part in digits)
+    assert (proven(model, x, y, 0) == (mnist.classify(model, x) == y)).mean() > 0.98
+    bounds = [margin_bounds(model, x, y, eps) for eps in (0, 0.01, 0.02, 0.3, 1)]
+    for smaller, larger in itertools.pairwise(bounds):
+        assert (smaller <= larger).all()
     largest = largest_proven_eps(model, x, y, batch_size=13)
     np.testing.assert_array_equal(np.isnan(largest), ~proven(model, x, y, 0))
     there = np.isfinite(largest)
@@ -221,35 +214,26 @@ def test_a_box_holds_what_float32_makes_of_it():
 
 
 UNKNOWN = {
-    "LayerNormalization": lambda: [layers.Flatten(), layers.LayerNormalization(), layers.Dense(3)],
-    "elu": lambda: [layers.Flatten(), layers.Dense(4, "elu", name="with_elu"), layers.Dense(3)],
-    "softplus": lambda: [layers.Flatten(), layers.Dense(3), layers.Activation("softplus")],
-    "DepthwiseConv2D": lambda: [
-        layers.Reshape((4, 4, 1)),
-        layers.DepthwiseConv2D(2),
-        layers.Flatten(),
-        layers.Dense(3),
-    ],
-    "float16": lambda: [layers.Flatten(), layers.Dense(4, dtype="mixed_float16"), layers.Dense(3)],
+    "LayerNormalization": lambda: [layers.LayerNormalization()],
+    "with_elu": lambda: [layers.Dense(4, "elu", name="with_elu")],
+    "Activation": lambda: [layers.Dense(3), layers.Activation("softplus")],
+    "mixed_float16": lambda: [layers.Dense(4, dtype="mixed_float16")],
 }
 
 
-@pytest.mark.parametrize("name", UNKNOWN)
-def test_a_layer_without_bounds_is_named(name):
-    within = network(*UNKNOWN[name](), shape=(4, 4))
-    with pytest.raises(ValueError, match="the layer") as error:
-        margin_bounds(network(within, shape=(4, 4)), np.zeros((1, 4, 4)), np.array([0]), 0.1)
-    culprit = {"elu": "with_elu", "softplus": "Activation", "float16": "mixed_float16"}
-    assert culprit.get(name, name) in str(error.value)
+@pytest.mark.parametrize("culprit", UNKNOWN)
+def test_a_layer_without_bounds_is_named(culprit):
+    within = network(*UNKNOWN[culprit](), layers.Dense(3), shape=(4,))
+    with pytest.raises(ValueError, match=rf"the layer.*{culprit}"):
+        margin_bounds(network(within, shape=(4,)), np.zeros((1, 4)), np.array([0]), 0.1)
 
 
-@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "int32", "uint8"])
-def test_an_input_that_rounds_the_image_is_named(dtype):
+def test_an_input_that_rounds_the_image_is_named():
     """Keras casts what a model is fed to the dtype of its input, whatever its layers compute in."""
-    image = keras.Input((4,), dtype=dtype, name="coarse")
+    image = keras.Input((4,), dtype="float16", name="coarse")
     within = keras.Model(image, layers.Dense(3)(image))
     for model in (within, keras.Sequential([image, layers.Dense(3)]), network(within, shape=(4,))):
-        with pytest.raises(ValueError, match=f"layer coarse .* {dtype}, not in float32"):
+        with pytest.raises(ValueError, match=r"layer coarse .* float16, not in float32"):
             check(model)
     fine, x = keras.Sequential([keras.Input((4,), dtype="float64"), layers.Dense(3)]), np.eye(4)
     assert proven(fine, x, mnist.classify(fine, x), 1e-6).all()
@@ -268,5 +252,3 @@ def test_an_operation_between_layers_and_a_model_of_its_own_kind_are_named():
 
     with pytest.raises(ValueError, match="shows its layers"):
         margin_bounds(Squared(image, layers.Dense(3)(image)), x, y, 0.1)
-    with pytest.raises(ValueError, match="eps"):
-        margin_bounds(keras.Model(image, layers.Dense(3)(image)), x, y, [1.5])

@@ -10,7 +10,6 @@ from method2_fgsm import adversarial_training, certified
 from method2_fgsm.fgsm import fgsm
 from method2_fgsm.pgd import pgd
 from method2_fgsm.robust import bounds, certified_training, ensemble
-from method2_fgsm.robust.square import square
 
 EPS = 0.03
 
@@ -18,7 +17,7 @@ EPS = 0.03
 @pytest.fixture(scope="module")
 def certified_mlp(own_folders):
     """The MLP after four short epochs on bounds, as the script trains and saves it."""
-    real, count = data.load, {"train": 8000, "test": 500}
+    real, count = data.load, {"train": 8000, "test": 300}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(data, "load", lambda split: [part[: count[split]] for part in real(split)])
         settings = f"--attack bounds --model mlp --eps {EPS} --epochs 4 --learning-rate 0.005"
@@ -26,27 +25,22 @@ def certified_mlp(own_folders):
     return mnist.load("mlp_certified")
 
 
-def test_much_is_proven_of_what_was_trained_on_bounds_and_next_to_nothing_of_others(
-    certified_mlp, trained
+def test_much_is_proven_of_what_was_trained_on_bounds_and_nothing_breaks_it(
+    certified_mlp, trained, monkeypatch
 ):
-    x, y = (part[:500] for part in data.load("test"))
+    x, y = (part[:300] for part in data.load("test"))
     share, plain = (bounds.proven(m, x, y, EPS).mean() for m in (certified_mlp, trained["mlp"]))
     assert share > 0.6
     assert plain < 0.1
-
-
-def test_nothing_breaks_what_is_proven(certified_mlp, trained):
-    x, y = (part[:100] for part in data.load("test"))
-    rows = bounds.proven(certified_mlp, x, y, EPS)
+    rows = np.flatnonzero(bounds.proven(certified_mlp, x, y, EPS))[:60]
     x, y = x[rows], y[rows]
+    for name in ("STEPS", "SMALLEST_STEPS", "QUERIES"):
+        monkeypatch.setattr(ensemble, name, 20)
     for kind in ensemble.attacks(trained["softmax"]):
         for attack in kind.values():
             assert ensemble.withstood(certified_mlp, x, y, EPS, attack).all()
-    for x_adv in (
-        pgd(certified_mlp, x, y, EPS, steps=200, step_size=EPS / 50, loss="margin"),
-        square(certified_mlp, x, y, EPS, queries=500),
-    ):
-        np.testing.assert_array_equal(mnist.classify(certified_mlp, x_adv), y)
+    x_adv = pgd(certified_mlp, x, y, EPS, steps=200, step_size=EPS / 50, loss="margin")
+    np.testing.assert_array_equal(mnist.classify(certified_mlp, x_adv), y)
     # Farther out they do break it: the test sees what attacks do.
     assert (mnist.classify(certified_mlp, fgsm(certified_mlp, x, y, 0.2)) != y).any()
 
@@ -70,8 +64,10 @@ def test_the_loss_bounds_the_loss_of_every_image_in_the_box():
 
     trained = certified_training.normalised(mnist.build("mlp_certified"))
     x, y = (part[:100] for part in data.load("test"))
-    losses = [float(certified_training.bounds_loss(trained, x, y, eps, 0.0, 1e-5)[0]) for eps in
-              (0.0, 0.01, 0.1)]  # fmt: skip
+    losses = [
+        float(certified_training.bounds_loss(trained, x, y, eps, 0.0, 1e-5)[0])
+        for eps in (0.0, 0.01, 0.1)
+    ]
     assert losses == sorted(losses)
     size = sum(np.abs(w).sum() for w in trained.get_weights() if w.ndim > 1)
     z = trained(x, training=True)
@@ -81,39 +77,29 @@ def test_the_loss_bounds_the_loss_of_every_image_in_the_box():
 
 
 def test_an_attack_that_breaks_a_proof_ends_the_script():
-    largest, places = np.array([0.12, np.nan]), np.array([2, -1])
-    certified.both_edges(largest, places)
+    largest, steps = np.array([0.12, np.nan]), np.arange(len(certified.EPS))[:, np.newaxis]
+    _, left = certified.both_edges(largest, steps < [3, 0])
+    assert left[:4].tolist() == [50, 50, 50, 0]
     with pytest.raises(Failure, match=r"image 0: an attack succeeds at eps 0\.1, though 0\.12"):
-        certified.both_edges(largest, np.array([1, -1]))
+        certified.both_edges(largest, steps < [2, 0])
 
 
-def test_both_edges_are_drawn_and_saved(certified_mlp, trained, monkeypatch, tmp_path, capsys):
-    networks = dict.fromkeys(("softmax", "cnn_robust", "mlp_certified", "strided_certified"), EPS)
+def test_both_edges_are_drawn_and_saved(certified_mlp, trained, monkeypatch, tmp_path):
+    networks = dict.fromkeys(("softmax", "strided_certified"), EPS)
     monkeypatch.setattr(certified, "NETWORKS", networks)
+    monkeypatch.setattr(certified, "COLOURS", certified.COLOURS[:2])
     monkeypatch.setattr(certified, "PROVEN_EPS", tmp_path / "proven.npz")
     monkeypatch.setattr(certified, "EPS", np.array([0, 0.03, 0.2]))
-    monkeypatch.setattr(
-        mnist, "load", lambda name: trained["softmax"] if name == "softmax" else certified_mlp
-    )
+    models = trained | {"strided_certified": certified_mlp}
+    monkeypatch.setattr(mnist, "load", lambda name: models[name])
     for name in ("STEPS", "SMALLEST_STEPS", "QUERIES", "STARTS"):
         monkeypatch.setattr(ensemble, name, 2)
-    x, y = (part[:300] for part in data.load("test"))
+    x, y = (part[:100] for part in data.load("test"))
     monkeypatch.setattr(data, "load", lambda split: (x, y))
     figure = tmp_path / "c.png"
-    written = certified.main(["--count", "20", "--output", str(figure)])
+    written = certified.main(["--count", "10", "--output", str(figure)])
     assert written == [tmp_path / "proven.npz", figure]
     saved = np.load(written[0], allow_pickle=False)
     for name in networks:
         share = bounds.proven(mnist.load(name), x, y, EPS).mean()
-        assert abs((saved[name] >= EPS).mean() - share) < 0.01
-    lines = capsys.readouterr().out.splitlines()
-    assert sum("trained on bounds" in line for line in lines) >= 2
-
-
-@pytest.mark.parametrize(
-    "settings", ["bounds --model cnn", "pgd --model strided", "bounds --output x.png"]
-)
-def test_what_cannot_be_trained_on_bounds_is_refused(settings):
-    with pytest.raises(SystemExit) as end:
-        adversarial_training.main(["--attack", *settings.split()])
-    assert end.value.code == 2
+        assert abs((saved[name] >= EPS).mean() - share) < 0.02

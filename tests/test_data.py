@@ -28,8 +28,7 @@ def test_the_digits_are_mnist(digits):
 def other(path, **change):
     """A file such as ours, with other digits."""
     arrays = {"x_test": np.zeros((10000, 28, 28), np.uint8), "y_test": np.zeros(10000, np.uint8)}
-    arrays |= change
-    np.savez(path, **{name: array for name, array in arrays.items() if array is not None})
+    np.savez(path, **arrays | change)
 
 
 def flip_a_bit(path):
@@ -42,19 +41,15 @@ def flip_a_bit(path):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda path: None, "not found"),
-        (flip_a_bit, "truncated or not"),
+        (flip_a_bit, "truncated"),
         (other, "altered"),
-        (lambda path: other(path, x_test=None), "truncated or not"),
-        (lambda path: other(path, x_test=np.zeros((10000, 28, 27), np.uint8)), "not uint8"),
         (lambda path: other(path, x_test=np.zeros((10000, 28, 28))), "not uint8"),
     ],
 )
 def test_other_digits_are_refused(tmp_path, make, message):
-    path = tmp_path / "mnist.npz"
-    make(path)
+    make(tmp_path / "mnist.npz")
     with pytest.raises(Failure, match=rf"mnist\.npz.*{message}.*git checkout"):
-        data.load("test", path)
+        data.load("test", tmp_path / "mnist.npz")
 
 
 def test_samples_are_distinct_test_digits(tmp_path, digits):
@@ -72,8 +67,7 @@ def test_samples_are_distinct_test_digits(tmp_path, digits):
 @pytest.mark.parametrize(
     ("name", "array", "message"),
     [
-        ("labels", None, "it holds no images, or no labels"),
-        ("labels", np.array(1), r"labels are int64 \(\), not classes"),
+        ("labels", np.array(1), r"labels are int64 \(\), not numbers of classes"),
         ("labels", np.array([1, 2, 10]), "labels are not all from 0 to 9"),
         ("images", np.zeros((3, 27, 28)), r"images are .*, not \(n, 28, 28\)"),
         ("images", np.ones((3, 28, 28), np.uint8), "the largest pixel is 1, not 255"),
@@ -81,12 +75,10 @@ def test_samples_are_distinct_test_digits(tmp_path, digits):
     ],
 )
 def test_other_samples_are_refused(tmp_path, name, array, message):
-    arrays = {"images": np.zeros((3, 28, 28), np.float32)}
-    arrays |= {"labels": np.array([1, 2, 3]), "indices": np.array([5, 6, 7]), name: array}
-    path = tmp_path / "s.npz"
-    np.savez(path, **{name: array for name, array in arrays.items() if array is not None})
+    arrays = {"images": np.zeros((3, 28, 28), np.float32), "labels": np.array([1, 2, 3])}
+    np.savez(tmp_path / "s.npz", **arrays | {"indices": np.array([5, 6, 7])} | {name: array})
     with pytest.raises(Failure, match=rf"s\.npz: {message}.*python common/generate_5k\.py"):
-        data.load_samples(path)
+        data.load_samples(tmp_path / "s.npz")
 
 
 def test_samples_of_ones_own_may_be_bytes_without_indices_and_white_paper_is_warned_of(
@@ -107,18 +99,16 @@ def test_samples_of_ones_own_may_be_bytes_without_indices_and_white_paper_is_war
 
 
 def test_an_interrupted_write_leaves_the_old_file(tmp_path):
-    path = tmp_path / "file"
-    path.write_text("old")
+    (tmp_path / "file").write_text("old")
 
     def interrupted():
-        with files.replacing(path) as temporary:
+        with files.replacing(tmp_path / "file") as temporary:
             temporary.write_text("half of the n")
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         interrupted()
-    assert path.read_text() == "old"
-    assert list(tmp_path.iterdir()) == [path]
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("file", "old")]
 
 
 def test_files_whose_long_names_end_alike_are_written_at_the_same_time(tmp_path):
@@ -129,24 +119,3 @@ def test_files_whose_long_names_end_alike_are_written_at_the_same_time(tmp_path)
         right.write_text("right")
     assert [path.read_text() for path in paths] == ["left", "right"]
     assert len(list(tmp_path.iterdir())) == 2
-
-
-@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
-def test_of_a_file_too_large_to_be_read_whole_the_drawn_images_are(tmp_path, monkeypatch, save):
-    rng = np.random.default_rng(0)
-    x, y = rng.integers(0, 256, (300, 6, 5, 3), np.uint8), rng.integers(0, 4, 300)
-    save(tmp_path / "s.npz", x_test=x, y_test=y)
-    wanted = data.load_own_samples(tmp_path / "s.npz", 20, seed=3)
-    monkeypatch.setattr(files, "MAX_BYTES", 5000)
-    found = data.load_own_samples(tmp_path / "s.npz", 20, seed=3)
-    for one, other in zip(found[:2], wanted[:2], strict=True):
-        np.testing.assert_array_equal(one, other)
-    for limit, problem in ((None, "--limit"), (60, "ask for fewer")):
-        with pytest.raises(Failure, match=problem):
-            data.load_own_samples(tmp_path / "s.npz", limit)
-    save(tmp_path / "s.npz", images=x, labels=y[:299])
-    with pytest.raises(Failure, match="for 300 images"):
-        data.load_own_samples(tmp_path / "s.npz", 20)
-    save(tmp_path / "s.npz", images=np.asfortranarray(x), labels=y)
-    with pytest.raises(Failure, match="not an"):
-        data.load_own_samples(tmp_path / "s.npz", 20)

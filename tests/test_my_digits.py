@@ -10,10 +10,10 @@ from common import check_results, data, files, handwriting, my_digits, results
 from common.command import Failure
 from common.networks import mnist
 from common.run import photos
-from method1_noise_optimization import attack_mnist
 from method2_fgsm import mnist_fast_gradient
 
 FONT = f"{matplotlib.get_data_path()}/fonts/ttf/DejaVuSans.ttf"
+PAPER = np.full((150, 200, 3), 220, np.uint8)
 
 
 def typed(text, size=(300, 200), high=100, at=None, ink=(0, 0, 0), paper=(255, 255, 255)):
@@ -36,53 +36,41 @@ def shaded(picture):
     return (picture * (1 - 0.45 * x * y)[..., np.newaxis]).astype(np.uint8)
 
 
-def pasted(digit):
-    """A digit of MNIST, ten times as large, on white paper."""
-    large = Image.fromarray((digit * 255).astype(np.uint8)).resize((280, 280))
-    picture = np.pad(np.asarray(large, float), ((50, 20), (180, 40)))
-    return np.repeat((250 - 0.9 * picture).astype(np.uint8)[..., np.newaxis], 3, axis=2)
+def crossed(picture, *lines, ink=0, width=4):
+    """The picture with straight lines drawn over it."""
+    image = Image.fromarray(picture)
+    for line in lines:
+        ImageDraw.Draw(image).line(line, (ink,) * 3, width)
+    return np.asarray(image)
 
 
 def test_digits_of_mnist_blown_up_come_back_as_they_were(digits):
+    """Ten times as large, off the middle, as dark ink on white paper."""
     x = digits[0][:40]
-    back = np.stack([handwriting.like_mnist(pasted(digit)) for digit in x])
+    back = []
+    for digit in x:
+        large = Image.fromarray((digit * 255).astype(np.uint8)).resize((280, 280))
+        ink = np.pad(np.asarray(large, float), ((50, 20), (180, 40)))[..., np.newaxis]
+        back.append(handwriting.like_mnist((250 - 0.9 * ink).astype(np.uint8).repeat(3, axis=2)))
+    back = np.stack(back)
     assert back.dtype == np.float32
     assert np.abs(back - x).mean() < np.abs(x).mean() / 4
 
 
-def with_ink(picture, draw):
-    """The picture with whatever the function `draw` draws over it."""
-    image = Image.fromarray(picture)
-    draw(ImageDraw.Draw(image))
-    return np.asarray(image)
-
-
-def dust(pen):
-    for x, y in ((20, 30), (250, 0), (100, 180), (298, 120)):
-        pen.ellipse((x, y, x + 3, y + 3), 0)
-
-
+DUST = ((20, 30, 23, 33), (250, 0, 253, 3), (100, 190, 103, 193))
 WAYS = {
-    "dark on light": lambda digit: typed(digit),
     "light on dark": lambda digit: typed(digit, ink=(230, 230, 220), paper=(30, 50, 40)),
     "in equally bright colours": lambda digit: typed(digit, ink=(200, 40, 40), paper=(40, 125, 40)),
     "small and off centre": lambda digit: typed(digit, high=40, at=(250, 160)),
     "cut close": lambda digit: typed(digit, size=(66, 80)),
-    "on grainy paper": lambda digit: grainy(typed(digit), 25),
-    "in a shadow": lambda digit: shaded(typed(digit)),
-    "with dust": lambda digit: with_ink(typed(digit, high=40), dust),
+    "on grainy paper in a shadow": lambda digit: shaded(grainy(typed(digit), 15)),
     "in pencil": lambda digit: grainy(typed(digit, ink=(170,) * 3, paper=(225, 220, 210)), 6),
-    "with a line under it": lambda digit: with_ink(
-        typed(digit), lambda pen: pen.line((90, 170, 210, 170), 0, 4)
-    ),
-    "with a full stop": lambda digit: with_ink(
-        typed(digit), lambda pen: pen.ellipse((220, 125, 232, 137), 0)
-    ),
+    "with dust, and a line below": lambda digit: crossed(typed(digit), *DUST, (90, 170, 210, 170)),
 }
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_pen_paper_light_place_and_what_lies_apart_make_no_difference(way):
+def test_pen_paper_light_and_place_make_no_difference(way):
     plain = np.stack([handwriting.like_mnist(typed(digit)) for digit in range(10)])
     images = np.stack([handwriting.like_mnist(WAYS[way](digit)) for digit in range(10)])
     assert np.abs(images - plain).mean() < 0.03
@@ -90,9 +78,7 @@ def test_pen_paper_light_place_and_what_lies_apart_make_no_difference(way):
     for image in images:
         rows, columns = (np.flatnonzero(image.any(axis=axis)) for axis in (1, 0))
         assert max(np.ptp(rows), np.ptp(columns)) == 19
-        for axis in (0, 1):
-            middle = (image.sum(axis=1 - axis) * np.arange(28)).sum() / image.sum()
-            assert 13.4 < middle < 14.6
+        assert np.abs(np.array(ndimage.center_of_mass(image)) - 14).max() < 0.6
 
 
 def test_thin_strokes_are_made_wider_and_not_faint():
@@ -103,22 +89,15 @@ def test_thin_strokes_are_made_wider_and_not_faint():
         assert images[0].sum() > 0.8 * images[1].sum()
 
 
-PAPER = np.full((150, 200, 3), 220, np.uint8)
-
-
-def squares(pen):
-    for at in range(0, 300, 40):
-        pen.line((0, at, 300, at), 0, 3)
-        pen.line((at, 0, at, 200), 0, 3)
-
-
+SQUARES = [(0, at, 300, at) for at in range(0, 300, 40)] + [
+    (at, 0, at, 200) for at in (0, 150, 299)
+]
 REFUSED = {
-    "blank paper": (PAPER, "blank"),
-    "a shadow": (shaded(PAPER), "blank"),
+    "a shadow on blank paper": (shaded(PAPER), "blank"),
     "grain": (grainy(PAPER, 12), "blank"),
     "one pixel": (np.zeros((1, 1, 3), np.uint8), "blank"),
     "a speck": (typed(".", high=20), "blank"),
-    "squared paper": (with_ink(typed(3), squares), "touches all four edges"),
+    "squared paper": (crossed(typed(3), *SQUARES), "touches all four edges"),
 }
 
 
@@ -131,12 +110,12 @@ def test_a_picture_without_a_digit_is_refused(kind):
 
 def test_the_bar_of_a_5_is_a_part_of_it():
     five = typed(5, (400, 400), 200)
-    cut = with_ink(five, lambda pen: pen.line((0, 155, 400, 155), (255, 255, 255), 8))
+    cut = crossed(five, (0, 155, 400, 155), ink=255, width=8)
     assert np.abs(handwriting.like_mnist(cut) - handwriting.like_mnist(five)).mean() < 0.02
 
 
 def test_a_phones_photograph_and_a_transparent_drawing(tmp_path):
-    upright = Image.fromarray(typed(7, (2250, 3000), high=900, at=(800, 1300)))
+    upright = Image.fromarray(typed(7, (750, 1000), high=300, at=(270, 430)))
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = 6
     upright.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "7.jpg", exif=exif)
@@ -149,9 +128,9 @@ def test_a_phones_photograph_and_a_transparent_drawing(tmp_path):
 
 
 def test_the_name_tells_the_label():
-    for name in ("2.png", "2_second.jpg", "2 (1).png", "2-b.jpeg", "2"):
+    for name in ("2.png", "2_second.jpg", "2 (1).png", "2"):
         assert handwriting.label_of(f"folder/{name}") == 2
-    for name in ("IMG_7.png", "2024-07-01.jpg", "12.png", "x.png", "3rd.png"):
+    for name in ("IMG_7.png", "2024-07-01.jpg", "12.png", "3rd.png"):
         with pytest.raises(photos.Unreadable, match="--label"):
             handwriting.label_of(name)
 
@@ -166,13 +145,12 @@ def test_pictures_become_samples(tmp_path, trained, capsys):
     assert my_digits.main([*pictures, *arguments]) == [output, figure]
     left_out = capsys.readouterr().err.splitlines()
     assert [line.split(": ")[1:3] for line in left_out] == [
-        [str(tmp_path / "4.png"), handwriting.BLANK],
-        [str(tmp_path / "5.png"), photos.NO_IMAGE],
+        [pictures[2], handwriting.BLANK],
+        [pictures[3], photos.NO_IMAGE],
     ]
     images, labels, indices = data.load_samples(output)
     np.testing.assert_array_equal(images[0], handwriting.like_mnist(typed(2)))
-    assert labels.tolist() == [2, 3]
-    assert indices is None
+    assert (labels.tolist(), indices) == ([2, 3], None)
     assert Image.open(figure).size[0] > 400
     my_digits.main([*pictures[:2], "--label", "2", *arguments])
     table = capsys.readouterr().out.splitlines()[1:3]
@@ -183,14 +161,14 @@ def test_pictures_become_samples(tmp_path, trained, capsys):
     assert not output.exists()
 
 
-def test_the_ten_of_ours_are_read_by_all_three_models_and_taken_by_attacks(tmp_path, trained):
+def test_the_ten_of_ours_are_read_by_all_three_models_and_taken_by_an_attack(tmp_path, trained):
     samples, attacked = tmp_path / "x.npz", tmp_path / "a.npz"
     assert my_digits.main(["--output", str(samples)]) == [samples, files.IMG / "my_digits.png"]
     images, labels, _ = data.load_samples(samples)
     assert labels.tolist() == list(range(10))
     for model in trained.values():
         assert (mnist.classify(model, images) == labels).sum() >= 8
-    for attack in (attack_mnist, mnist_fast_gradient):
-        attack.main(["--model", "softmax", "--samples", str(samples), "--output", str(attacked)])
-        assert "indices" not in results.load(attacked)
-        assert check_results.main([str(attacked)]) == []
+    arguments = ["--model", "softmax", "--samples", samples, "--output", attacked]
+    mnist_fast_gradient.main([*map(str, arguments)])
+    assert "indices" not in results.load(attacked)
+    assert check_results.main([str(attacked)]) == []

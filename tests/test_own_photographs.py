@@ -87,7 +87,8 @@ def test_both_scripts_attack_photographs_and_their_results_are_drawn(album, tmp_
 
 def test_classes_are_called_by_their_own_names():
     assert class_labels.index_of("TREE", NAMES) == class_labels.index_of("2", NAMES) == 2
-    assert class_labels.of_folder("n02510455", NAMES) is None
+    photographs = ["n02510455/a.jpg", "tree/b.jpg"]
+    assert class_labels.of_photographs("folders", "", photographs, NAMES) == [None, 2]
     with pytest.raises(Failure, match="close names: boat"):
         class_labels.index_of("boot", NAMES)
     with pytest.raises(Failure, match="from 0 to 3"):

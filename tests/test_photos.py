@@ -3,11 +3,10 @@
 import io
 import ntpath
 import os
-import struct
 
 import numpy as np
 import pytest
-from PIL import ExifTags, Image, PngImagePlugin
+from PIL import ExifTags, Image
 
 from common import files
 from common.command import Failure
@@ -43,19 +42,13 @@ def read(tmp_path):
     return read
 
 
-@pytest.mark.parametrize("name", [*sorted({*photos.READABLE} - {"HEIF"}), "no suffix", "wrong.jpg"])
+@pytest.mark.parametrize("name", [*photos.READABLE, "no suffix", "wrong.jpg"])
 def test_every_format_is_read_whatever_the_name(read, name):
     form = name if name in photos.READABLE else "PNG"
-    options = {"WEBP": {"lossless": True}, "JPEG": {"quality": 95}, "AVIF": {"quality": 95}}
-    seen = read(encoded(form, gradient(SIDE, SIDE), **options.get(form, {})), name)
+    options = {"quality": 95} if form in ("WEBP", "JPEG", "AVIF", "HEIF") else {}
+    seen = read(encoded(form, gradient(SIDE, SIDE), **options), name)
     assert seen.dtype == np.uint8
     assert np.abs(seen.astype(int) - np.asarray(gradient(SIDE, SIDE))).mean() < 12
-
-
-@pytest.mark.parametrize("mode", ["L", "LA", "RGBA", "P", "1", "CMYK"])
-def test_every_colour_mode_becomes_rgb(read, mode):
-    content = encoded("JPEG" if mode == "CMYK" else "PNG", gradient(50, 40, mode))
-    assert read(content).shape == (SIDE, SIDE, 3)
 
 
 def framed(width, height):
@@ -72,17 +65,13 @@ def palette():
     return image
 
 
-def long_text():
-    text = PngImagePlugin.PngInfo()
-    text.add_text("Comment", "x" * 2_000_000, zip=True)
-    return text
-
-
 SEEN = {
     "16 bits": (Image.fromarray(np.full((40, 40), 0x8000, np.uint16)), {}, (0x80, 0x80, 0x80)),
     "transparent": (Image.new("RGBA", (40, 40), (*BLUE, 0)), {}, WHITE),
     "a transparent colour": (palette(), {"transparency": 0}, WHITE),
-    "a long text": (framed(SIDE, SIDE), {"pnginfo": long_text()}, BLUE),
+    "grey": (Image.new("L", (40, 40), 9), {}, (9, 9, 9)),
+    "grey and transparent": (Image.new("LA", (40, 40), (0, 0)), {}, WHITE),
+    "black or white": (Image.new("1", (40, 40), 1), {}, WHITE),
     "wide": (framed(3 * SIDE, SIDE), {}, BLUE),
     "high": (framed(SIDE, 3 * SIDE), {}, BLUE),
     "a long strip": (framed(60_000, 2), {}, BLUE),
@@ -108,24 +97,19 @@ STORED = (
 )
 
 
-@pytest.mark.parametrize(
-    ("form", "mode", "orientations"),
-    [("PNG", "RGB", range(1, 9)), ("TIFF", "RGB", [6]), ("WEBP", "RGBA", [6])],
-)
-def test_exif_orientation_is_respected(read, form, mode, orientations):
+@pytest.mark.parametrize(("form", "orientations"), [("PNG", range(1, 9)), ("TIFF", [6])])
+def test_exif_orientation_is_respected(read, form, orientations):
     upright = np.asarray(gradient(SIDE, SIDE))
     for orientation in orientations:
         stored = Image.fromarray(np.ascontiguousarray(STORED[orientation - 1](upright)))
         exif = Image.Exif()
         exif[ExifTags.Base.Orientation] = orientation
-        options = {"lossless": True} if form == "WEBP" else {}
-        seen = read(encoded(form, stored.convert(mode), exif=exif, **options))
-        np.testing.assert_array_equal(seen, upright)
+        np.testing.assert_array_equal(read(encoded(form, stored, exif=exif)), upright)
 
 
-@pytest.mark.parametrize("exif", [b"MM\0*\xff\xff\xff\xff", b"no EXIF at all"])
-def test_broken_exif_does_not_spoil_a_photograph(read, exif):
-    assert read(encoded("JPEG", gradient(50, 40), exif=b"Exif\0\0" + exif)).any()
+def test_neither_broken_exif_nor_the_colours_of_print_spoil_a_photograph(read):
+    assert read(encoded("JPEG", gradient(50, 40), exif=b"Exif\0\0MM\0*\xff\xff\xff\xff")).any()
+    assert read(encoded("JPEG", gradient(50, 40, "CMYK"))).shape == (SIDE, SIDE, 3)
 
 
 def test_a_picture_of_the_right_size_goes_through_unchanged(tmp_path):
@@ -134,18 +118,9 @@ def test_a_picture_of_the_right_size_goes_through_unchanged(tmp_path):
     np.testing.assert_array_equal(photos.read(tmp_path / "a.png", SIDE), noise)
 
 
-def claims(content, at, size):
-    """The bytes of an image file, but for those that tell its size."""
-    return content[:at] + size + content[at + len(size) :]
-
-
-PROGRESSIVE = encoded("JPEG", progressive=True)
 HOSTILE = {
-    "empty.jpg": (b"", "empty"),
-    "text.png": (b"Dear diary", "not a JPEG"),
+    "empty.jpg": (b"", "not a JPEG"),
     "truncated.jpg": (encoded("JPEG")[:900], "truncated"),
-    "bomb.bmp": (claims(encoded("BMP"), 18, struct.pack("<ii", 10_000, 9_001)), "huge"),
-    "bomb.jpg": (claims(PROGRESSIVE, PROGRESSIVE.index(b"\xff\xc2") + 5, b"\xff" * 4), "huge"),
     "other_format.png": (encoded("PPM"), "not a JPEG"),
     "measured.tif": (encoded("TIFF", gradient(40, 40, "F")), "neither 8 nor 16 bits"),
 }
@@ -172,10 +147,8 @@ def test_the_size_limit_is_for_what_is_decoded(read, monkeypatch):
 
 def test_what_is_not_a_file_is_turned_away(tmp_path):
     os.mkfifo(tmp_path / "pipe")
-    (tmp_path / "dangling").symlink_to("nowhere")
-    (tmp_path / "itself").symlink_to("itself")
-    for name in ("pipe", "dangling", "itself"):
-        with pytest.raises(photos.Unreadable):
+    for name in ("pipe", "nothing"):
+        with pytest.raises(photos.Unreadable, match="not a file"):
             photos.read(tmp_path / name, SIDE)
 
 
@@ -197,20 +170,12 @@ def test_folders_are_walked_in_order_and_loops_end(tmp_path):
 
 
 def test_of_a_folder_photographs_are_tried_that_are_not_hidden(tmp_path):
-    make_files(
-        tmp_path, "a.JPG trip/b.tiff trip/c.heic .a.jpg .thumbnails/a.jpg notes.txt a.jpg.xmp"
-    )
+    hidden = ".a.jpg .thumbnails/a.jpg notes.txt a.jpg.xmp"
+    make_files(tmp_path, f"a.JPG trip/b.tiff trip/c.heic {hidden}")
     assert list(photos.walk(tmp_path, pytest.fail)) == ["a.JPG", "trip/b.tiff", "trip/c.heic"]
-    for folder in (".thumbnails/empty", "trip/empty"):
-        (tmp_path / folder).mkdir()
-        with pytest.raises(Failure, match=r"no image in .*empty: no file there ends in \.jpg"):
-            photos.find([tmp_path / folder], pytest.fail)
-
-
-def test_heic_is_read_where_a_package_can(read):
-    pytest.importorskip("pillow_heif")
-    seen = read(encoded("HEIF", gradient(SIDE, SIDE), quality=95))
-    assert np.abs(seen.astype(int) - np.asarray(gradient(SIDE, SIDE))).mean() < 12
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(Failure, match=r"no image in .*empty: no file there ends in \.jpg"):
+        photos.find([tmp_path / "empty"], pytest.fail)
 
 
 def test_files_and_folders_are_found_together_each_file_once(tmp_path, monkeypatch):
@@ -224,7 +189,6 @@ def test_files_and_folders_are_found_together_each_file_once(tmp_path, monkeypat
 
     assert find("a") == ("a", ["1.jpg", "b/2.jpg"])
     assert find("a/b/2.jpg") == ("a/b", ["2.jpg"])
-    assert find("c", tmp_path / "a") == (".", ["c/1.jpg", "a/1.jpg", "a/b/2.jpg"])
     assert find("a/b/2.jpg", "a") == ("a", ["b/2.jpg", "1.jpg"])
     # What is named counts, though it would be passed over in a folder.
     assert find("c/.3.jpg", "link") == (".", ["c/.3.jpg", "link/2.jpg"])
@@ -246,7 +210,7 @@ def test_a_batch_keeps_its_order_and_says_what_it_leaves_out(tmp_path):
     assert paths == [name for name in names if name not in ("03.png", "07.png")]
     assert list(images[:, 0, 0, 0]) == [0, 1, 2, 4, 5, 6, 8, 9]
     assert [path for path, _ in skipped] == ["03.png", "07.png"]
-    assert [reason[:9] for _, reason in skipped] == ["empty fil", "not a JPE"]
+    assert {reason for _, reason in skipped} == {photos.NO_IMAGE}
     paths, images, skipped = photos.read_batch(tmp_path, ["03.png"], SIDE)
     assert (paths, images.shape, len(skipped)) == ([], (0, SIDE, SIDE, 3), 1)
 

@@ -68,22 +68,16 @@ def test_a_backend_that_is_not_there_is_none_that_is_needed():
 
 
 def test_dollars_in_a_name_are_drawn_and_are_no_formula(tmp_path):
-    for name in ("$1 to $5", "$5_$10"):
-        plots.save(plots.figure(4, 3, name), tmp_path / "a.png")
-        escaped = plots.figure(4, 3, "")
-        escaped.suptitle(name.replace("$", r"\$"), fontsize=14, parse_math=True)
-        plots.save(escaped, tmp_path / "b.png")
-        assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+    name = "$5_$10"
+    plots.save(plots.figure(4, 3, name), tmp_path / "a.png")
+    escaped = plots.figure(4, 3, "")
+    escaped.suptitle(name.replace("$", r"\$"), fontsize=14, parse_math=True)
+    plots.save(escaped, tmp_path / "b.png")
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
 
 
 def test_a_figure_is_written_in_the_format_of_its_ending_and_repeats(tmp_path):
-    starts = {
-        "": b"\x89PNG",
-        ".PNG": b"\x89PNG",
-        ".pdf": b"%PDF",
-        ".svg": b"<?xml",
-        ".eps": b"%!PS",
-    }
+    starts = {"": b"\x89PNG", ".PNG": b"\x89PNG", ".pdf": b"%PDF", ".svg": b"<?xml"}
     for ending, start in starts.items():
         path = plots.check_output(tmp_path / f"a{ending}")
         written = []
@@ -91,9 +85,22 @@ def test_a_figure_is_written_in_the_format_of_its_ending_and_repeats(tmp_path):
             plots.save(draw(), path)
             written.append(path.read_bytes())
         assert written[0].startswith(start)
-        assert written[0] == written[1] or ending == ".eps"  # which keeps its date
+        assert written[0] == written[1]
 
 
 def test_another_ending_is_refused_with_those_that_there_are():
     with pytest.raises(Failure, match=r"a\.bmp: .* \.png, .*\.svg"):
         plots.check_output(Path("a.bmp"))
+
+
+def test_a_title_fits_its_figure_and_a_grid_its_images():
+    title = "softmax regression: scores of ten digits along x + ε sign(∇J(x, 6)), x a handwritten 2"
+    figure = plots.figure(3, 4, title)
+    figure.add_subplot().plot([0, 1])
+    figure.draw_without_rendering()
+    box = figure._suptitle.get_window_extent()
+    assert 0 <= box.x0 < box.x1 <= figure.bbox.width
+    assert figure.get_suptitle().split() == title.split()
+    with pytest.raises(Failure, match="301 by 4 inches"):
+        plots.figure(301, 4, title)
+    assert [plots.grid(n, 4, 5) for n in (1, 4, 5, 99)] == [(1, 1), (4, 1), (4, 2), (4, 5)]

@@ -1,41 +1,43 @@
-"""Result files: what is saved comes back, the bytes repeat, and nothing else passes for one."""
+"""Result files: what is saved comes back, and the checker names what is wrong in them."""
+
+import contextlib
+import json
+import re
 
 import numpy as np
 import pytest
 
-from common import results
+from common import check_results, files, generate_5k, results
+from common.command import Failure
+from common.networks import mnist
+from method2_fgsm import mnist_fast_gradient
 
 
-def arrays(n=3):
+def save(path, n=3, **changes):
     rng = np.random.default_rng(0)
-    xs = rng.random((n, 28, 28), np.float32)
-    return {
-        "xs": xs,
-        "noises": rng.random((n, 28, 28), np.float32) - xs,
-        "y_trues": np.arange(n),
-        "y_preds": np.arange(n),
-        "y_preds_adversarial": np.arange(n)[::-1],
-    }
-
-
-def save(path, **changes):
-    results.save(path, **{**arrays(), "config": {"model": "mlp", "seed": 0}, **changes})
-    return path
+    arrays = {"xs": rng.random((n, 28, 28), np.float32)}
+    arrays["noises"] = rng.random((n, 28, 28), np.float32) - arrays["xs"]
+    arrays |= {"y_trues": np.arange(n), "y_preds": np.arange(n)}
+    arrays |= {"y_preds_adversarial": np.arange(n)[::-1]} | changes
+    results.save(path, config={"model": "mlp", "seed": 0}, **arrays)
+    return arrays
 
 
 def test_what_is_saved_comes_back_and_the_bytes_repeat(tmp_path):
     extra = {"y_targets": [1, 2, 3], "indices": [7, 70, 700], "iterations": np.array([1, 5, 9])}
-    first, second = (save(tmp_path / name, **extra) for name in ("a.npz", "b.npz"))
-    assert first.read_bytes() == second.read_bytes()
-    loaded = results.load(first)
-    for name, array in {**arrays(), **extra}.items():
+    for name in ("a.npz", "b.npz"):
+        arrays = save(tmp_path / name, **extra)
+    assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
+    loaded = results.load(tmp_path / "a.npz")
+    for name, array in arrays.items():
         np.testing.assert_array_equal(loaded[name], array)
     assert loaded["xs"].dtype == loaded["noises"].dtype == np.float32
     assert loaded["y_targets"].dtype == np.int64
     assert loaded["config"]["model"] == "mlp"
     assert loaded["config"]["versions"]["numpy"] == np.__version__
     # No images at all are results too.
-    assert results.load(save(tmp_path / "r.npz", **arrays(0)))["xs"].shape == (0, 28, 28)
+    save(tmp_path / "r.npz", 0)
+    assert results.load(tmp_path / "r.npz")["xs"].shape == (0, 28, 28)
 
 
 @pytest.mark.parametrize(
@@ -44,14 +46,152 @@ def test_what_is_saved_comes_back_and_the_bytes_repeat(tmp_path):
         ("noises", np.zeros((2, 28, 28), np.float32)),
         ("noises", np.full((3, 28, 28), np.nan, np.float32)),
         ("noises", np.full((3, 28, 28), 2, np.float32)),
-        ("xs", np.full((3, 28, 28), 2, np.float32)),
         ("y_targets", [-1, 2, 3]),
         ("iterations", np.array([1, 2])),
         ("name", np.array(["a", "b", "c"])),
-        ("things", np.array([{}, {}, {}])),
     ],
 )
 def test_arrays_that_do_not_belong_together_are_not_saved(tmp_path, name, array):
-    with pytest.raises(ValueError, match=r"has|is|holds"):
+    with pytest.raises(ValueError, match=name):
         save(tmp_path / "r.npz", **{name: array})
     assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture(scope="module")
+def honest(tmp_path_factory, digits):
+    """What the attack on 200 digits leaves, with the config as a dict; targets and signs."""
+    folder = tmp_path_factory.mktemp("honest")
+    samples, output = str(folder / "samples.npz"), str(folder / "results.npz")
+    x, y = digits[0].reshape(-1, 784), digits[1]
+    means = np.stack([x[y == digit].mean(axis=0) for digit in range(10)])
+    model = mnist.build("softmax")  # the label is that of the nearest mean
+    model.set_weights([means.T, -(means**2).sum(axis=1) / 2])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(files, "WEIGHTS", folder)
+        model.save_weights(mnist.weights_path("softmax"))
+        generate_5k.main(["--count", "200", "--output", samples])
+        arguments = ("--model", "softmax", "--eps", "0.1", "--samples", samples)
+        mnist_fast_gradient.main([*arguments, "--output", output])
+        found = results.load(output)
+        # Where a step was clipped away, it led out of the box.
+        signs = np.sign(found["noises"]) + (found["noises"] == 0) * np.where(found["xs"], 1, -1)
+        targets = (found["y_trues"] + 1) % 10
+        yield found | {"y_targets": targets, "signs": signs.astype(np.float32)}
+
+
+@pytest.fixture
+def checked(tmp_path, capsys):
+    """A function: what the checker prints of arrays, and whether it says PASS."""
+
+    def check(found, *options):
+        # Past the checks that `results.save` makes.
+        np.savez(tmp_path / "r.npz", **found | {"config": np.array(json.dumps(found["config"]))})
+        with contextlib.suppress(Failure):
+            check_results.main([str(tmp_path / "r.npz"), *options])
+        *printed, last = capsys.readouterr().out.splitlines()
+        return "\n".join(printed), last == "PASS"
+
+    return check
+
+
+# An array, a row, what is written there, and what the checker has to say about that row.
+ROWS = (
+    ("noises", (5, 0, 0), lambda _: 0.3, "noise larger than eps 0.1"),
+    ("noises", 4, lambda noise: noise / 2, "noises are not the sign step"),
+    ("signs", (3, 0, 0), lambda _: 0.5, "signs other than"),
+    ("xs", (6, 0, 0), lambda _: 0.5, "xs is not the image that indices names"),
+    ("indices", 7, lambda _: 10000, "indices beyond the 10000 test digits"),
+    ("y_trues", 8, lambda y: (y + 2) % 10, "y_trues is not MNIST's label"),
+    ("y_preds", 9, lambda y: (y + 1) % 10, "misclassified before the attack"),
+    ("y_preds_adversarial", 10, lambda y: (y + 5) % 10, "does not say y_preds_adversarial"),
+    ("y_preds_adversarial", 11, lambda _: 10, "does not say y_preds_adversarial"),
+    ("y_targets", 12, lambda y: (y - 1) % 10, "the target is the label"),
+)
+
+
+@pytest.mark.parametrize(("name", "where", "change", "message"), ROWS)
+def test_an_altered_row_is_named(honest, checked, name, where, change, message):
+    array = honest[name].copy()
+    array[where] = change(array[where])
+    printed, passed = checked(honest | {name: array})
+    assert not passed
+    row = where if isinstance(where, int) else where[0]
+    found = f"{message}.* in 1 of {len(array)} rows, first in row {row}$"
+    assert re.search(found, printed, re.MULTILINE)
+
+
+def test_what_is_stated_or_repeated_wrongly_is_named(honest, checked):
+    twice = {name: np.append(a, a[:1], axis=0) for name, a in honest.items() if name != "config"}
+    for changes, message in (
+        (twice, "an image that was there before"),
+        ({"config": honest["config"] | {"eps": -1}}, "eps -1 is no size"),
+        ({"config": honest["config"] | {"target": 3}}, "y_targets is not 3"),
+    ):
+        printed, passed = checked(honest | changes)
+        assert not passed
+        assert message in printed
+
+
+def test_other_weights_do_not_confirm_the_predictions(honest, checked, tmp_path):
+    printed, passed = checked(honest)
+    assert passed
+    assert "not recomputed" not in printed
+    mnist.build("softmax").save_weights(tmp_path / "other.weights.h5")
+    printed, passed = checked(honest, "--weights", str(tmp_path / "other.weights.h5"))
+    assert not passed
+    assert "does not say y_preds " in printed
+
+
+@pytest.mark.parametrize("largest", [1, 1000])
+def test_a_tie_may_go_either_way_and_is_a_share_of_the_largest_output(honest, largest):
+    """Minimal noise ends where two classes are level, and there rounding decides."""
+    few = {k: v[:3] if k != "config" else v for k, v in honest.items()}
+    model = mnist.build("softmax")
+    for lead, violations in ((0.00005, 0), (0.0003, 2)):
+        logits = largest * np.where(np.arange(10), 1 - lead, 1)
+        model.set_weights([np.zeros((784, 10)), logits])
+        assert len(check_results.violations(few, model)) == violations
+
+
+@pytest.mark.parametrize("rows", [2, 0])
+def test_photographs_are_checked_but_for_their_predictions(checked, rows):
+    xs = np.random.default_rng(0).random((rows, 8, 8, 3), np.float32)
+    signs = np.where(xs > 0.3, np.float32(1), np.float32(-1))
+    noises = np.clip(xs + np.float32(0.02) * signs, 0, 1) - xs
+    found = dict.fromkeys(results.LABELS, np.array([388, 12])[:rows])
+    found |= {"xs": xs, "noises": noises, "signs": signs}
+    printed, passed = checked(found | {"config": {"model": "vgg16", "eps": 0.02, "target": None}})
+    assert passed
+    assert f"{rows} images, attacks on vgg16, whose predictions are not recomputed" in printed
+
+
+@pytest.mark.parametrize(
+    ("shape", "config", "option", "named"),
+    [
+        ((28, 28), {"model": "mlp"}, "--model", "mine.keras"),
+        ((8, 8), {"model": "a.keras", "pixels": "0..1"}, "--model", "mlp"),
+        ((8, 8), {"model": "a.keras", "pixels": "0..1"}, "--weights", "w.h5"),
+        ((8, 8, 3), {"model": "vgg16"}, "--model", "mlp"),
+        ((8, 8, 3), {"model": "efficientnet_lite0"}, "--weights", "w.h5"),
+    ],
+)
+def test_a_network_that_is_asked_for_and_not_looked_at_is_an_error(
+    tmp_path, monkeypatch, shape, config, option, named
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "w.h5").touch()
+    images, labels = np.zeros((1, *shape), np.float32), dict.fromkeys(results.LABELS, np.array([0]))
+    results.save(tmp_path / "r.npz", xs=images, noises=images, **labels, config=config)
+    with pytest.raises(Failure, match=rf"r\.npz holds .* {config['model']}, not of {named}: name"):
+        check_results.main(["r.npz", option, named])
+
+
+def test_every_violation_of_every_file_is_listed(honest, tmp_path, checked, capsys):
+    checked(honest | {"y_targets": honest["y_trues"], "indices": honest["indices"][::-1]})
+    (tmp_path / "r.npz").rename(tmp_path / "bad.npz")
+    checked(honest)
+    with pytest.raises(Failure, match=r"^\S*bad\.npz failed: 3 violations$"):
+        check_results.main([str(tmp_path / name) for name in ("bad.npz", "r.npz")])
+    printed = capsys.readouterr().out
+    assert re.findall("PASS|FAIL", printed) == ["FAIL", "PASS"]
+    assert re.search("(?s)the target is.*y_trues is not.*xs is not", printed)

@@ -6,10 +6,7 @@ import subprocess
 import sys
 from types import SimpleNamespace
 
-import pytest
-
-from common import check_results, files, plots, reproduce
-from common.command import Failure
+from common import check_results, files, reproduce
 from common.networks import mnist
 
 SCRIPTS = sorted(
@@ -19,7 +16,7 @@ SCRIPTS = sorted(
 )
 
 
-def test_help_says_what_is_read_and_written_without_tensorflow(checkout):
+def test_help_says_on_a_page_what_is_read_and_written_without_tensorflow(checkout):
     """All in one process with the imports counted; from a folder that is not the checkout."""
     code = (
         "import runpy, sys\n"
@@ -36,7 +33,7 @@ def test_help_says_what_is_read_and_written_without_tensorflow(checkout):
     done = subprocess.run(
         [sys.executable, "-c", code],
         cwd="/",
-        env={"PYTHONPATH": str(checkout), "PATH": "/usr/bin:/bin"},
+        env={"PYTHONPATH": str(checkout), "PATH": "/usr/bin:/bin", "COLUMNS": "80"},
         capture_output=True,
         text=True,
     )
@@ -45,6 +42,7 @@ def test_help_says_what_is_read_and_written_without_tensorflow(checkout):
     for path, manual, error in zip(SCRIPTS, manuals, done.stderr.splitlines(), strict=True):
         for word in ("reads", "writes", f"python {path}"):
             assert word in manual
+        assert manual.count("\n") <= 40, path
         assert re.fullmatch(r"\w+\.py: error: .*--no-such-option.* \(see --help\)", error)
 
 
@@ -96,13 +94,12 @@ def test_an_attack_imports_no_other_method():
     imports = {}
     for folder in ("common", *methods):
         for path in (files.ROOT / folder).rglob("*.py"):
-            nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
-            names = {
-                alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names
-            }
-            for node in nodes:
-                if isinstance(node, ast.ImportFrom):
-                    names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+            names = set()
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.Import | ast.ImportFrom):
+                    module = getattr(node, "module", None)
+                    names |= {module or "", *(alias.name for alias in node.names)}
+                    names |= {f"{module}.{alias.name}" for alias in node.names}
             imports[path.relative_to(files.ROOT).as_posix()] = names
     crossing = {
         path
@@ -114,24 +111,6 @@ def test_an_attack_imports_no_other_method():
         used = crossing & {f"{name.replace('.', '/')}.py" for name in names}
         assert path in SCRIPTS or not used, (path, used)
         assert path not in crossing or not path.startswith("common/"), path
-
-
-def test_a_title_fits_its_figure_and_a_grid_its_images():
-    title = "softmax regression: scores of ten digits along x + ε sign(∇J(x, 6)), x a handwritten 2"
-    figure = plots.figure(3, 4, title)
-    figure.add_subplot().plot([0, 1])
-    figure.draw_without_rendering()
-    box = figure._suptitle.get_window_extent()
-    assert box.x0 >= 0
-    assert box.x1 <= figure.bbox.width
-    assert figure.get_suptitle().split() == title.split()
-    # A title that fits is as it was, with its own line break.
-    assert plots.figure(16, 4, "one\ntwo").get_suptitle() == "one\ntwo"
-    with pytest.raises(Failure, match="301 by 4 inches"):
-        plots.figure(301, 4, title)
-    assert [plots.grid(n, 4, 5) for n in (1, 3, 4, 5, 20, 99)] == [
-        (1, 1), (3, 1), (4, 1), (4, 2), (4, 5), (4, 5)
-    ]  # fmt: skip
 
 
 def test_messages_name_a_file_so_that_it_is_found_from_where_one_is(tmp_path, monkeypatch):

@@ -4,7 +4,6 @@ import re
 
 import numpy as np
 import pytest
-from matplotlib.image import imread
 
 from common import files
 from common.command import Failure
@@ -12,15 +11,7 @@ from common.networks import mnist
 from method2_fgsm import epsilon, fgsm, source_to_target, two_to_six
 from method2_fgsm.smallest_eps import smallest_eps
 
-
-def test_both_draw_and_report(trained, tmp_path, capsys):
-    output = tmp_path / "e.png"
-    arguments = ["--model", "mlp", "--count", "3", "--output", str(output)]
-    assert epsilon.main(arguments) == two_to_six.main(arguments) == [output]
-    np.testing.assert_allclose(imread(output).shape[:2], (660, 1440), atol=1)
-    printed = capsys.readouterr().out
-    assert "correctly classified 2s into a 6" in printed
-    assert re.findall(r"^ +\d+   0\.\d{4} .*?(\d)$", printed, re.M) == ["6"] * 3
+PAIR = source_to_target.Pair(2, 6, "2", "6", "2s", "6s")
 
 
 def test_only_softmax_regression_before_clipping_is_a_straight_line(trained, right):
@@ -36,7 +27,7 @@ def test_only_softmax_regression_before_clipping_is_a_straight_line(trained, rig
         assert (raw[:, 0, 6] > raw[:, -1, 6]).all()
 
 
-def test_two_to_six_takes_one_eps_or_a_margin_above_the_smallest(trained, right, tmp_path, capsys):
+def test_two_to_six_takes_one_eps_or_the_smallest_that_is_sure(trained, right, tmp_path, capsys):
     digits = ["--model", "mlp", "--source", "7", "--target", "3", "--count", "2"]
 
     def shown(*arguments):
@@ -46,16 +37,18 @@ def test_two_to_six_takes_one_eps_or_a_margin_above_the_smallest(trained, right,
 
     np.testing.assert_array_equal(shown("--eps", "1/8"), 0.125)
     x, y = right(trained["mlp"], 10, source=7)
-    smallest = source_to_target.choose(trained["mlp"], x, y, 3, 2).eps
-    np.testing.assert_allclose(shown("--margin", "0.05"), smallest + 0.05, atol=1e-4)
+    chosen = source_to_target.choose(trained["mlp"], x, y, PAIR._replace(target=3), 2)
+    sure, _ = smallest_eps(trained["mlp"], chosen.x, np.array([3, 3]), confidence=0.5)
+    assert (sure > chosen.eps).all()
+    np.testing.assert_allclose(shown(), sure, atol=1e-4)
 
 
 def test_the_chosen_images_are_the_first_that_work(trained, digits):
     """Against the definition, one image after the other."""
     x, y = digits
-    model = trained["cnn"]
+    model = trained["mlp"]
     all_2s = np.flatnonzero((y == 2) & (mnist.classify(model, x) == 2))
-    choice = source_to_target.choose(model, x[all_2s], all_2s, 6, 3)
+    choice = source_to_target.choose(model, x[all_2s], all_2s, PAIR, 3)
     works, tried = [], 0
     for index in np.flatnonzero(y == 2):
         if mnist.classify(model, x[[index]])[0] == 2:
@@ -65,7 +58,9 @@ def test_the_chosen_images_are_the_first_that_work(trained, digits):
         if len(works) == 3:
             break
     assert choice.indices.tolist() == works
-    assert (choice.tried, choice.reachable) == (tried, 3)
+    assert choice.reach == (
+        f"one step turns 3 of the first {tried} correctly classified 2s into a 6"
+    )
     with pytest.raises(Failure, match=r"the test set has \d+ correctly classified 2s, not 5000"):
         two_to_six.main(["--count", "5000"])
 
@@ -73,17 +68,15 @@ def test_the_chosen_images_are_the_first_that_work(trained, digits):
 @pytest.mark.parametrize(
     ("script", "arguments", "name"),
     [
-        (epsilon, (), "epsilon_softmax.png"),
-        (epsilon, ("--source", "3"), "epsilon_softmax_3_to_6.png"),
-        (two_to_six, ("--source", "3"), "3s_softmax.png"),
-        (two_to_six, ("--target", "8"), "2s_as_8s_softmax.png"),
+        (epsilon, ("--source", "3"), "epsilon_mlp_3_to_6.png"),
+        (two_to_six, ("--target", "8"), "2s_as_8s_mlp.png"),
     ],
 )
 def test_figures_of_other_digits_get_another_name(
     trained, tmp_path, monkeypatch, script, arguments, name
 ):
     monkeypatch.setattr(files, "IMG", tmp_path)
-    assert script.main(["--count", "1", *arguments]) == [tmp_path / name]
+    assert script.main(["--model", "mlp", "--count", "1", *arguments]) == [tmp_path / name]
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
@@ -94,6 +87,8 @@ def test_both_take_digits_of_ones_own(script, trained, right, tmp_path, capsys):
     np.savez(samples, images=(255 * x).round().astype(np.uint8), labels=y)
     arguments = ["--model", "mlp", "--samples", str(samples)]
     assert script.main(arguments)[0].name.endswith("_mlp_mine.png")
-    assert re.findall(r"^ +(\d+) +(?:\d\.|nan)", capsys.readouterr().out, re.M) == ["0", "1"]
+    printed = capsys.readouterr().out
+    assert "correctly classified 2s into a 6" in printed
+    assert re.findall(r"^ +(\d+) +(?:\d\.|nan)", printed, re.M) == ["0", "1"]
     with pytest.raises(Failure, match=r"mine\.npz has 0 correctly classified 3s"):
         script.main([*arguments, "--source", "3"])

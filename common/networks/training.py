@@ -90,7 +90,7 @@ def fit(
         jit_compile=jit_compile,
     )
     # A progress bar on a terminal, a line an epoch in a file.
-    verbose = 1 if command.on_terminal(sys.stdout) else 2
+    verbose = 1 if sys.stdout.isatty() else 2
     trained.fit(
         x, y, batch_size=batch_size, epochs=epochs, verbose=verbose, callbacks=list(callbacks)
     )

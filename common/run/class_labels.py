@@ -1,8 +1,7 @@
 """The 1,000 ImageNet classes: index, name and WordNet synset; and which class a photograph shows.
 
 The classes of a network of one's own have names alone: they go in as `own`, a tuple of strings.
-The lists lie in common/labels.json and common/synsets.json; where they come from is said in
-common/images/README.md.
+common/images/README.md says where the lists come from.
 """
 
 import difflib
@@ -60,6 +59,11 @@ def of_settings(config):
     return config.get("names") or names()
 
 
+def _plain(name):
+    """A name as it is compared: of several synonyms, with commas between, the first."""
+    return name.partition(",")[0].casefold().replace("_", " ").strip()
+
+
 def _found(text, own):
     """The indices of the classes that a text stands for: one, none, or all of the same name."""
     called = own or names()
@@ -72,37 +76,26 @@ def _found(text, own):
     return [index for index, name in enumerate(called) if _plain(name) == wanted]
 
 
-@cache
-def of_folder(name, own=None):
-    """The index of the class that a folder is called by, or None; `Failure` where it is two."""
-    return index_of(name, own) if _found(name, own) else None
-
-
 def index_of(text, own=None, option=""):
     """The index of a class given by index, synset or name, upper or lower case.
 
-    A text of digits is an index, also where a class has it for its name.  option: where the text
-    was given, for the message.  Raises `Failure` when there is no such class, or two have the name.
+    A text of digits is an index, whatever the names.  option: where the text was given, for the
+    message.  Raises `Failure` when there is no such class, or two have the name.
     """
     found, called = _found(text, own), own or names()
     if len(found) == 1:
         return found[0]
     shown = f"{option} {text!r}".strip()
     if found:
-        raise Failure(
-            f"{shown} is the name of the classes {' and '.join(map(str, found))}: give the index"
-        )
-    wanted = "" if text.isdecimal() else _plain(text)
-    plain = [_plain(name) for name in called]
-    close = [name for name in plain if wanted and wanted in name]
+        classes = " and ".join(map(str, found))
+        raise Failure(f"{shown} is the name of the classes {classes}: give the index")
+    wanted, plain = _plain(text), [_plain(name) for name in called]
+    close = [] if text.isdecimal() else [name for name in plain if wanted and wanted in name]
     close = close or difflib.get_close_matches(wanted, plain)
-    close = ", ".join(called[plain.index(name)] for name in close[:5])
-    kind = "a class" if own else "an ImageNet class"
-    name = "its name" if own else f"its synset, or its name in {files.show(NAMES)}"
-    hint = f"; close names: {close}" if close else ""
-    raise Failure(
-        f"{shown} is not {kind}: give its index from 0 to {len(called) - 1}, or {name}{hint}"
-    )
+    kind, way = ("a class", "its name") if own else ("an ImageNet class", "its synset or name")
+    if close:
+        way += "; close names: " + ", ".join(called[plain.index(name)] for name in close[:5])
+    raise Failure(f"{shown} is not {kind}: give its index from 0 to {len(called) - 1}, or {way}")
 
 
 def argument(text):
@@ -118,19 +111,17 @@ def setting(source):
 def of_photographs(source, folder, names, own=None):
     """The classes of photographs: a list of indices, None for each that is not known.
 
-    names: paths from `folder`, with "/" between their parts.  source: None, nothing is known;
-    "folders", the folder in which a photograph lies is called by the index, synset or name of its
-    class; or a text file of lines "path, class" or "path class", such as comes with the flat
-    folder of ImageNet's validation set: see `_read_list`.  A line on stderr says where only some
-    are known.  Raises `Failure` where none is, and for a list that cannot be understood.
+    names: paths from `folder`, with "/" between their parts.  source: None; "folders", where those
+    are called by the index, synset or name of a class; or a text file, as `_read_list` reads it.  A
+    line on stderr says where only some are known.  Raises `Failure` where none is.
     """
     if source is None:
         return [None] * len(names)
     if source == FOLDERS:
         root = os.path.realpath(folder)
         parents = [os.path.basename(os.path.dirname(os.path.join(root, name))) for name in names]
-        classes = [of_folder(parent, own) for parent in parents]
-        known = "lie in a folder of a class"
+        class_of = {p: index_of(p, own) if _found(p, own) else None for p in set(parents)}
+        classes, known = [class_of[parent] for parent in parents], "lie in a folder of a class"
     else:
         listed, known = _read_list(source, own), "are named there"
         classes = [listed.get(name, listed.get(os.path.splitext(name)[0])) for name in names]
@@ -147,14 +138,13 @@ def of_photographs(source, folder, names, own=None):
 def _read_list(path, own):
     """The classes in a list of labels: a dict from the path of a photograph, as the list has it.
 
-    A path leads from the folder of the photographs, with or without its suffix.  After an index or
-    a synset there may be other words, as the places of objects in ImageNet's own list.
+    Its lines are "path, class" or "path class", from the folder of the photographs, with or without
+    suffix.  After an index or a synset there may be other words, as in ImageNet's own list.
     """
     listed, lines = {}, _lines(path, REMEDY)
-    comma = any("," in line for line in lines[:1])
+    comma = "," if lines and "," in lines[0] else None
     for number, line in enumerate(lines, 1):
-        name, *label = (part.strip() for part in line.split("," if comma else None, 1))
-        label = "".join(label)
+        name, label = (*map(str.strip, line.split(comma, 1)), "", "")[:2]
         if not line or (number == 1 and label.lower() in TITLES):
             continue
         first = (label.split() or [""])[0]
@@ -165,8 +155,3 @@ def _read_list(path, own):
         except Failure as failure:
             raise Failure(f"{files.show(path)}, line {number}: {failure}; {REMEDY}") from failure
     return listed
-
-
-def _plain(name):
-    """A name as it is compared: of several synonyms, with commas between, the first."""
-    return name.partition(",")[0].casefold().replace("_", " ").strip()

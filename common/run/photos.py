@@ -1,26 +1,23 @@
 """Photographs on disk: found, read, and cut to the network's square.
 
-A photograph becomes a square of the network's side (224 pixels) in this way: it is turned
-upright as its EXIF orientation says, transparency is laid over white, grey becomes RGB, the
-shorter side is scaled to the square's side (bicubic, with antialiasing), and the middle is cut
-out; of a network that takes no squares, a rectangle of its shape in the same way.  A large JPEG is
-decoded at a half, quarter or eighth of its size when that leaves at least twice the side.  Of an
-animation or a file of several pages the first picture counts.  Colour profiles are not applied.
-HEIC, as iPhones write it, is read where the package pillow-heif is installed.
+A photograph becomes a square of the network's side (224 pixels), or a rectangle of its shape, in
+this way: it is turned upright as its EXIF orientation says, transparency is laid over white, grey
+becomes RGB, the shorter side is scaled (bicubic, with antialiasing), and the middle is cut out.  A
+large JPEG is decoded at a half, quarter or eighth of its size when that leaves at least twice the
+side.  Of an animation the first picture counts.  Colour profiles are not applied.  HEIC, as iPhones
+write it, is read where the package pillow-heif is installed.
 
-A picture that has the square's size already goes through unchanged, so what the attack saves as
-PNG is read back pixel for pixel.
+What has that size already goes through unchanged, so a saved PNG is read back pixel for pixel.
 """
 
 import os
-import stat
 import threading
 import warnings
 from contextlib import nullcontext, suppress
 from pathlib import Path
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps, PngImagePlugin
+from PIL import ExifTags, Image, ImageOps
 
 from common import files
 from common.command import Failure
@@ -32,19 +29,17 @@ with suppress(ImportError):
 Image.init()
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "AVIF", "TIFF", "JPEG2000", "HEIF")
 READABLE = tuple(name for name in FORMATS if name in Image.OPEN)
-# In a folder these are tried, HEIC and AVIF in any case, so that a line says why one is skipped.
+# HEIC and AVIF are tried in any case, so that a line says why one is skipped.
 SUFFIXES = tuple(s for s, name in Image.registered_extensions().items() if name in READABLE)
 SUFFIXES += (".heic", ".avif")
 HINT = "" if "HEIF" in READABLE else " (HEIC needs `pip install pillow-heif`)"
 NO_IMAGE = f"not a {', '.join(READABLE)} image{HINT}"
 
-# Beyond this, what is to be decoded counts as a decompression bomb: a quarter of a gigabyte as RGB.
+# Of what is decoded, a quarter of a gigabyte as RGB: more counts as a decompression bomb.
 MAX_PIXELS = 90_000_000
-# Pillow's own limit would refuse a JPEG of which only an eighth is decoded; `decode` looks itself.
+# Pillow's own limit would refuse a JPEG of which only an eighth is decoded.
 Image.MAX_IMAGE_PIXELS = None
-# A PNG with a megabyte of text or of colour profile is no attack: all its text may have 64.
-PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY
-# What Pillow warns of (broken EXIF, say) is no news: `decode` knows the file and sees it itself.
+# Broken EXIF, say, is no news.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 # Of several threads that decode, one at a time has a photograph above this size.
@@ -59,11 +54,8 @@ class Unreadable(Exception):
 def find(paths, report):
     """Return (folder, names): where the photographs lie, and which files are to be tried.
 
-    paths: one or more files and folders.  A folder stands for the photographs below it, in the
-    order of `walk`; a file that is named counts, whatever its name.  `folder` is the deepest one
-    that holds all of them: the folder itself where one is given.  `names` lead from there, with
-    "/" between their parts, each once.  `report(name, reason)` is called for folders that cannot
-    be opened.  Raises `Failure` for a path that leads nowhere, and where there is no photograph.
+    paths: files, which count whatever their names, and folders, for the photographs below them, as
+    in `walk`.  folder: the deepest one that holds all of them.  names: paths from there, each once.
     """
     paths = [os.path.abspath(path) for path in paths]
     for path in paths:
@@ -85,9 +77,9 @@ def walk(folder, report, start=""):
     """Yield the photographs below `folder`, or below `start` in it, by their paths from `folder`.
 
     A photograph ends in one of SUFFIXES, and neither it nor a folder above it is hidden.  Paths
-    have "/" between their parts, and are sorted by name, folder by folder.  Linked folders are
-    followed, but no folder is entered twice, so a loop of links ends.  `report(path, reason)` is
-    called for folders that cannot be opened.
+    have "/" between their parts, and are sorted by name, folder by folder.  A link to a folder is
+    followed where it leads out of the tree, once.  `report(path, reason)` is called for folders
+    that cannot be opened.
     """
     root = os.path.realpath(os.path.join(folder, start))
     visited, waiting = set(), [start]
@@ -107,17 +99,14 @@ def walk(folder, report, start=""):
         try:
             names = sorted(os.listdir(real), reverse=True)
         except OSError as error:
-            report(path or ".", error.strerror or str(error))
+            report(path or ".", files.reason(error))
             continue
         below = f"{path}/" if path else ""
         waiting += [below + name for name in names if not name.startswith(".")]
 
 
 def read(path, side):
-    """One photograph as uint8 (side, side, 3), cut as described above.
-
-    side: in pixels, or (height, width).  Raises `Unreadable` as `decode` does.
-    """
+    """One photograph as uint8 (side, side, 3), cut as described above; side: or (height, width)."""
     height, width = np.broadcast_to(side, 2).tolist()
     image = decode(path, 2 * max(height, width))
     # Only the middle is scaled, so that a long strip does not become a longer one.
@@ -127,16 +116,12 @@ def read(path, side):
 def decode(path, least):
     """A picture file as a Pillow image in RGB, turned upright.
 
-    least: a JPEG may come at a half, quarter or eighth of its size, if both sides stay at least
-    so many pixels.  Raises `Unreadable` for whatever cannot be shown: no image, another format,
-    truncated, empty, or more than `MAX_PIXELS` to decode.
+    least: a JPEG may come smaller, if both sides stay at least so many pixels.  Raises `Unreadable`
+    for whatever cannot be shown: no image, another format, or more than `MAX_PIXELS` to decode.
     """
     try:
-        status = os.stat(path)
-        if not stat.S_ISREG(status.st_mode):
-            raise Unreadable("not a regular file")
-        if not status.st_size:
-            raise Unreadable("empty file")
+        if not os.path.isfile(path):
+            raise Unreadable("not a file")
         with Image.open(path, formats=READABLE) as image:
             width, height = image.size
             image.draft(None, (least, least))
@@ -157,8 +142,7 @@ def decode(path, least):
     except Image.UnidentifiedImageError:
         raise Unreadable(NO_IMAGE) from None
     except Exception as error:  # a hostile file can make a decoder raise anything
-        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        raise Unreadable(" ".join(reason.split())) from error
+        raise Unreadable(files.reason(error) or type(error).__name__) from error
 
 
 def _rgb(image):
@@ -179,10 +163,9 @@ def save(path, image):
 
 
 def read_batch(folder, paths, side):
-    """The readable ones of `paths`, and what is wrong with the others.
+    """Those of `paths`, from `folder`, that can be read: (paths, images, skipped).
 
-    `paths` lead from `folder`.  side: as in `read`.  Returns (paths, images, skipped): images are
-    uint8 (n, side, side, 3), skipped is a list of (path, reason).
+    images: uint8 (n, side, side, 3), with side as in `read`.  skipped: a list of (path, reason).
     """
     images, skipped = {}, []
     for path in paths:

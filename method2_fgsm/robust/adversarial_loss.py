@@ -3,14 +3,12 @@
     sign_loss        on images and their sign steps      Goodfellow et al. 2015, section 6
     projected_loss   on projected sign steps alone       Madry et al. 2018, equation 2.1
 
-Images are float32 (n, ...) in [0, 1], labels integers (n,), epsilon in the same [0, 1] pixel
-units.  Each loss is the mean over a batch, with the model in training mode.  The attack is made
-with the weights as they are now, and without dropout, because what has to be withstood meets the
-whole network.  It counts as a constant: no derivative goes through it.  An adversarial image is a
-valid image, in training as in attack.
+Images are float32 (n, ...) in [0, 1], labels integers (n,), epsilon in pixel units.  The attack is
+made with the weights as they are now, and without dropout, because what has to be withstood meets
+the whole network.  It counts as a constant: no derivative goes through it.
 
-Each returns (loss, logits): a scalar, and (n, classes) for the images whose accuracy the progress
-bar shows.
+Each returns (loss, logits): the mean over the batch, with the model in training mode, and
+(n, classes) for the images whose accuracy the progress bar shows.
 """
 
 import keras

@@ -26,19 +26,10 @@ from common.search.compiled import compiled
 
 CONVOLUTIONS = layers.Conv2D, first_convolution.Conv2D
 AFFINE = layers.Dense, *CONVOLUTIONS, layers.BatchNormalization, layers.Rescaling
-MONOTONE = (
-    layers.Activation,
-    layers.ReLU,
-    layers.LeakyReLU,
-    layers.MaxPooling2D,
-    layers.GlobalMaxPooling2D,
-    layers.AveragePooling2D,
-    layers.GlobalAveragePooling2D,
-    layers.Flatten,
-    layers.Reshape,
-    layers.Dropout,
-    layers.Add,
-)
+RECTIFIERS = layers.Activation, layers.ReLU, layers.LeakyReLU
+MAXIMA = layers.MaxPooling2D, layers.GlobalMaxPooling2D
+MEANS = layers.AveragePooling2D, layers.GlobalAveragePooling2D
+MONOTONE = *RECTIFIERS, *MAXIMA, *MEANS, layers.Flatten, layers.Reshape, layers.Dropout, layers.Add
 SATURATING = activations.sigmoid, activations.tanh
 FUNCTIONS = *SATURATING, activations.linear, activations.relu, activations.leaky_relu
 
@@ -52,12 +43,10 @@ def margin_bounds(model, x, y, eps, *, batch_size=250):
     """Upper bounds of z_j - z_y over all images in [0, 1] within eps of x: float64 (n, classes).
 
     x: float32 (n, ...) in [0, 1].  y: integers (n,).  eps: from 0 to 1, in pixel units, or one for
-    each image (n,).  The column of y itself holds zeros.
-    The model is made of the layers named above with the activations named above, and of models of
-    such layers.  The bounds are those of its prediction: without dropout, and with the moving
-    statistics of batch normalisation.
-    Raises ValueError for any other layer, with its name, for one in another dtype than float32 or
-    float64, for an eps outside [0, 1] and for what `common/search/checks.py` refuses.
+    each image (n,).  The column of y itself holds zeros.  The bounds are those of the prediction:
+    without dropout, and with the moving statistics of batch normalisation.
+    Raises ValueError for a layer or activation that is not named above, for a dtype other than
+    float32 and float64, and as `common/search/checks.py` says.
     """
     checks.positive("batch_size", batch_size, whole=True)
     x, y = checks.checked(model, x, y)
@@ -72,10 +61,7 @@ def margin_bounds(model, x, y, eps, *, batch_size=250):
 
 
 def proven(model, x, y, eps, *, batch_size=250):
-    """Which images are classified as y, and every image in [0, 1] within eps of them: bool (n,).
-
-    Arguments and errors are those of `margin_bounds`.
-    """
+    """Which images are classified as y, and every image in [0, 1] within eps of them: bool (n,)."""
     bounds = margin_bounds(model, x, y, eps, batch_size=batch_size)
     bounds[np.arange(len(bounds)), y] = -np.inf
     return (bounds < 0).all(axis=1)  # false for NaN
@@ -84,8 +70,7 @@ def proven(model, x, y, eps, *, batch_size=250):
 def largest_proven_eps(model, x, y, *, batch_size=250):
     """The largest eps for which each image is `proven`, less at most 2^-14: float64 (n,).
 
-    Each of them was tried, so it is proven whatever the bounds do in between.  NaN where eps 0 is
-    not.  Arguments and errors are those of `margin_bounds`.
+    Each was tried, so it is proven whatever the bounds do in between.  NaN where eps 0 is not.
     """
     low = np.where(proven(model, x, y, 0, batch_size=batch_size), 0.0, np.nan)
     rows = np.flatnonzero(low == 0)
@@ -229,7 +214,7 @@ def rounding(layer, boxes):
 
 
 def check(model):
-    """Raise ValueError for a layer of a model whose bounds are not known here."""
+    """Raise ValueError where the bounds of a layer are not known here."""
     if not type(model).call.__module__.startswith("keras."):
         raise ValueError(f"interval bounds need a model that shows its layers, not {model.name}")
     for layer in getattr(model, "_functional", model).operations:  # with those of its input

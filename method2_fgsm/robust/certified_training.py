@@ -21,13 +21,12 @@ from common import data
 from common.networks import mnist, training
 from method2_fgsm.robust import bounds
 from method2_fgsm.robust.adversarial_loss import AdversarialModel
+from method2_fgsm.robust.projected_training import HELD_OUT, BestEpoch
 
 # By trial, for each network: κ, what eps is larger in training than in the proof, λ, and the share
 # of the training in which eps rises.  A network with little room keeps its clean accuracy by a
 # larger κ and no more eps than it has to.
 SETTINGS = {"mlp": (0.5, 0.0, 2e-5, 0.2), "strided": (0.3, 0.01, 5e-6, 0.2)}
-# Training digits that are held out, the last ones.
-HELD_OUT = 1000
 
 
 def bounds_loss(trained, x, y, eps, kappa, l1):
@@ -83,54 +82,33 @@ def fold(trained, model):
             layer.set_weights([stands_for.get_weights()[0] * scale, beta - mean * scale])
 
 
-class MostProven(keras.callbacks.Callback):
-    """Folds the network in training into `model` after each epoch, says what is proven about it on
-    digits that are not trained on, and leaves it with the weights of the best epoch."""
-
-    def __init__(self, x, y, eps):
-        super().__init__()
-        self.x, self.y, self.eps = x, y, eps
-        self.best, self.weights = -1.0, None
-
-    def follow(self, trained, model):
-        self.trained, self.plain = trained, model
-
-    def on_epoch_end(self, epoch, logs=None):
-        fold(self.trained, self.plain)
-        right = (mnist.classify(self.plain, self.x) == self.y).mean()
-        share = bounds.proven(self.plain, self.x, self.y, self.eps).mean()
-        if share >= self.best:
-            self.best, self.weights = share, self.plain.get_weights()
-        print(
-            f"epoch {epoch + 1}: of {len(self.x)} held-out digits {right:.1%} right, {share:.1%} "
-            f"proven for eps {self.eps:g}",
-            flush=True,
-        )
-
-    def on_train_end(self, logs=None):
-        self.plain.set_weights(self.weights)
-
-
 def fit(name, eps, *, epochs, batch_size, learning_rate, seed):
-    """Train a new model until as much as possible is proven for eps; return the epoch that is best.
+    """Train a new model until as much as possible is proven for eps; return its best epoch.
 
-    learning_rate: the first one; it falls to zero along a cosine.  The rest is that of
-    `training.fit`.
+    learning_rate: falls to zero along a cosine.  The rest is that of `training.fit`.
     """
     kappa, beyond, l1, rise = SETTINGS[mnist.architecture(name)]
     reach = min(eps + beyond, 1)
     x, y = data.load("train")
     rising = rise * epochs * (len(x) - HELD_OUT) / batch_size
-    watch = MostProven(x[-HELD_OUT:], y[-HELD_OUT:], eps)
+    x, y = x[-HELD_OUT:], y[-HELD_OUT:]
+    callbacks = []
 
     def trainer(model):
         trained = normalised(model)
-        watch.follow(trained, model)
+
+        def proven():
+            fold(trained, model)
+            right = (mnist.classify(model, x) == y).mean()
+            share = bounds.proven(model, x, y, eps).mean()
+            words = f"of {len(x)} held-out digits {right:.1%} right, {share:.1%} proven"
+            return share, f"{words} for eps {eps:g}"
 
         def loss(model, x, y):
             done = tf.minimum(tf.cast(model.optimizer.iterations, tf.float32) / rising, 1)
             return bounds_loss(trained, x, y, reach * done, kappa, l1)
 
+        callbacks.append(BestEpoch(model, proven))
         return AdversarialModel(trained, loss)
 
     return training.fit(
@@ -141,6 +119,6 @@ def fit(name, eps, *, epochs, batch_size, learning_rate, seed):
         seed=seed,
         rows=slice(-HELD_OUT),
         trainer=trainer,
-        callbacks=[watch],
+        callbacks=callbacks,
         jit_compile="auto",
     )

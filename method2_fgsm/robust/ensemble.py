@@ -3,10 +3,9 @@
 An attack is a function (model, x, y, eps, seed) -> x_adv.  Each says what some attacker can do,
 none what no attacker can: a network is worth what it withstands under all of them.
 
-Two kinds: those that follow the network's own gradient, and those that never look at it.  The
-second kind has less to go by.  Where it finds more, the gradient leads astray, and the first kind
-says little about the network (Athalye, Carlini & Wagner 2018, "Obfuscated Gradients Give a False
-Sense of Security", section 3.1).
+Some follow the network's own gradient, others never look at it and have less to go by.  Where those
+find more, the gradient leads astray, and the first kind says little about the network (Athalye,
+Carlini & Wagner 2018, "Obfuscated Gradients Give a False Sense of Security", section 3.1).
 """
 
 import functools
@@ -18,7 +17,7 @@ from common.networks import mnist
 from method2_fgsm.fgsm import fgsm
 from method2_fgsm.pgd import generators, pgd
 from method2_fgsm.robust.square import square
-from method2_fgsm.smallest_eps import smallest_eps
+from method2_fgsm.smallest_eps import within_eps
 
 STEPS = 40  # projected ones
 STARTS = 2
@@ -35,14 +34,16 @@ MANY_LOOKS = "projected steps, transferred", "random squares"
 def attacks(source):
     """The attacks by name, in two dicts: (with the gradient, without it).
 
-    source: the network from which examples are transferred; None where there is no such relative.
+    source: the network from which examples are transferred; None where there is none.
     """
     with_gradient = {
         SIGN_STEP: lambda model, x, y, eps, seed: fgsm(model, x, y, eps),
         "projected steps, cross entropy": functools.partial(projected, loss="cross entropy"),
         "projected steps, margin": functools.partial(projected, loss="margin"),
         "projected steps, each other class": each_target,
-        "smallest epsilon, many steps": smallest,
+        "smallest epsilon, many steps": lambda model, x, y, eps, seed: within_eps(
+            model, x, y, eps, steps=SMALLEST_STEPS, targeted=False
+        ),
     }
     transferred = {
         "sign step, transferred": lambda model, x, y, eps, seed: fgsm(source, x, y, eps),
@@ -61,51 +62,42 @@ def attacks(source):
 def projected(model, x, y, eps, seed, *, loss):
     """Projected gradient descent from several random starts."""
 
-    def from_start(start):
-        return lambda rows: pgd(model, x[rows], y[rows], eps, steps=STEPS, loss=loss, seed=start)
+    def from_start(rows, start):
+        return pgd(model, x[rows], y[rows], eps, steps=STEPS, loss=loss, seed=start)
 
-    return first_hit(model, x, y, map(from_start, range(STARTS * seed, STARTS * (seed + 1))))
+    return first_hit(model, x, y, from_start, range(STARTS * seed, STARTS * (seed + 1)))
 
 
 def each_target(model, x, y, eps, seed):
     """Projected steps towards each of the likeliest other classes, the likeliest first."""
     settings = {"steps": STEPS, "loss": "margin", "seed": seed}
 
-    def towards(target):
-        return lambda rows: pgd(model, x[rows], y[rows], eps, y_target=target[rows], **settings)
+    def towards(rows, target):
+        return pgd(model, x[rows], y[rows], eps, y_target=target[rows], **settings)
 
-    return first_hit(model, x, y, map(towards, ranked(model, x, y)[:, :TARGETS].T))
-
-
-def smallest(model, x, y, eps, seed):
-    """The smallest epsilon that leads to any other class, if it is no larger than eps."""
-    if not eps:
-        return x.copy()
-    return smallest_eps(model, x, y, targeted=False, steps=SMALLEST_STEPS, max_eps=eps)[1]
+    return first_hit(model, x, y, towards, ranked(model, x, y)[:, :TARGETS].T)
 
 
 def random_noise(model, x, y, eps, seed):
     """Random corners of the box: every pixel eps up or down."""
     rngs = generators(x, seed)
 
-    def corner(rows):
+    def corner(rows, _):
         up = np.stack([rngs[row].random(x.shape[1:], np.float32) for row in rows]) < 0.5
         return np.clip(x[rows] + np.where(up, eps, -eps), 0, 1)
 
-    return first_hit(model, x, y, [corner] * DRAWS)
+    return first_hit(model, x, y, corner, range(DRAWS))
 
 
-def first_hit(model, x, y, tries):
-    """One try after the other, each on the images that are still classified as y: x_adv, like x.
-
-    A try is a function of their rows.
-    """
+def first_hit(model, x, y, attempt, tries):
+    """attempt(rows, try), one try after the other, each on the rows of the images that are still
+    classified as y: x_adv, like x."""
     x_adv = x.copy()
     rows = np.flatnonzero(mnist.classify(model, x) == y)
-    for attempt in tries:
+    for each in tries:
         if not len(rows):
             break
-        x_adv[rows] = attempt(rows)
+        x_adv[rows] = attempt(rows, each)
         rows = rows[mnist.classify(model, x_adv[rows]) == y[rows]]
     return x_adv
 
@@ -122,7 +114,7 @@ def withstood(model, x, y, eps, attack, *, judge=None, seed=0):
 
     judge: the network that classifies them, if it is not the one that is attacked.
     """
-    judge = model if judge is None else judge
+    judge = judge or model
     stands, size = mnist.classify(judge, x) == y, mnist.at_a_time(x)
     right = np.flatnonzero(stands)
     for start in range(0, len(right), size):
@@ -131,15 +123,9 @@ def withstood(model, x, y, eps, attack, *, judge=None, seed=0):
     return stands
 
 
-def sign_step_curve(model, x, y, eps, *, judge=None):
-    """The share of the images that withstand the sign step at each eps (k,): float64 (k,)."""
-    sign_step = attacks(None)[0][SIGN_STEP]
-    return np.array([withstood(model, x, y, size, sign_step, judge=judge).mean() for size in eps])
-
-
 def withstood_all(model, x, y, eps, attacks, *, judge=None, seed=0):
     """Which images withstand every one of `attacks`, each tried on what the others left: (n,)."""
-    standing = mnist.classify(model if judge is None else judge, x) == y
+    standing = mnist.classify(judge or model, x) == y
     for attack in attacks:
         if standing.any():
             left = x[standing], y[standing]
@@ -147,24 +133,29 @@ def withstood_all(model, x, y, eps, attacks, *, judge=None, seed=0):
     return standing
 
 
-def largest_withstood(model, source, x, y, eps, *, judge=None, seed=0):
-    """For each image the place in `eps` of the largest at which it withstands all attacks, or -1.
+def withstood_along(model, source, x, y, eps, *, judge=None, seed=0):
+    """Which images withstand all attacks at each eps (k,), ascending and the first one 0: (k, n).
 
     By bisection, since what fools a network within an epsilon lies within every larger one too.
-    source: the network from which examples are transferred.  eps: ascending (k,), the first one 0.
-    judge: as in `withstood`.  Returns int64 (n,).
+    source: as in `attacks`.  judge: as in `withstood`.
     """
     every = [attack for kind in attacks(source) for attack in kind.values()]
-    right = mnist.classify(model if judge is None else judge, x) == y
+    right = mnist.classify(judge or model, x) == y
     low, high = np.where(right, 0, -1), np.where(right, len(eps), 0)
     while (undecided := high - low > 1).any():
         middle = (low + high) // 2
-        for place in np.unique(middle[undecided]):
-            rows = np.flatnonzero(undecided & (middle == place))
-            part = x[rows], y[rows], eps[place], every
+        for index in np.unique(middle[undecided]):
+            rows = np.flatnonzero(undecided & (middle == index))
+            part = x[rows], y[rows], eps[index], every
             stands = withstood_all(model, *part, judge=judge, seed=seed)
-            low[rows[stands]], high[rows[~stands]] = place, place
-    return low
+            low[rows[stands]], high[rows[~stands]] = index, index
+    return low >= np.arange(len(eps))[:, np.newaxis]
+
+
+def sign_step_curve(model, x, y, eps, *, judge=None):
+    """The share of the images that withstand the sign step at each eps (k,): float64 (k,)."""
+    sign_step = attacks(None)[0][SIGN_STEP]
+    return np.array([withstood(model, x, y, size, sign_step, judge=judge).mean() for size in eps])
 
 
 def check_proof(proven_eps, broken_eps):
@@ -177,12 +168,11 @@ def check_proof(proven_eps, broken_eps):
 
 
 def masked(with_gradient, without):
-    """A line for each attack that fools more digits without the gradient than another with it.
+    """A line for each attack that fools more images without the gradient than another with it.
 
     Both are dicts by name of which images are left, bool (n,).  The sign step looks once, so it is
-    set beside those alone that do the same.  Two attacks that are equally good fool about as many
-    digits each that the other leaves: a difference of less than two standard deviations of that
-    number is not named (McNemar 1947).
+    set beside those alone that do the same.  What two equally good attacks may differ by, two
+    standard deviations, is not named (McNemar 1947).
     """
     lines = []
     for free, left in without.items():

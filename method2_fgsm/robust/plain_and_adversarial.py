@@ -1,6 +1,5 @@
-"""A network trained on attacks beside the same one trained plainly: errors along epsilon, and the
-figure of `adversarial_training.py`.
-"""
+"""The figure and table of `adversarial_training.py`: a network trained on attacks beside the same
+one trained plainly."""
 
 import numpy as np
 from tqdm import tqdm
@@ -34,8 +33,8 @@ PUBLISHED = {
 def compare(networks, x, y, eps, *, seed, title, published):
     """Compare two networks, a dict with the keys of `COLOURS`, on the digits x with labels y.
 
-    eps: the epsilon of the table.  title: of the figure.  published: whether the published errors
-    stand beside ours.  Returns (figure, table as text).
+    eps: of the table.  published: whether the published errors stand beside ours.
+    Returns (figure, table as text).
     """
     along = np.unique(np.append(CURVE, eps))
     signs = {
@@ -83,11 +82,10 @@ def draw(signs, projected, eps, filters, title):
     upper, lower = fig.subfigures(2, 1, height_ratios=heights)
     curves = []
     for (attacked, source), (errors, _) in signs.items():
-        against, line = (
-            ("itself", "o-") if attacked == source else (f"the {source}ly trained", "s--")
-        )
+        itself = attacked == source
+        against = "itself" if itself else f"the {source}ly trained"
         label = f"{attacked} training, examples made against {against}"
-        curves.append((label, 1 - errors, COLOURS[attacked], line))
+        curves.append((label, 1 - errors, COLOURS[attacked], "o-" if itself else "s--"))
     for name, errors in projected.items():
         label = f"{name} training, {PGD_STEPS} projected steps against itself"
         curves.append((label, 1 - errors, COLOURS[name], "^:"))
@@ -104,14 +102,14 @@ def draw(signs, projected, eps, filters, title):
     return fig
 
 
-def table(signs, place, projected, published):
-    """Errors of both networks at one place of the curves, and the published ones, as text."""
+def table(signs, index, projected, published):
+    """Errors of both networks at one point of the curves, and the published ones, as text."""
     own, transferred = PAIRS[:2], (PAIRS[3], PAIRS[2])
     rows = {
         "clean error": [signs[pair][0, 0] for pair in own],
-        "error, fast gradient sign": [signs[pair][0, place] for pair in own],
-        "  confidence when wrong": [signs[pair][1, place] for pair in own],
-        "error, transferred": [signs[pair][0, place] for pair in transferred],
+        "error, fast gradient sign": [signs[pair][0, index] for pair in own],
+        "  confidence when wrong": [signs[pair][1, index] for pair in own],
+        "error, transferred": [signs[pair][0, index] for pair in transferred],
         f"error, {PGD_STEPS} projected steps": projected,
     }
     titles, theirs = ["", "plain", "adversarial"], {}

@@ -4,8 +4,6 @@ catastrophic overfitting), while its own accuracy climbs.  So after each epoch a
 tried on digits that it is not trained on, and the weights of the best epoch are those that stay.
 """
 
-import functools
-
 import keras
 import numpy as np
 import tensorflow as tf
@@ -38,13 +36,24 @@ def fit(name, attack, eps, steps, *, epochs, batch_size, learning_rate, seed):
     """
     x, y = data.load("train")
     rising = RISE * epochs * (len(x) - HELD_OUT) / batch_size
+    x, y = x[-HELD_OUT:], y[-HELD_OUT:]
     box, step_size = WIDER * eps, 2.5 * WIDER * eps / steps
+    callbacks = []
 
     def loss(model, x, y):
         if attack == "random-start":
             return projected_loss(model, x, y, eps, 1, 1.25 * eps, uniform)
         share = tf.minimum(tf.cast(model.optimizer.iterations, tf.float32) / rising, 1)
         return projected_loss(model, x, y, share * box, steps, share * step_size, cells)
+
+    def trainer(model):
+        def withstood():
+            right = mnist.classify(model, pgd(model, x, y, eps, steps=STEPS)) == y
+            words = f"{right.mean():.1%} of {len(x)} held-out digits withstand {STEPS} steps"
+            return right.mean(), words
+
+        callbacks.append(BestEpoch(model, withstood))
+        return AdversarialModel(model, loss)
 
     return training.fit(
         name,
@@ -53,8 +62,8 @@ def fit(name, attack, eps, steps, *, epochs, batch_size, learning_rate, seed):
         batch_size=batch_size,
         seed=seed,
         rows=slice(-HELD_OUT),
-        trainer=functools.partial(AdversarialModel, loss=loss),
-        callbacks=[BestEpoch(x[-HELD_OUT:], y[-HELD_OUT:], eps)],
+        trainer=trainer,
+        callbacks=callbacks,
     )
 
 
@@ -73,41 +82,25 @@ class RiseAndFall(keras.optimizers.schedules.LearningRateSchedule):
 
 
 class BestEpoch(keras.callbacks.Callback):
-    """Keeps the weights of the epoch that withstands projected gradient descent best.
+    """Leaves a network, `kept`, with the weights of the epoch after which most digits stood.
 
-    x, y: digits that are not trained on.  `accuracies` holds, an epoch each, the accuracy on them
-    under `STEPS` steps within eps.
+    stood() -> (share of the digits, what is printed of it), after each epoch.
     """
 
-    def __init__(self, x, y, eps):
+    def __init__(self, kept, stood):
         super().__init__()
-        self.x, self.y, self.eps = x, y, eps
-        self.accuracies, self.best = [], None
+        self.kept, self.stood, self.shares, self.weights = kept, stood, [], None
 
     def on_epoch_end(self, epoch, logs=None):
-        x_adv = pgd(self.model, self.x, self.y, self.eps, steps=STEPS)
-        accuracy = (mnist.classify(self.model, x_adv) == self.y).mean()
-        if self.best is None or accuracy >= max(self.accuracies):
-            self.best = self.model.get_weights()
-        self.accuracies.append(accuracy)
-        print(
-            f"epoch {epoch + 1}: {accuracy:.1%} of {len(self.x)} held-out digits withstand "
-            f"{STEPS} steps",
-            flush=True,
-        )
+        share, words = self.stood()
+        self.shares.append(share)
+        if share == max(self.shares):
+            self.weights = self.kept.get_weights()
+        print(f"epoch {epoch + 1}: {words}", flush=True)
 
     def on_train_end(self, logs=None):
-        self.model.set_weights(self.best)
-        print(self.verdict(), flush=True)
-
-    def verdict(self):
-        """One line: which epoch is kept, and whether the training collapsed."""
-        best = int(np.flatnonzero(self.accuracies == np.max(self.accuracies))[-1])
-        kept = f"the weights of epoch {best + 1} are kept ({self.accuracies[best]:.1%})"
-        worst = min(self.accuracies[best:])
-        if worst < COLLAPSE * self.accuracies[best]:
-            return (
-                f"the training collapsed: {worst:.1%} of the held-out digits withstand {STEPS} "
-                f"steps after it; {kept}"
-            )
-        return kept
+        self.kept.set_weights(self.weights)
+        best = int(np.flatnonzero(self.shares == np.max(self.shares))[-1])
+        if (worst := min(self.shares[best:])) < COLLAPSE * self.shares[best]:
+            print(f"the training collapsed after epoch {best + 1}, to {worst:.1%}", flush=True)
+        print(f"the weights of epoch {best + 1} are kept ({self.shares[best]:.1%})", flush=True)

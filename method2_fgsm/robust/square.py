@@ -21,13 +21,11 @@ def square(model, x, y, eps, *, queries=1000, seed=0, batch_size=1000):
     """Squares of x ± eps, one after the other, kept where they bring the image nearer to an error.
 
     It starts from vertical stripes of x ± eps, a pixel wide.  Each query then sets one square at a
-    random place to x + eps or x - eps, a sign for each channel, and keeps it if the margin
-    of the label, z_y - max_{k≠y} z_k, falls.  The squares grow smaller with time.  An image that is
-    misclassified is left as it is.
+    random place to x + eps or x - eps, a sign for each channel, and keeps it if the margin of the
+    label falls.  The squares grow smaller with time.  A misclassified image is left as it is.
 
-    x: float32 (n, height, width) or (n, height, width, channels) in [0, 1].  y: integers (n,).
-    eps: from 0 to 1, in pixel units.  queries: how often each image is shown to the model at most.
-    seed: of what is random, which depends neither on batch_size nor on the other images.
+    x, eps, seed: as in `pgd.pgd`, x (n, height, width) or (n, height, width, channels).
+    queries: how often each image is shown to the model at most.
     Returns x_adv: float32, the shape of x, in [0, 1] and within eps of x.
     Raises ValueError as `common/search/checks.py` says.
     """
