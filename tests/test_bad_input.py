@@ -6,6 +6,7 @@ with one.  (What is wrong with a photograph: test_photos.py.)
 
 import hashlib
 import io
+import json
 import os
 import pickle
 import resource
@@ -19,7 +20,6 @@ from PIL import Image
 from common import data, files, results
 from common.command import Failure
 from common.networks import imagenet, mnist, training
-from common.run import photo_rows
 
 
 class Executed:
@@ -331,11 +331,13 @@ def test_an_interrupted_run_that_was_tampered_with(refuses, place, monkeypatch, 
     Image.new("RGB", (9, 9)).save(folder / "grey.png")
     output.write_bytes(b"what was there before")
     settings = {"script": "imnet_fast_gradient", "eps": 0.007, "target": None}
-    settings |= {"model": "efficientnet_lite0", "images": str(folder), "labels": None}
+    settings |= {"model": "efficientnet_lite0", "images": [str(folder)], "labels": None}
     settings |= {"weights": None, "batch_size": 1, "save_images": None}
-    photo_rows.unfinished(output).mkdir()
-    settings |= {"photographs": hashlib.sha256(b"grey.png").hexdigest()}
-    photo_rows.begin(output, settings)
-    TAMPERED_RUNS[kind](photo_rows.unfinished(output))
+    digest = hashlib.sha256(b"grey.png").hexdigest()
+    settings |= {"photographs": f"1 with the names of SHA-256 {digest}"}
+    unfinished = place / "out.unfinished"
+    unfinished.mkdir()
+    (unfinished / "settings.json").write_text(json.dumps(settings))
+    TAMPERED_RUNS[kind](unfinished)
     options = ("--images", folder, "--batch-size", 1, "--output", output, "--resume")
     refuses("method2_fgsm/imnet_fast_gradient", *options, culprit="out.unfinished")

@@ -173,12 +173,8 @@ def test_a_scheduler_without_workers_or_that_goes_away_is_one_line(monkeypatch):
         local.scale(1)
         local.wait_for_workers(1)
         monkeypatch.setattr(cluster, "CONNECT", 0.5)
-        with engine.start(local.scheduler_address) as run:
-            found = run(square, range(100))
-            assert next(found) == 0
-            local.close()
-            with pytest.raises(Failure, match="was lost"):
-                list(found)
+        with pytest.raises(Failure, match="was lost"), engine.start(local.scheduler_address) as run:
+            [local.close() for found in run(square, range(100)) if found == 0]
 
 
 # Two workers -------------------------------------------------------------------------------------
@@ -243,8 +239,8 @@ def test_a_killed_worker_costs_nothing(address, tmp_path):
 @pytest.mark.slow
 def test_a_batch_that_always_kills_ends_the_run_and_is_named(address):
     with (
-        engine.start(address) as run,
         pytest.raises(Failure, match=r"^batch Deadly ended every worker"),
+        engine.start(address) as run,
     ):
         list(run(abs, [Deadly()], name=lambda batch: f"batch {type(batch).__name__}"))
 

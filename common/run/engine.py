@@ -26,11 +26,8 @@ MOST_THREADS = 8  # in this process: each batch in work needs its memory
 
 def add_arguments(parser):
     """`--cluster`."""
-    parser.add_argument(
-        "--cluster",
-        metavar="ADDRESS",
-        help="share the work on a Dask cluster: tcp://HOST:PORT, or its scheduler file",
-    )
+    of = "share the work on a Dask cluster: tcp://HOST:PORT, or its scheduler file"
+    parser.add_argument("--cluster", metavar="ADDRESS", help=of)
 
 
 @contextmanager
@@ -56,15 +53,13 @@ def start(cluster=None):
             yield functools.partial(_run, *pool)
         return
     one_thread()
-    count, wait = min(cores(), MOST_THREADS), True
+    count = min(cores(), MOST_THREADS)
     threads = ThreadPoolExecutor(count)
     try:
-        yield functools.partial(_run, threads.submit, lambda: count, ())
-    except KeyboardInterrupt:
-        wait = False  # for the batches in work: each thread ends with its own
-        raise
+        yield functools.partial(_run, lambda *work, name: threads.submit(*work), lambda: count)
     finally:
-        threads.shutdown(wait, cancel_futures=True)
+        # Who interrupts does not wait for the batches in work: each thread ends with its own.
+        threads.shutdown(wait=False, cancel_futures=True)
 
 
 def cores():
@@ -81,26 +76,16 @@ def one_thread():
         tf.config.threading.set_intra_op_parallelism_threads(1)
 
 
-def _run(submit, cores, killed, function, batches, prepare=None, name=str):
-    """The one loop: submit ahead, hand back in order.
-
-    submit and cores: of the executor.  killed: what it raises for a batch that ends its workers.
-    """
+def _run(submit, cores, function, batches, prepare=None, name=str):
+    """The one loop: submit ahead, hand back in order.  submit and cores: of the executor."""
     work = functools.partial(_work, function, prepare)
     batches, under_way = iter(batches), deque()
     while True:
         for batch in itertools.islice(batches, max(0, AHEAD * cores() - len(under_way))):
-            under_way.append((submit(work, batch), name(batch)))
+            under_way.append(submit(work, batch, name=name(batch)))
         if not under_way:
             return
-        future, named = under_way.popleft()
-        try:
-            yield future.result()
-        except killed as error:
-            raise Failure(
-                f"{named} ended every worker that tried it: is memory short, or does a file crash "
-                "its decoder?"
-            ) from error
+        yield under_way.popleft().result()
 
 
 _gpu = threading.Lock()  # it takes one batch at a time
