@@ -26,7 +26,7 @@ MOST_THREADS = 8  # in this process: each batch in work needs its memory
 
 def add_arguments(parser):
     """`--cluster`."""
-    of = "share the work on a Dask cluster: tcp://HOST:PORT, or its scheduler file"
+    of = "a Dask cluster: tcp://HOST:PORT, or its scheduler file"
     parser.add_argument("--cluster", metavar="ADDRESS", help=of)
 
 

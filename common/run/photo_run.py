@@ -34,17 +34,19 @@ REMEDY = "start again without --resume"
 def add_arguments(parser, *, batch_size, output):
     """The arguments of every such script.  batch_size: the default.  output: what to say of it."""
     option, path, images = parser.add_argument, command.path, [files.COMMON / "images"]
+    parser.usage = "%(prog)s [options]"
     own_model.add_model(parser, "efficientnet_lite0", photographs=True)
     option("--classes", type=path, metavar="FILE", help="of a .keras file: its classes, one a line")
-    pictures = "photographs and folders of them (default: common/images)"
-    option("--images", type=path, nargs="+", default=images, metavar="PATH", help=pictures)
-    classes = "the true classes: folders, or a file (default: the network's own answers)"
-    option("--labels", type=class_labels.argument, metavar="folders|FILE", help=classes)
-    option("--weights", type=path, help="the network's weights, a Keras .h5 file")
-    option("--save-images", type=path, help="folder for the adversarial PNGs")
-    command.add_count(parser, "--batch-size", "photographs for a core at a time", batch_size)
+    pictures = "photographs and folders (default: common/images)"
+    option("--images", type=path, nargs="+", default=images, metavar="P", help=pictures)
+    classes = "true classes: `folders` or a file (default: as seen)"
+    option("--labels", type=class_labels.argument, metavar="L", help=classes)
+    option("--weights", type=path, metavar="FILE", help="the network's weights, a Keras .h5 file")
+    option("--save-images", type=path, metavar="DIR", help="folder for the adversarial PNGs")
+    size = "photographs for a core at a time"
+    command.option(parser, "--batch-size", command.positive_int, batch_size, size, metavar="N")
     option("--resume", action="store_true", help="continue a run with the same settings")
-    option("--output", type=path, help=output)
+    option("--output", type=path, metavar="CSV", help=output)
     engine.add_arguments(parser)
 
 
