@@ -339,7 +339,7 @@ def test_hundreds_of_images_take_constant_memory(tmp_path):
     layers += keras.layers.Flatten(), keras.layers.Dense(9)
     keras.Sequential([keras.Input((224, 224, 3)), *layers]).save(tmp_path / "simple.keras")
     source = tmp_path / "panda.png"
-    photos.save(source, photos.read(PHOTOGRAPHS / "panda.jpg", 240))
+    photos.save_png(source, photos.read(PHOTOGRAPHS / "panda.jpg", 240))
     for i in range(320):
         target = tmp_path / "many" / str(i % 7) / f"{i:04d}.png"
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -34,13 +34,12 @@ def add_arguments(parser):
 def start(cluster=None):
     """Yield `run(function, batches, prepare=None, name=str)`, a generator of results in order.
 
-    cluster: a scheduler's address or file.  Without it the work is done by threads of this process.
-    Begin with this, since TensorFlow takes its number of threads before it computes anything.
+    cluster: a scheduler's address or file; None: threads of this process.  Begin with this, since
+    TensorFlow takes its number of threads before it computes anything.
 
-    A result is function(batch), or function(prepare(batch)), where `prepare` is the reading, which
-    goes on while a GPU computes another batch.  Both are functions of a module (not of a script)
-    or `functools.partial` of such, since workers import them, and are called by several threads at
-    once.  name(batch) is what a message calls it.
+    A result is function(batch), or function(prepare(batch)): `prepare` reads while a GPU computes.
+    Both are functions of a module (workers import them) or `functools.partial` of such, called by
+    several threads at once.  name(batch) is what a message calls it.
     Raises `Failure` for whatever is wrong with the cluster, and for a batch that kills its workers.
     What is raised in a worker is raised here.
     """

@@ -63,9 +63,10 @@ def attack_batch(network, attack, pngs, to_8_bits, for_figure, batch):
     x_adv, *seen["_adversarial"], steps = attack_run.attack_batch(network, attack, (x, aim))
     noises = {"": x_adv - x}
     if pngs:
-        saved = save(pngs, paths, to_8_bits(model, pixels, x_adv, aim))
-        seen["_8bit"] = own_model.answers(model, judge, saved / np.float32(255))
-        noises["_8bit"] = (saved.astype(int) - pixels) / 255
+        images = zip(paths, to_8_bits(model, pixels, x_adv, aim), strict=True)
+        saved = [photos.save_png(Path(pngs, f"{path}.png"), image) for path, image in images]
+        seen["_8bit"] = own_model.answers(model, judge, np.stack(saved) / np.float32(255))
+        noises["_8bit"] = (np.stack(saved).astype(int) - pixels) / 255
 
     columns = {"path": paths, "y_true": labels, "y_target": targets}
     columns["steps"] = [None] * len(x) if steps is None else steps
@@ -119,19 +120,6 @@ def round_to_8_bits(model, pixels, x_adv, y):
     # A thousandth is float32's rounding: 2 / 255 comes as 1.99999 or 2.00001 levels.
     levels = np.trunc(change + np.copysign(1e-3, change))
     return (pixels + levels).astype(np.uint8)
-
-
-def save(folder, paths, images):
-    """Write uint8 images as PNG and return them as they are read back, uint8."""
-    saved = []
-    for path, image in zip(paths, images, strict=True):
-        png = Path(folder, f"{path}.png")
-        with files.writing(png):
-            png.parent.mkdir(parents=True, exist_ok=True)
-        with files.replacing(png) as temporary:
-            photos.save(temporary, image)
-        saved.append(photos.read(png, image.shape[:2]))
-    return np.stack(saved)
 
 
 # The CSV -----------------------------------------------------------------------------------------

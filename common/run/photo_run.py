@@ -14,6 +14,7 @@ import hashlib
 import itertools
 import json
 import os
+import shutil
 import sys
 import time
 from contextlib import ExitStack, contextmanager, suppress
@@ -62,12 +63,10 @@ def attack(args, network, attack, target_of, settings, title, *, to_8_bits=None,
     """Attack all photographs, write their rows, print the table; returns the paths written.
 
     args: of `add_arguments`.  network: of `network_of`.  attack(model, x, y) -> x_adv, or (x_adv,
-    steps); y: the labels to leave, or to reach.
-    target_of(path): the label that a photograph is to reach; None where the attack is to leave
-    the label.  settings: the script's own, on which the rows depend, for JSON.  title: of the
-    table.  to_8_bits(model, pixels, x_adv, y) -> uint8, if not `photo_rows.round_to_8_bits`.
-    for_figure(model, x, y) -> more arrays of the first photographs.  Workers get these functions:
-    they have to be importable.
+    steps); y: the labels to leave, or to reach.  target_of(path): the label that a photograph is to
+    reach; None: leave the label.  settings: the script's own, for JSON.
+    to_8_bits(model, pixels, x_adv, y) -> uint8, if not `photo_rows.round_to_8_bits`.
+    for_figure(model, x, y) -> more arrays of the first photographs.  Workers import the functions.
     Files that cannot be read are named on stderr.  Raises `Failure` for whatever a user can mend,
     if possible before the network is loaded, and `command.Interrupted` on Ctrl-C.
     """
@@ -75,6 +74,15 @@ def attack(args, network, attack, target_of, settings, title, *, to_8_bits=None,
     folder, paths = photos.find(args.images, lambda *problem: skipped.append(skip(*problem)))
     labels = class_labels.of_photographs(args.labels, folder, paths, network.own_names())
     targets = [target_of and target_of(path) for path in paths]
+    digest = hashlib.sha256(os.fsencode("\0".join(paths))).hexdigest()
+    settings = settings | {
+        "labels": class_labels.setting(args.labels),
+        "images": [files.from_root(path) for path in args.images],
+        "save_images": pngs and files.from_root(pngs),
+        "photographs": f"{len(paths)} with the names of SHA-256 {digest}",
+        "batch_size": args.batch_size,
+        "weights": network.sha256,
+    }
     written = [output, output.with_suffix(".npz")]
     if output.suffix != ".csv":
         raise Failure(f"--output {files.show(output)} does not end in .csv: name one that does")
@@ -90,27 +98,20 @@ def attack(args, network, attack, target_of, settings, title, *, to_8_bits=None,
         with files.writing(pngs):
             pngs.mkdir(exist_ok=True)
         written.append(pngs)
-    digest = hashlib.sha256(os.fsencode("\0".join(paths))).hexdigest()
-    settings = settings | {
-        "weights": network.sha256,
-        **network.settings(),
-        "images": [files.from_root(path) for path in args.images],
-        "labels": class_labels.setting(args.labels),
-        "batch_size": args.batch_size,
-        "save_images": pngs and files.from_root(pngs),
-        "photographs": f"{len(paths)} with the names of SHA-256 {digest}",
-    }
-    read = functools.partial(photo_rows.read_batch, folder, network.shape[:2])
+    settings |= network.settings()
     how = pngs and os.path.abspath(pngs), to_8_bits or photo_rows.round_to_8_bits, for_figure
-    work = functools.partial(photo_rows.attack_batch, network, attack, *how)
     with locked(output) as unfinished, engine.start(args.cluster) as run:
-        run = functools.partial(run, work, prepare=read, name=_name)
-        parts = left(unfinished, output, settings) if args.resume else []
-        began = time.perf_counter()
+        run = functools.partial(
+            run,
+            functools.partial(photo_rows.attack_batch, network, attack, *how),
+            prepare=functools.partial(photo_rows.read_batch, folder, network.shape[:2]),
+            name=lambda batch: f"the batch that begins with {batch[0][0][0]}",
+        )
         photographs = list(zip(paths, labels, targets, strict=True))
-        attacked = collect(run, photographs, parts, unfinished, output, settings)
+        began = time.perf_counter()
+        attacked = collect(run, photographs, unfinished, output, settings, args.resume)
         seconds = time.perf_counter() - began
-        lines, count = photo_rows.summary(output)
+    lines, count = photo_rows.summary(output)
     print(f"{imagenet.title(network.model)}, {title}", *lines, sep="\n")
     if passed_over := len(skipped) + len(paths) - count:
         print(f"skipped files        {passed_over:7d}")
@@ -123,10 +124,6 @@ def attack(args, network, attack, target_of, settings, title, *, to_8_bits=None,
 def skip(path, reason):
     """Say on stderr what is passed over, and why, in one line."""
     tqdm.write(command.one_line(f"skipped {path}: {reason}"), file=sys.stderr)
-
-
-def _name(batch):
-    return f"the batch that begins with {batch[0][0][0]}"
 
 
 @contextmanager
@@ -156,7 +153,7 @@ def locked(output):
         try:
             yield folder
         finally:
-            with suppress(OSError):  # it is not empty
+            with suppress(OSError):  # it is not empty, or gone
                 folder.rmdir()
 
 
@@ -184,12 +181,12 @@ def left(unfinished, output, settings):
     return parts
 
 
-def collect(run, photographs, parts, unfinished, output, settings):
-    """Have `run` attack the photographs of which there are no parts yet, and join all parts.
+def collect(run, photographs, unfinished, output, settings, resume):
+    """Have `run` attack the photographs of which there are no rows yet, and join all rows.
 
-    photographs: (path, label, target) each.  parts: of `left`, the first ones.  Returns how many
-    photographs were attacked.
+    photographs: (path, label, target) each.  Returns how many photographs were attacked.
     """
+    parts = left(unfinished, output, settings) if resume else []
     if parts == [output]:
         return 0
     before = count = sum(1 for part in parts for _ in photo_rows.read(part))
@@ -201,7 +198,8 @@ def collect(run, photographs, parts, unfinished, output, settings):
             bar.update(starts.start)
             for rows, figure, unread in run(batches):
                 if not parts:
-                    clear(unfinished)
+                    for path in unfinished.iterdir():
+                        path.unlink()
                     with files.replacing(unfinished / "settings.json") as temporary:
                         temporary.write_text(json.dumps(settings), encoding="utf-8")
                 part = unfinished / f"{len(parts):08d}.csv"
@@ -220,7 +218,7 @@ def collect(run, photographs, parts, unfinished, output, settings):
         shown = files.show(unfinished)
         raise command.Interrupted(f"{shown} has what was done; go on with --resume") from interrupt
     if not count:
-        clear(unfinished)
+        shutil.rmtree(unfinished)
         raise Failure("no readable image among all that was skipped: give other --images")
     figures = [
         files.read_npz(path, holds="a batch of a run", remedy=REMEDY)
@@ -231,12 +229,5 @@ def collect(run, photographs, parts, unfinished, output, settings):
     # The .npz is in its place before the CSV is: complete is what has both.
     results.save(output.with_suffix(".npz"), config=config, **figure)
     photo_rows.write(output, itertools.chain.from_iterable(map(photo_rows.read, parts)))
-    clear(unfinished)
+    shutil.rmtree(unfinished)
     return count - before
-
-
-def clear(unfinished):
-    """Remove all that is unfinished, but for the folder itself, which is the lock."""
-    with files.writing(unfinished):
-        for path in unfinished.iterdir():
-            path.unlink()
