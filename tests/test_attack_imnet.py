@@ -61,6 +61,7 @@ def says(network, image):
     return int(network.predict_on_batch(image[np.newaxis] / np.float32(255)).argmax())
 
 
+@pytest.mark.slow
 def test_any_other_class_is_nearer_than_an_ostrich(attacked, simple, three, tmp_path):
     steps = "--max-steps", 20
     ostriches, _, _ = attacked("--images", three, *steps)
@@ -154,6 +155,7 @@ def test_the_target_is_a_setting_of_the_run(attacked, three):
         attacked("--images", three, "--max-steps", 1, "--resume", "--target", "goldfish")
 
 
+@pytest.mark.slow
 def test_one_grey_level_turns_the_panda_into_an_ostrich(attacked, tmp_path):
     lite0 = efficientnet_lite.load()
     folder = tmp_path / "one"

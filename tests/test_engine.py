@@ -268,6 +268,14 @@ def test_digits_come_out_the_same_wherever_they_are_attacked(
         assert len(set(written)) == 1
 
 
+def linear(path, side):
+    """A linear network's file, as an option."""
+    keras.utils.set_random_seed(0)
+    layers = keras.layers.Rescaling(1 / 255), keras.layers.Flatten(), keras.layers.Dense(5)
+    keras.Sequential([keras.Input((side, side, 3)), *layers]).save(path)
+    return "--model", str(path)
+
+
 ON_CORES = """
 import os, sys
 os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: int(sys.argv.pop(1))])
@@ -278,19 +286,14 @@ imnet_fast_gradient.main()
 
 @pytest.mark.slow
 def test_photographs_come_out_the_same_on_a_processor_without_avx512(tmp_path):
-    """From the shell, where nothing else sets the threads, by convolutions."""
-    keras.utils.set_random_seed(0)
-    layers = [keras.layers.Rescaling(1 / 255)]
-    layers += [keras.layers.Conv2D(32, 5, 2, activation="relu") for _ in range(2)]
-    layers += [keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(9)]
-    keras.Sequential([keras.Input((128, 128, 3)), *layers]).save(tmp_path / "n.keras")
+    """From the shell, by sums over 49,152 pixels, which two threads would take otherwise."""
+    network = linear(tmp_path / "n.keras", 128)
     environment = {name: os.environ[name] for name in os.environ if not name.startswith("TF_NUM")}
     environment |= {"ONEDNN_MAX_CPU_ISA": "AVX2", "PYTHONPATH": str(files.ROOT)}
     written = []
     for cores in ("1", "2"):
         output = tmp_path / f"{len(written)}.csv"
-        options = ("--model", tmp_path / "n.keras", "--batch-size", "3", "--output", output)
-        run = [sys.executable, "-c", ON_CORES, cores, *options]
+        run = [sys.executable, "-c", ON_CORES, cores, *network, "--output", output]
         subprocess.run(run, env=environment, check=True, capture_output=True)
         written.append((output.read_bytes(), output.with_suffix(".npz").read_bytes()))
     assert len(set(written)) == 1
@@ -315,10 +318,7 @@ command.run(imnet_fast_gradient.main)
 
 @pytest.mark.slow
 def test_ctrl_c_and_a_kill_lose_nothing_and_double_nothing(address, tmp_path):
-    keras.utils.set_random_seed(0)
-    layers = keras.layers.Rescaling(1 / 255), keras.layers.Flatten(), keras.layers.Dense(5)
-    keras.Sequential([keras.Input((32, 32, 3)), *layers]).save(tmp_path / "linear.keras")
-    how = ["--model", str(tmp_path / "linear.keras"), "--batch-size", "1", "--output"]
+    how = [*linear(tmp_path / "linear.keras", 32), "--batch-size", "1", "--output"]
     whole, output = tmp_path / "whole.csv", tmp_path / "out.csv"
     imnet_fast_gradient.main([*how, str(whole)])
 

@@ -61,6 +61,7 @@ def numbers(found, column):
     return np.array([float(row[column]) for row in found])
 
 
+@pytest.mark.slow
 def test_the_nine_photographs_are_attacked_saved_and_drawn(tmp_path, capsys):
     network, output = efficientnet_lite.load(), tmp_path / "out.csv"
     imnet_fast_gradient.main(["--save-images", str(tmp_path / "png"), "--output", str(output)])
@@ -334,6 +335,7 @@ print("grown by", peak() - peaks[4])
 """
 
 
+@pytest.mark.slow
 def test_hundreds_of_images_take_constant_memory(tmp_path):
     layers = keras.layers.Rescaling(1 / 255), keras.layers.AveragePooling2D(32)
     layers += keras.layers.Flatten(), keras.layers.Dense(9)
