@@ -171,17 +171,6 @@ def test_folders_called_by_index_or_synset_give_the_true_label(attack, linear, t
     assert re.search(r"left out +1 ", printed)
 
 
-def test_files_and_folders_are_attacked_together_with_labels_from_a_list(attack, tmp_path):
-    names = ("a/panda.jpg", "b/coffee.jpg", "b/rocket.jpg")
-    copied(tmp_path, {name: os.path.basename(name) for name in names})
-    (tmp_path / "list.txt").write_text("a/panda.jpg, giant panda\nb/rocket.jpg, 657\n")
-    paths = (tmp_path / "a" / "panda.jpg", tmp_path / "b")
-    found, _, _ = attack("--images", *paths, "--labels", tmp_path / "list.txt")
-    assert [(row["path"], row["y_true"]) for row in found] == list(
-        zip(names, ("388", "", "657"), strict=True)
-    )
-
-
 def test_hostile_files_and_names_neither_stop_a_run_nor_spoil_its_rows(attack, tmp_path, capsys):
     odd = ['a, "b".jpg', "line\nbreak.jpg", "re\rturn.jpg", "ü.jpg", os.fsdecode(b"\xff.jpg")]
     # The fourteenth of a month is no class, unless one says so.

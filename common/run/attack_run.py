@@ -62,9 +62,8 @@ def attack_digits(network, attack, x, y, indices, target=None, *, cluster=None, 
 
     network, x, y, indices: as `read` gives them.  target: the class to reach, one for all or one
     for each digit, integers (n,); None: leave the label.
-    attack(model, x, y) -> x_adv, or (x_adv, steps); y: the labels to leave, or to reach.  A
-    function of a module, or `functools.partial` of one.
-    batch_size: digits for a core at a time, of larger images as many as have so many pixels.
+    attack(model, x, y) -> x_adv, or (x_adv, steps); y: the labels to leave, or to reach: as
+    `engine.start` takes it.  batch_size: digits for a core at a time, or as many pixels.
     Raises `Failure` when none is left to attack, and where a worker has other weights.
     """
     batch_size = max(1, min(batch_size, batch_size * data.SIDE**2 // x[0].size))

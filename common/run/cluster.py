@@ -86,9 +86,7 @@ def _work(pickled, expected):
     """One batch, in a worker, which may have joined late and be of other versions."""
     for name, found in environment().items():
         if found != expected[name]:
-            raise Failure(
-                f"{platform.node()} has {name} {found} and not {expected[name]}: install the same "
-                "versions there as here"
-            )
+            differs = f"{platform.node()} has {name} {found} and not {expected[name]}"
+            raise Failure(f"{differs}: install the same versions there as here")
     work, batch = pickle.loads(pickled)
     return work(batch)

@@ -4,10 +4,9 @@
         for result in run(attack_batch, batches, prepare=read_batch):
             ...
 
-Each batch is worked on by one core: an operation of TensorFlow has one thread, and there are as
-many batches at a time as cores.  So a sum is taken in the same order wherever and beside whatever
-it is computed.  At most `AHEAD` batches for each core are under way, so memory does not grow with
-their number.
+An operation of TensorFlow has one thread, and there are as many batches at a time as cores.  So a
+sum is taken in the same order wherever and beside whatever it is computed.  At most `AHEAD` batches
+for each core are under way, so memory does not grow with their number.
 """
 
 import functools

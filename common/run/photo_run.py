@@ -164,7 +164,7 @@ def left(unfinished, output, settings):
     """
     npz, written = output.with_suffix(".npz"), unfinished / "settings.json"
     if written.is_file():
-        shown, parts = files.show(unfinished), sorted(unfinished.glob("*.csv"))
+        shown, parts = files.show(unfinished), sorted(unfinished.glob("[0-9]*.csv"))
         try:
             earlier = dict(json.loads(written.read_text(encoding="utf-8")))
         except (OSError, TypeError, ValueError) as error:
@@ -199,7 +199,8 @@ def collect(run, photographs, unfinished, output, settings, resume):
             for rows, figure, unread in run(batches):
                 if not parts:
                     for path in unfinished.iterdir():
-                        path.unlink()
+                        with files.writing(path):
+                            path.unlink()
                     with files.replacing(unfinished / "settings.json") as temporary:
                         temporary.write_text(json.dumps(settings), encoding="utf-8")
                 part = unfinished / f"{len(parts):08d}.csv"
@@ -218,16 +219,16 @@ def collect(run, photographs, unfinished, output, settings, resume):
         shown = files.show(unfinished)
         raise command.Interrupted(f"{shown} has what was done; go on with --resume") from interrupt
     if not count:
-        shutil.rmtree(unfinished)
+        shutil.rmtree(unfinished, ignore_errors=True)
         raise Failure("no readable image among all that was skipped: give other --images")
     figures = [
         files.read_npz(path, holds="a batch of a run", remedy=REMEDY)
-        for path in sorted(unfinished.glob("*.npz"))
+        for path in sorted(unfinished.glob("[0-9]*.npz"))
     ]
     figure = {name: np.concatenate([each[name] for each in figures])[:KEPT] for name in figures[0]}
     config = settings | {"paths": figure.pop("paths").tolist()}
     # The .npz is in its place before the CSV is: complete is what has both.
     results.save(output.with_suffix(".npz"), config=config, **figure)
     photo_rows.write(output, itertools.chain.from_iterable(map(photo_rows.read, parts)))
-    shutil.rmtree(unfinished)
+    shutil.rmtree(unfinished, ignore_errors=True)
     return count - before
