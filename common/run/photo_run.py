@@ -14,7 +14,6 @@ import hashlib
 import itertools
 import json
 import os
-import shutil
 import sys
 import time
 from contextlib import ExitStack, contextmanager, suppress
@@ -153,7 +152,7 @@ def locked(output):
         try:
             yield folder
         finally:
-            with suppress(OSError):  # it is not empty, or gone
+            with suppress(OSError):  # it is not empty
                 folder.rmdir()
 
 
@@ -198,9 +197,7 @@ def collect(run, photographs, unfinished, output, settings, resume):
             bar.update(starts.start)
             for rows, figure, unread in run(batches):
                 if not parts:
-                    for path in unfinished.iterdir():
-                        with files.writing(path):
-                            path.unlink()
+                    clear(unfinished)
                     with files.replacing(unfinished / "settings.json") as temporary:
                         temporary.write_text(json.dumps(settings), encoding="utf-8")
                 part = unfinished / f"{len(parts):08d}.csv"
@@ -219,7 +216,7 @@ def collect(run, photographs, unfinished, output, settings, resume):
         shown = files.show(unfinished)
         raise command.Interrupted(f"{shown} has what was done; go on with --resume") from interrupt
     if not count:
-        shutil.rmtree(unfinished, ignore_errors=True)
+        clear(unfinished)
         raise Failure("no readable image among all that was skipped: give other --images")
     figures = [
         files.read_npz(path, holds="a batch of a run", remedy=REMEDY)
@@ -230,5 +227,12 @@ def collect(run, photographs, unfinished, output, settings, resume):
     # The .npz is in its place before the CSV is: complete is what has both.
     results.save(output.with_suffix(".npz"), config=config, **figure)
     photo_rows.write(output, itertools.chain.from_iterable(map(photo_rows.read, parts)))
-    shutil.rmtree(unfinished, ignore_errors=True)
+    clear(unfinished)
     return count - before
+
+
+def clear(unfinished):
+    """Remove all that is unfinished, but for the folder itself, which is the lock."""
+    with files.writing(unfinished):
+        for path in unfinished.iterdir():
+            path.unlink()
