@@ -337,10 +337,15 @@ def test_logits_of_is_the_model_without_its_sigmoids(make):
     np.testing.assert_allclose(1 / (1 + np.exp(-logits)), mnist.predict(model, x), rtol=1e-5)
 
 
-@pytest.mark.parametrize("make", [*WITHOUT_LAYERS.values(), linear, two_heads])
+@pytest.mark.parametrize("make", [*WITHOUT_LAYERS.values(), two_heads])
 def test_logits_of_says_where_it_cannot(make):
     with pytest.raises(ValueError, match=r"does not (end in a softmax|show its last layer)"):
         mnist.logits_of(make())
+
+
+def test_a_model_that_ends_in_logits_is_its_own():
+    for model in (linear(), functional(linear())):
+        assert mnist.logits_of(model) is model
 
 
 def test_what_logits_of_makes_can_be_saved_and_cloned(tmp_path):

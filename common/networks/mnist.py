@@ -29,7 +29,7 @@ import numpy as np
 from common import files, set_keras
 from common.command import Failure
 from common.networks import weights_file
-from common.search.logits import ends_in_logits, logits_of  # noqa: F401 (parts of this module)
+from common.search.logits import logits_of  # noqa: F401 (a part of this module)
 
 NAMES = ("softmax", "mlp", "cnn")
 # Those that can be trained on bounds.

@@ -71,7 +71,7 @@ def attack(args, network, attack, target_of, settings, title, *, to_8_bits=None,
     folder, paths = photos.find(args.images, lambda *problem: skipped.append(skip(*problem)))
     if not paths:
         raise Failure(f"no image in {files.show(folder)}: it holds no file")
-    labels = class_labels.of_photographs(args.labels, folder, paths, network.own_names())
+    labels = class_labels.of_photographs(args.labels, folder, paths, network.names)
     targets = [target_of and target_of(path) for path in paths]
     photographs = list(zip(paths, labels, targets, strict=True))
     _check(args, folder)

@@ -99,7 +99,7 @@ def _try(model, x):
     import tensorflow as tf
 
     from common.search.compiled import compiled, forward, tracing
-    from common.search.logits import ROUNDING_SINGLE, ends_in_logits, logits_of, rounding
+    from common.search.logits import ROUNDING_SINGLE, logits_of, rounding
 
     name = f"the model {model.name}"
     errors = AttributeError, NotImplementedError, TypeError, ValueError
@@ -132,7 +132,8 @@ def _try(model, x):
     changes = np.ptp(numbers, axis=0) > 1e-4 * np.abs(numbers).max()
     if gradient is None or (changes.any() and not gradient.numpy().any()):
         raise ValueError(
-            f"{name} cannot be differentiated by the pixels of its image, which every attack needs"
+            f"{name} cannot be differentiated by the pixels of its image, which every attack needs "
+            "(if it takes whole numbers, build it on keras.Input(shape) without a dtype)"
         )
     tolerance = 3e-4 if rounding(model) <= ROUNDING_SINGLE else 0.1
     if (np.abs(forward(model, x) - z) > tolerance * np.abs(z).max()).any():
@@ -142,13 +143,14 @@ def _try(model, x):
         )
     # Probabilities they are if they stay in [0, 1] for images a thousand times as bright, too.
     rows = np.concatenate([z, forward(model, 1000 * x)])
-    with tracing:
-        if not ((rows < 0) | (rows > 1)).any() and not ends_in_logits(model):
+    if not ((rows < 0) | (rows > 1)).any():
+        remedy = "attack logits_of(model) (common/search/logits.py), which ends before them"
+        with tracing:
             try:
-                logits_of(model)
-                remedy = "attack logits_of(model) (common/search/logits.py), which ends before them"
+                ends_in_logits = logits_of(model) is model
             except ValueError as error:
-                remedy = error
+                ends_in_logits, remedy = False, error
+        if not ends_in_logits:
             raise ValueError(f"{name} gives probabilities, and an attack needs logits: {remedy}")
     return z.shape[1]
 
