@@ -1,18 +1,13 @@
 """The ImageNet networks: preprocessing inside, weights from a file, one line when they lack."""
 
-import shutil
-
 import h5py
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from common import files
 from common.command import Failure
-from common.networks import imagenet, keras_file, mnist
-from common.run import photo_rows, photos
-from method2_fgsm import fgsm, imnet_fast_gradient
+from common.networks import imagenet, keras_file, mnist, own_model
 
 PREPROCESS_INPUT = {
     "vgg16": keras.applications.vgg16.preprocess_input,
@@ -50,28 +45,17 @@ def write_older_layout(network, path):
                 group[name] = weight
 
 
-def test_a_script_attacks_with_keras_own_network_from_a_file_of_weights(tmp_path, monkeypatch):
-    """The network is Keras's own, on Keras's own preprocessing."""
+def test_weights_from_a_file_make_keras_own_network_on_its_own_preprocessing(tmp_path):
     keras.utils.set_random_seed(0)
     network = keras.applications.MobileNetV2(weights=None, classifier_activation=None)
-    weights, output, photographs = (tmp_path / name for name in ("w.h5", "rows.csv", "photographs"))
-    write_older_layout(network, weights)
-    photographs.mkdir()
-    shutil.copy(files.COMMON / "images" / "panda.jpg", photographs)
-    loaded, load = [], imagenet.load
-    monkeypatch.setattr(imagenet, "load", lambda *a: loaded.append(load(*a)) or loaded[0])
-    options = ("--model", "mobilenet_v2", "--weights", weights, "--eps", 0.02)
-    paths = ("--images", photographs, "--output", output)
-    imnet_fast_gradient.main([str(argument) for argument in (*options, *paths)])
-    (row,), (model,) = photo_rows.read(output), loaded
-
-    x = photos.read(photographs / "panda.jpg", 224)[np.newaxis] / np.float32(255)
-    z = network.predict_on_batch(PREPROCESS_INPUT["mobilenet_v2"](x * np.float32(255)))
-    np.testing.assert_allclose(model.predict_on_batch(x), z, rtol=1e-4, atol=1e-5)
-    x_adv = fgsm.fgsm(model, x, z.argmax(axis=1), 0.02)
-    assert (row["path"], int(row["y_pred"])) == ("panda.jpg", z.argmax())
-    assert int(row["y_pred_adversarial"]) == model.predict_on_batch(x_adv).argmax()
-    assert float(row["linf"]) == pytest.approx(0.02, abs=1e-6)
+    write_older_layout(network, tmp_path / "w.h5")
+    opened = own_model.open_network("mobilenet_v2", weights=tmp_path / "w.h5")
+    assert (opened.classes, opened.shape) == (1000, (224, 224, 3))
+    model, judge = own_model.load(opened)
+    assert judge is model
+    x = np.random.default_rng(0).random((1, 224, 224, 3), np.float32)
+    z = network(PREPROCESS_INPUT["mobilenet_v2"](x * np.float32(255)), training=False)
+    np.testing.assert_allclose(model(x, training=False), z, rtol=1e-4, atol=1e-5)
 
 
 def test_weights_of_another_network_are_refused(tmp_path):
