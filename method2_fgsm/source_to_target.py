@@ -11,7 +11,6 @@ import numpy as np
 from common import command, files
 from common.command import Failure
 from common.networks import mnist, own_model
-from common.run import attack_run
 
 
 class Pair(NamedTuple):
@@ -63,7 +62,7 @@ def read(args):
     Raises `Failure` where both are one class, and where the test set holds fewer than --count, or
     the sample file none.
     """
-    network, model, judge, x, y, _ = attack_run.opened(args, full_test_set=args.samples is None)
+    network, model, judge, x, y, _ = own_model.opened(args, full_test_set=args.samples is None)
     source, target = network.target(args.source, "--source"), network.target(args.target)
     if source == target:  # one by its name, say, and one by its number
         raise Failure(f"--source and --target are both class {source}: choose two classes")

@@ -15,7 +15,6 @@ from keras import layers
 from common import check_results, data, files, results
 from common.command import Failure
 from common.networks import keras_file, mnist, own_model
-from common.run import attack_run
 from method1_noise_optimization import attack_mnist, every_pair, visualize_adv_examples
 from method2_fgsm import epsilon, fgsm, mnist_fast_gradient, robustness, two_to_six, visualize_mnist
 from method2_fgsm.robust import ensemble
@@ -199,7 +198,7 @@ def test_the_samples_may_be_sorted_by_class(mine, tmp_path, capsys, monkeypatch)
     own_model.open_network(mine[0], x, y_wrong, pixels="0..255")
     assert not capsys.readouterr().err
     args = SimpleNamespace(model=mine[0], samples=tmp_path / "s.npz", pixels="0..255", seed=3)
-    _, _, _, images, labels, _ = attack_run.opened(args, 30)
+    _, _, _, images, labels, _ = own_model.opened(args, 30)
     places = np.sort(np.random.default_rng(3).choice(300, 30, replace=False))
     np.testing.assert_array_equal(images, x[places])
     np.testing.assert_array_equal(labels, y[places])
