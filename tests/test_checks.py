@@ -73,15 +73,6 @@ def called(model):
     return model
 
 
-def policy(name, **settings):
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(name)
-    try:
-        return linear(**settings)
-    finally:
-        keras.config.set_dtype_policy(before)
-
-
 TAKEN = {
     "a Sequential without an input that was called": lambda: called(
         keras.Sequential([layers.Flatten(), layers.Dense(3)])
@@ -89,7 +80,7 @@ TAKEN = {
     "images of any size": lambda: functional(
         layers.Conv2D(4, 2), layers.GlobalAveragePooling2D(), layers.Dense(3), shape=(None, None, 1)
     ),
-    "float64": lambda: policy("float64"),
+    "float64": lambda: linear(dtype="float64"),
     "mixed_float16 with logits in float32": lambda: functional(
         layers.Flatten(), layers.Dense(4, dtype="mixed_float16"), layers.Dense(3, dtype="float32")
     ),
@@ -132,8 +123,9 @@ def two_inputs():
     return keras.Model(images, layers.Dense(3)(layers.Flatten()(images[0] + images[1])))
 
 
-def wrapped_softmax():
-    return functional(linear(), layers.Softmax())
+def applied(function):
+    image = keras.Input(SHAPE)
+    return keras.Model(image, function(linear()(image)))
 
 
 def with_last(function):
@@ -142,7 +134,7 @@ def with_last(function):
 
 PROBABILITIES = {
     "Dense with softmax": lambda: linear(activation="softmax"),
-    "a Softmax layer": wrapped_softmax,
+    "a Softmax layer": lambda: functional(linear(), layers.Softmax()),
     "a model within a model": lambda: functional(layers.Reshape((12,)), keras.Sequential(
         [keras.Input((12,)), layers.Dense(5, activation="relu"), layers.Dense(3, "softmax")]
     )),
@@ -151,28 +143,18 @@ PROBABILITIES = {
 }  # fmt: skip
 WITHOUT_LAYERS = {
     "a subclassed model": lambda: called(Subclassed(ops.softmax)),
-    "keras.ops.softmax": lambda: then(linear(), ops.softmax),
+    "an operation": lambda: applied(ops.softmax),
     "a softmax, then dropout": lambda: functional(
         linear(activation="softmax"), layers.Dropout(0.5)
     ),
 }
 
 
-def then(model, function):
-    return keras.Model(model.inputs, function(model.outputs[0]))
-
-
 def guide(precision, *last):
     """A network as the guide to mixed precision builds it."""
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(precision)
-    try:
-        return functional(
-            layers.Flatten(), layers.Dense(5, "tanh"), layers.Dense(3), *last,
-            layers.Activation("softmax", dtype="float32"),
-        )  # fmt: skip
-    finally:
-        keras.config.set_dtype_policy(before)
+    hidden, half = layers.Dense(5, "tanh", dtype=precision), layers.Dense(3, dtype=precision)
+    softmax = layers.Activation("softmax", dtype="float32")
+    return functional(layers.Flatten(), hidden, half, *last, softmax)
 
 
 def ensemble(join):
@@ -180,15 +162,11 @@ def ensemble(join):
     return keras.Model(image, join([linear(activation="softmax")(image) for _ in range(2)]))
 
 
-class StaysOn(layers.Layer):
+class StaysOn(layers.Dropout):
     """A layer that is in training all the time."""
 
-    def __init__(self, layer):
-        super().__init__()
-        self.layer = layer
-
     def call(self, x):
-        return self.layer(x, training=True)
+        return super().call(x, training=True)
 
 
 def whole_numbers():
@@ -205,7 +183,7 @@ REFUSED = {
     "sigmoids": (lambda: linear(activation="sigmoid"), r"logits_of\(model\)"),
     "the mean of two softmaxes": (lambda: ensemble(layers.Average()), "logsumexp"),
     "dropout that stays on": (
-        lambda: functional(linear(), StaysOn(layers.Dropout(0.5))),
+        lambda: functional(linear(), StaysOn(0.5)),
         "differently each time",
     ),
     "one sigmoid output": (lambda: linear(1, activation="sigmoid"), "0 and z"),
@@ -214,12 +192,10 @@ REFUSED = {
     "a subclassed model that was not called": (Subclassed, "call it on one image first"),
     "a map of logits": (lambda: functional(layers.Dense(3)), "not one row of logits"),
     "images of another size": (lambda: called(Subclassed()), r"does not take images \(5, 3, 1\)"),
-    "mixed_float16": (lambda: policy("mixed_float16"), "mixed_float16"),
+    "mixed_float16": (lambda: linear(dtype="mixed_float16"), "float16"),
     "no gradient": (lambda: with_last(ops.stop_gradient), "cannot be differentiated"),
     "steps without a slope": (
-        lambda: functional(
-            layers.Flatten(), layers.Lambda(lambda x: ops.sign(x - 0.5)), layers.Dense(3)
-        ),
+        lambda: functional(layers.Lambda(lambda x: ops.sign(x - 0.5)), linear()),
         "cannot be differentiated",
     ),
     "images in whole numbers": (whole_numbers, r"build it on keras.Input\(shape\)"),
@@ -287,15 +263,12 @@ def test_logits_of_is_the_model_without_its_softmax(make):
     assert logits.outputs[0].dtype in ("float32", "float64")
     x = np.random.default_rng(0).random((7, *SHAPE), np.float32)
     close = {"rtol": 0.03 if "float16" in str(model.get_config()) else 1e-5}
-    np.testing.assert_allclose(
-        mnist.softmax(mnist.predict(logits, x)), mnist.predict(model, x), **close
-    )
     checks.checked(logits, x, np.zeros(7, int))
-    # The weights are the model's own, and it keeps its softmax.
-    model.set_weights([2 * w for w in model.get_weights()])
-    np.testing.assert_allclose(
-        mnist.softmax(mnist.predict(logits, x)), mnist.predict(model, x), **close
-    )
+    for _ in range(2):
+        p = mnist.softmax(mnist.predict(logits, x))
+        np.testing.assert_allclose(p, mnist.predict(model, x), **close)
+        # The weights are the model's own, and it keeps its softmax.
+        model.set_weights([2 * w for w in model.get_weights()])
 
 
 def test_logits_of_is_the_model_without_its_sigmoids():
@@ -374,19 +347,13 @@ def test_what_is_no_batch_of_images_is_refused_with_the_way_out(x, message):
         checks.checked(linear(), x, np.zeros(2, int))
 
 
-def test_a_changed_activation_or_layer_changes_the_answer():
+def test_a_changed_activation_is_refused():
     model = linear()
     x, y = np.full((1, *SHAPE), 0.5, np.float32), np.array([0])
     fgsm.fgsm(model, x, y, 0.1)
-    plain = mnist.predict(model, x)
     model.layers[-1].activation = keras.activations.softmax
-    assert not np.array_equal(mnist.predict(model, x), plain)
     with pytest.raises(ValueError, match="logits_of"):
         fgsm.fgsm(model, x, y, 0.1)
-    model.pop()
-    model.add(layers.Dense(3, kernel_initializer="zeros"))
-    np.testing.assert_array_equal(fgsm.fgsm(model, x, y, 0.1), x)
-    np.testing.assert_array_equal(mnist.predict(model, x), 0)
 
 
 @pytest.mark.parametrize("eps", [8, -0.1, np.nan, "0.1", None, [0.1, 0.2, 0.3], [[], [1]], True])
