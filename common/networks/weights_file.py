@@ -34,8 +34,9 @@ def fill(model, path, *, title, remedy):
             model.load_weights(path)
     except OSError as error:
         # HDF5 hides the system's reason (locked, no permission) in its own message.
-        why = os.strerror(error.errno) if error.errno else "it is truncated or no weights file"
-        raise Failure(f"cannot read {name}: {why}; {remedy}") from error
+        if error.errno:
+            raise Failure(f"cannot read {name}: {os.strerror(error.errno)}; {remedy}") from error
+        raise Failure(f"{name} is truncated or not a weights file: {remedy}") from error
     except Exception as error:  # Keras raises many types for shapes and layers that differ
         raise Failure(f"{name} does not hold the weights of {title}: {remedy}") from error
     if not all(np.isfinite(weights).all() for weights in model.get_weights()):
