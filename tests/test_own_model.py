@@ -296,8 +296,6 @@ def test_samples_of_every_kind_are_the_same(tmp_path):
     [
         ({"images": None}, "no images"),
         ({"images": np.full((4, 2, 2), 16, np.uint8)}, "largest pixel is 16, not 255.*--pixels"),
-        ({"images": np.linspace(-1, 1, 16).reshape(4, 2, 2)}, r"\[0, 1\]: give \(x \+ 1\) / 2;"),
-        ({"labels": np.arange(3)}, "not classes"),
         ({"labels": np.zeros((4, 3))}, "one-hot"),
         ({"labels": np.array(["cat", "dog", "cat", "cow"])}, "place of each class .* as names"),
         ({"names": np.arange(4)}, "not text"),

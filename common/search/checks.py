@@ -143,13 +143,13 @@ def _try(model, x):
     rows = np.concatenate([z, forward(model, 1000 * x)])
     if not ((rows < 0) | (rows > 1)).any():
         remedy = "attack logits_of(model) (common/search/logits.py), which ends before them"
-        with tracing:
-            try:
-                ends_in_logits = logits_of(model) is model
-            except ValueError as error:
-                ends_in_logits, remedy = False, error
-        if not ends_in_logits:
-            raise ValueError(f"{name} gives probabilities, and an attack needs logits: {remedy}")
+        try:
+            with tracing:
+                if logits_of(model) is model:
+                    return z.shape[1]
+        except ValueError as error:
+            remedy = error
+        raise ValueError(f"{name} gives probabilities, and an attack needs logits: {remedy}")
     return z.shape[1]
 
 
