@@ -29,32 +29,10 @@ class Attacked(NamedTuple):
 
 
 def read(args, limit=None, *, full_test_set=False):
-    """The network of `args`, and the samples that it is attacked on, or `limit` of them: the first,
-    of a file for a network of one's own as many drawn.
-
-    args: with model, pixels and samples; of the scripts that share their work, with cluster too.
-    Returns (`own_model.Network`, x, y, indices): x float32 (n, ...), y int64 (n,), indices int64
-    (n,) or None.  Raises `Failure` as their readers do.
-    """
-    names = indices = None
-    if full_test_set:
-        x, y = (part[:limit] for part in data.load("test"))
-        indices = np.arange(len(x))
-    elif isinstance(args.model, Path):
-        seed, dark = getattr(args, "seed", 0), bool(args.pixels)
-        x, y, names = data.load_own_samples(args.samples, limit, seed, dark=dark)
-    else:
-        x, y, indices = data.load_samples(args.samples, limit)
-    if hasattr(args, "cluster"):
+    """What `own_model.read` gives; a file is tried with one thread an operation (engine.py)."""
+    if isinstance(args.model, Path):
         engine.one_thread()
-    network = own_model.open_network(args.model, x, y, names=names, pixels=args.pixels)
-    return network, x, y, indices
-
-
-def opened(args, limit=None, *, full_test_set=False):
-    """What `read` gives, with its two Keras models: (network, model, judge, x, y, indices)."""
-    network, *samples = read(args, limit, full_test_set=full_test_set)
-    return network, *own_model.load(network), *samples
+    return own_model.read(args, limit, full_test_set=full_test_set)
 
 
 def attack_digits(network, attack, x, y, indices, target=None, *, cluster=None, batch_size):

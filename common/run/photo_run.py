@@ -71,7 +71,7 @@ def attack(args, network, attack, target_of, settings, title, *, to_8_bits=None,
     """
     output, pngs, skipped = args.output, args.save_images, []
     folder, paths = photos.find(args.images, lambda *problem: skipped.append(skip(*problem)))
-    labels = class_labels.of_photographs(args.labels, folder, paths, network.own_names())
+    labels = class_labels.of_photographs(args.labels, folder, paths, network.names)
     targets = [target_of and target_of(path) for path in paths]
     digest = hashlib.sha256(os.fsencode("\0".join(paths))).hexdigest()
     settings = settings | {
