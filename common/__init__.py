@@ -4,11 +4,11 @@ Importing this package settles that Keras runs on TensorFlow, and that TensorFlo
 log lines.  It imports neither.
 """
 
+import importlib.abc
+import importlib.machinery
 import logging
 import os
 import sys
-
-from common import startup
 
 
 def set_keras():
@@ -29,6 +29,30 @@ def set_keras():
     keras.config.set_image_data_format("channels_last")
 
 
+class QuietTensorFlow(importlib.abc.MetaPathFinder):
+    """Holds back the log lines that TensorFlow 2.18 to 2.21 write to file descriptor 2 at their
+    import, whatever TF_CPP_MIN_LOG_LEVEL says (TensorFlow issue 100442)."""
+
+    def find_spec(self, name, path=None, target=None):
+        find = importlib.machinery.PathFinder.find_spec
+        if name != "tensorflow" or (spec := find(name, path, target)) is None:
+            return None
+        load = spec.loader.exec_module
+
+        def quietly(module):
+            stderr = os.dup(2)
+            with open(os.devnull, "w") as nowhere:
+                os.dup2(nowhere.fileno(), 2)
+            try:
+                load(module)
+            finally:
+                os.dup2(stderr, 2)
+                os.close(stderr)
+
+        spec.loader.exec_module = quietly
+        return spec
+
+
 if "keras" in sys.modules:
     set_keras()
 os.environ["KERAS_BACKEND"] = "tensorflow"
@@ -36,6 +60,6 @@ os.environ["KERAS_BACKEND"] = "tensorflow"
 # convolutions are twice as fast with it too.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-sys.meta_path.insert(0, startup.Finder())
+sys.meta_path.insert(0, QuietTensorFlow())
 # A function is traced anew for each model: TensorFlow would warn of that.
 logging.getLogger("tensorflow").setLevel(logging.ERROR)

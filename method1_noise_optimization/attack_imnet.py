@@ -1,33 +1,15 @@
-r"""Everything is an ostrich: the smallest noise that turns photographs into another class.
+"""Everything is an ostrich: the smallest noise for another class.
 
     python method1_noise_optimization/attack_imnet.py
-    python method1_noise_optimization/attack_imnet.py --images PHOTO FOLDER --save-images OTHER
     python method1_noise_optimization/attack_imnet.py --grey-levels 1
-    python method1_noise_optimization/attack_imnet.py --target "giant panda" --method lbfgs
-    python method1_noise_optimization/attack_imnet.py --model mine.keras --classes names.txt \
-        --target boat
 
-After figure 5 of Szegedy et al. (2014), whose photographs are all seen as "ostrich, Struthio
-camelus".  The methods are those for digits (attack.py): minimal, the smallest L2 noise; lbfgs,
-the paper's own formulation; sgd, gradient descent on the noise.  --target is a class for all
-photographs, or random: then each gets one of its own, which its file's name and --seed decide; or
-any: then each becomes the nearest other class, by minimal.  A photograph that shows its target
-already is counted, and gets no noise.
+After figure 5 of Szegedy et al. (2014).  Rounded to a file so little noise is
+gone: --save-images searches for the nearest 8-bit images that are the target.
+More of it stands in method1_noise_optimization/README.md.
 
-The noise is a fraction of one grey level, so that rounded to a file it is gone.  --save-images
-therefore searches among 8-bit images for the nearest one that is the target, and writes it as
-PNG, in the same structure of folders, with ".png" added to each name.  Each PNG is read back and
-classified again.  --grey-levels N takes the place of --method: no value changes by more than N
-levels of 255, and as few values as can be found (grey_levels.py says how).
-
---images, --labels and --classes are as in method2_fgsm/imnet_fast_gradient.py, which says how
-photographs are found and read.  What cannot be read is skipped with a warning.  Memory does not
-grow with the folder.
-
-reads   the photographs; the network's weights (installed by pip, downloaded, or --weights)
-writes  OUTPUT.csv, a row for each photograph (columns: common/run/photo_rows.py), and OUTPUT.npz
-        beside it with the first nine for method1_noise_optimization/visualize_adv_examples.py
-        while it runs, the folder OUTPUT.unfinished; --resume continues from there
+reads   photographs, and the network's weights
+writes  OUTPUT.csv, a row for each photograph (columns: common/README.md), and
+        OUTPUT.npz with the first nine, for visualize_adv_examples.py
 """
 
 import functools
@@ -77,20 +59,21 @@ def main(argv=None):
 
 def parse(argv):
     parser = command.Parser(__doc__)
-    classes = "class to reach: index from 0 to 999, synset, name, random, or any but the label"
-    parser.add_argument("--target", default="ostrich", help=classes)
+    target = "index, synset, name, random or any"
+    parser.add_argument("--target", metavar="CLASS", default="ostrich", help=target)
     command.add_seed(parser, "of random targets")
     how = parser.add_mutually_exclusive_group()
-    how.add_argument("--method", choices=attack.METHODS, default="minimal", help="which search")
-    few = "change values by N of 255 levels at most, and as few as possible"
+    method = {"choices": attack.METHODS, "metavar": "M", "help": "minimal, lbfgs or sgd"}
+    how.add_argument("--method", default="minimal", **method)
+    few = "move as few values as can be, by N of 255 at most"
     how.add_argument("--grey-levels", type=grey_levels, metavar="N", help=few)
-    confidence = "of the target, at least, with --grey-levels (default: that of no other class)"
-    parser.add_argument("--confidence", type=probability, help=confidence)
+    confidence = "with --grey-levels: least probability of the target"
+    parser.add_argument("--confidence", type=probability, metavar="P", help=confidence)
     defaults = ", ".join(f"{method} {steps}" for method, steps in photo_noise.MAX_STEPS.items())
-    steps = "gradients for each photograph at most; for lbfgs, at each value of c"
-    command.add_count(parser, "--max-steps", f"{steps} (default: {defaults})")
+    steps = f"gradients at most, for lbfgs at each c (default: {defaults})"
+    command.option(parser, "--max-steps", command.positive_int, None, steps, metavar="N")
     folder = "method1_noise_optimization"
-    output = f"CSV file (default: {folder}/results_imnet_{{model}}_{{method}}.csv)"
+    output = f"default: {folder}/results_imnet_{{model}}_{{method}}.csv"
     photo_run.add_arguments(parser, batch_size=photo_noise.BATCH_SIZE, output=output)
     args = parser.parse_args(argv)
     if args.confidence is not None and not args.grey_levels:

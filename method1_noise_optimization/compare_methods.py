@@ -23,7 +23,6 @@ from tqdm import tqdm
 
 from common import command, data, files, plots
 from common.networks import mnist, own_model
-from common.run import attack_run
 from method1_noise_optimization import attack
 from method1_noise_optimization.attack import sizes
 from method1_noise_optimization.nearest import nearest
@@ -115,7 +114,7 @@ def main(argv=None):
     targeted = args.target == "random"
     name += "" if targeted else "_any"
     output = plots.check_output(args.output or files.IMG / f"{name}.png", args)
-    network, model, judge, x, y, _ = attack_run.opened(args)
+    network, model, judge, x, y, _ = own_model.opened(args)
 
     right = mnist.correctly_classified([judge], x, y, files.show(args.samples))
     x, y = x[right], y[right]

@@ -22,7 +22,6 @@ import numpy as np
 from common import command, data, files, plots
 from common.command import Failure
 from common.networks import mnist, own_model
-from common.run import attack_run
 from method1_noise_optimization.nearest import NORMS, nearest
 
 DIGITS = {"l2": 2, "linf": 3}  # after the point
@@ -100,7 +99,7 @@ def main(argv=None):
     name = "noise_every_pair" + ("" if args.norm == "l2" else f"_{args.norm}")
     name += "" if args.model == "mlp" else f"_{own_model.stem(args.model)}"
     output = plots.check_output(args.output or files.IMG / f"{name}.png", args)
-    network, model, judge, x, y, _ = attack_run.opened(args)
+    network, model, judge, x, y, _ = own_model.opened(args)
     k = network.classes
     if k > 10:
         raise Failure(f"{network.model} has {k} classes, and every pair is drawn for at most ten")

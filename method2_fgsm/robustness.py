@@ -24,7 +24,6 @@ from tqdm import tqdm
 from common import command, files, plots, results
 from common.command import Failure
 from common.networks import mnist, own_model
-from common.run import attack_run
 
 # Of a file's network, in grey and in colour.
 OWN_EPS = {False: 0.1, True: 8 / 255}
@@ -114,7 +113,7 @@ def main(argv=None):
     written = [figure, files.check_output(figure.with_suffix(".json"), args)]
     own = isinstance(args.model, Path)
     source = None if own else mnist.load(mnist.source_of(args.model))
-    network, model, judge, x, y, _ = attack_run.opened(
+    network, model, judge, x, y, _ = own_model.opened(
         args, args.count, full_test_set=args.samples is None
     )
     eps = args.eps

@@ -8,7 +8,6 @@ import numpy as np
 from common import command, files
 from common.command import Failure
 from common.networks import mnist, own_model
-from common.run import attack_run
 
 
 class Pair(NamedTuple):
@@ -52,7 +51,7 @@ def read(args):
     of `own_model.load`, a `Pair`, and x and indices as in `Choice`.
     Raises `Failure` where both are one class, or too few images are there.
     """
-    network, model, judge, x, y, _ = attack_run.opened(args, full_test_set=args.samples is None)
+    network, model, judge, x, y, _ = own_model.opened(args, full_test_set=args.samples is None)
     source, target = network.target(args.source, "--source"), network.target(args.target)
     if source == target:  # one by its name, say, and one by its number
         raise Failure(f"--source and --target are both class {source}: choose two classes")

@@ -64,12 +64,12 @@ def what_training_depends_on():
     """A digest of the code, the packages and the processor."""
     code = [*(files.COMMON / "networks").glob("*.py"), Path(__file__)]
     code += [Path(module.__file__) for module in (data, train, train_mnist)]
-    digest = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(code)))
+    contents = [path.read_bytes() for path in sorted(code)]
     processor = Path("/proc/cpuinfo")
     flags = re.search("(?m)^(flags|Features).*", processor.read_text()) if processor.exists() else 0
     instructions = os.environ.get("ONEDNN_MAX_CPU_ISA")
-    digest.update(repr((results.versions(), flags and flags[0], instructions)).encode())
-    return digest.hexdigest()
+    machine = repr((results.versions(), flags and flags[0], instructions))
+    return hashlib.sha256(b"".join([*contents, machine.encode()])).hexdigest()
 
 
 def train_into(folder):
@@ -122,12 +122,9 @@ def few(right):
 def checkout(tmp_path_factory):
     """A checkout in which nothing has been run: for scripts in a process of their own."""
     folder = tmp_path_factory.mktemp("checkout")
+    ignore = shutil.ignore_patterns("weights", "__pycache__", "5k_samples.npz", "results_*")
     for name in ("common", "logreg_softmax", "method1_noise_optimization", "method2_fgsm"):
-        shutil.copytree(
-            files.ROOT / name,
-            folder / name,
-            ignore=shutil.ignore_patterns("weights", "__pycache__", "5k_samples.npz", "results_*"),
-        )
+        shutil.copytree(files.ROOT / name, folder / name, ignore=ignore)
     shutil.copy(files.ROOT / "pyproject.toml", folder)
     (folder / "img").mkdir()
     return folder
@@ -157,10 +154,7 @@ def refuses(place, capfd, monkeypatch):
     """
 
     def contents():
-        return {
-            path: path.read_bytes() if path.is_file() else path.lstat().st_mode
-            for path in place.rglob("*")
-        }
+        return {path: path.is_file() and path.read_bytes() for path in place.rglob("*")}
 
     def run(script, *arguments, culprit, code=(1,)):
         folder, name = script.split("/")

@@ -5,6 +5,7 @@ with one.  (What is wrong with a photograph: test_photos.py.)
 """
 
 import io
+import json
 import os
 import pickle
 import resource
@@ -17,7 +18,7 @@ import pytest
 from common import data, files, results
 from common.command import Failure
 from common.networks import mnist, training
-from common.run import photo_rows
+from common.run import photo_rows, photo_run
 
 
 class Executed:
@@ -232,13 +233,16 @@ def test_wrong_arguments_are_named(refuses, script, arguments, culprit):
 
 def test_an_interrupted_run_that_was_tampered_with(tmp_path):
     output, settings = tmp_path / "out.csv", {"script": "imnet_fast_gradient"}
-    folder = photo_rows.unfinished(output)
+    folder = tmp_path / "out.unfinished"
     folder.mkdir()
-    photo_rows.begin(output, settings)
-    assert photo_rows.resume(output, settings) == 0
-    (folder / "00000000.csv").write_bytes(pickle.dumps(Executed()))
-    with pytest.raises(Failure, match=r"out\.unfinished"):
-        list(photo_rows.read(output, 1))
+    (folder / "settings.json").write_text(json.dumps(settings))
+    assert photo_run.left(folder, output, settings) == []
+    part = folder / "00000000.csv"
+    for contents in pickle.dumps(Executed()), b"a,b\n1,2":
+        part.write_bytes(contents)
+        assert photo_run.left(folder, output, settings) == [part]
+        with pytest.raises(Failure, match=r"out\.unfinished"):
+            list(photo_rows.read(part))
     (folder / "settings.json").write_text("[1")
     with pytest.raises(Failure, match=r"out\.unfinished"):
-        photo_rows.resume(output, settings)
+        photo_run.left(folder, output, settings)

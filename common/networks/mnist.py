@@ -1,4 +1,4 @@
-"""The three classifiers, from the simplest up, and their relatives.
+"""The three classifiers, from the simplest up, and others like them.
 
     softmax  784-10                 softmax regression: one linear map
     mlp      784-300-100-10, ReLU   a multilayer perceptron
@@ -16,8 +16,7 @@ their layers, with the activation added: fc100-100-10_sigmoid is 784-100-100-10,
 hidden layer.
 
 Input (n, 28, 28) float32 in [0, 1]; output logits (n, 10), without the softmax, because the
-attacks and figures work on logits.  Keras is imported when a model is made, not before, so
-that a script can answer `--help` at once.
+attacks and figures work on logits.  Keras is imported when a model is made, for a quick `--help`.
 """
 
 import argparse
@@ -29,7 +28,7 @@ import numpy as np
 from common import files, set_keras
 from common.command import Failure
 from common.networks import weights_file
-from common.search.logits import ends_in_logits, logits_of  # noqa: F401 (parts of this module)
+from common.search.logits import logits_of  # noqa: F401 (a part of this module)
 
 NAMES = ("softmax", "mlp", "cnn")
 # Those that can be trained on bounds.
@@ -54,29 +53,23 @@ EPS = {"softmax": 0.1, "mlp": 0.1, "cnn": 0.3, "strided": 0.3}
 # Of images that are worked on at a time: 6,000 digits, 33 photographs of 224 x 224.
 MOST_BYTES = 20_000_000
 ACTIVATIONS = ("sigmoid", "tanh", "relu")
+# Of mlp_adversarial ("mlp", "sign"): the plain network, and what it was trained on.
+TRAINED = {
+    plain + suffix: (plain, attack)
+    for attack, suffix in SUFFIXES.items()
+    for plain in (BOUNDED if attack == "bounds" else NAMES)
+}
 FULLY_CONNECTED = re.compile(rf"fc(?:10|((?:[1-9]\d*-)+)10_({'|'.join(ACTIVATIONS)}))")
 
 
 def known(name):
     """Whether `name` names a model that `build` makes."""
-    return name in NAMES or bool(_split(name)[1] or FULLY_CONNECTED.fullmatch(name))
+    return name in NAMES or name in TRAINED or bool(FULLY_CONNECTED.fullmatch(name))
 
 
 def architecture(name):
     """The model whose network this is: that of `mlp_adversarial` is `mlp`."""
-    return _split(name)[0]
-
-
-def _split(name):
-    """The plain network and the attack it was trained on: ("mlp", "sign") of mlp_adversarial.
-
-    The attack is None for a model that was not trained on any.
-    """
-    for attack, suffix in SUFFIXES.items():
-        plain = name.removesuffix(suffix)
-        if plain != name and plain in (BOUNDED if attack == "bounds" else NAMES):
-            return plain, attack
-    return name, None
+    return TRAINED.get(name, (name,))[0]
 
 
 def trained_eps(name):
@@ -121,8 +114,8 @@ def title(name):
         return Path(name).name
     if name in TITLES:
         return TITLES[name]
-    plain, attack = _split(name)
-    if attack:
+    if name in TRAINED:
+        plain, attack = TRAINED[name]
         return f"{TITLES[plain]}, {TITLES_TRAINED[attack]}"
     layers, _, activation = name.partition("_")
     return f"{layers.upper()}, {activation}" if activation else layers.upper()
@@ -135,10 +128,7 @@ def fully_connected(hidden, activation):
 
 def _hidden_layers(name):
     """The (hidden units, activation) of a fully connected network, from its name."""
-    if name == "softmax":
-        return [], None
-    if name == "mlp":
-        return [300, 100], "relu"
+    name = {"softmax": "fc10", "mlp": "fc300-100-10_relu"}.get(name, name)
     hidden, activation = FULLY_CONNECTED.fullmatch(name).groups()
     return [int(units) for units in (hidden or "").split("-") if units], activation
 
@@ -154,8 +144,8 @@ def build(name):
     from common.networks.first_convolution import Conv2D
 
     set_keras()
-    image = keras.Input((28, 28))
-    if architecture(name) == "strided":
+    plain = architecture(name)
+    if plain == "strided":
         stack = [
             layers.Reshape((28, 28, 1)),
             # Two steep curves, at a third and two thirds: what is nearly black stays black, and
@@ -173,14 +163,7 @@ def build(name):
             layers.Dense(512, activation="relu"),
             layers.Dense(10),
         ]
-    elif architecture(name) != "cnn":
-        hidden, activation = _hidden_layers(architecture(name))
-        stack = [
-            layers.Flatten(),
-            *(layers.Dense(units, activation=activation) for units in hidden),
-            layers.Dense(10),
-        ]
-    else:
+    elif plain == "cnn":
         stack = [
             layers.Reshape((28, 28, 1)),
             # ReLU after the pool is the same function as ReLU before it, on a quarter of
@@ -196,7 +179,11 @@ def build(name):
             layers.Dropout(0.5),
             layers.Dense(10),
         ]
-    return keras.Sequential([image, *stack], name=name)
+    else:
+        units, activation = _hidden_layers(plain)
+        hidden = [layers.Dense(n, activation=activation) for n in units]
+        stack = [layers.Flatten(), *hidden, layers.Dense(10)]
+    return keras.Sequential([keras.Input((28, 28)), *stack], name=name)
 
 
 def weights_path(name):
@@ -208,8 +195,8 @@ def train_command(name):
     """The command that trains a model."""
     if name == "softmax":
         return "python logreg_softmax/train.py"
-    plain, attack = _split(name)
-    if attack:
+    if name in TRAINED:
+        plain, attack = TRAINED[name]
         option = "" if attack == "sign" else f" --attack {attack}"
         return f"python method2_fgsm/adversarial_training.py --model {plain}{option}"
     if name in NAMES:
@@ -247,7 +234,6 @@ def predict(model, x, batch_size=1000):
     from common.search.compiled import forward
 
     batch_size = min(batch_size, at_a_time(x))
-
     # Keras's own loop, `model.predict`, copies all the images twice before it begins, and is not
     # made for several threads.
     starts = range(0, len(x), batch_size)

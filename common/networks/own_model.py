@@ -33,28 +33,21 @@ class Network(NamedTuple):
     sha256: str | None  # of that file, which has to be the same on every machine
     classes: int
     shape: tuple | None = None  # of an image
-    names: tuple | None = None  # of the classes
+    names: tuple | None = None  # of the classes; None for ImageNet's
     pixels: str | None = None  # one of `keras_file.KINDS`; None for one of ours
 
     def settings(self):
         """What results record of it."""
-        names = self.names and list(self.names)
-        own = {"weights": self.sha256, "pixels": self.pixels, "names": names}
+        own = {"weights": self.sha256, "pixels": self.pixels, "names": self.names}
         return {"model": self.model} | (own if self.pixels else {})
 
-    def own_names(self):
-        """What its classes are called; None where they are ImageNet's."""
-        if self.names or self.model in imagenet.NAMES:
-            return self.names
-        return tuple(map(str, range(self.classes)))
-
-    def label(self, place):
+    def label(self, index):
         """What a class is called."""
-        return (self.own_names() or class_labels.names())[place]
+        return (self.names or class_labels.names())[index]
 
     def target(self, text, option="--target"):
         """The class that `text` stands for, as in `labels.index_of`; option: where it was given."""
-        return class_labels.index_of(text, self.own_names(), option)
+        return class_labels.index_of(text, self.names, option)
 
 
 def add_model(parser, default, *, photographs=False):
@@ -102,22 +95,52 @@ def open_network(model, x=None, y=None, *, names=None, pixels=None, weights=None
     its own, and where nothing says which pixels it expects.
     """
     _models.clear()
-    classes, shape, path = data.CLASSES, None, mnist.weights_path(model)
+    own, classes = isinstance(model, Path), data.CLASSES
+    shape, path = None, mnist.weights_path(model)
+    if weights:
+        if own:
+            raise Failure("--weights goes with our networks: a .keras file holds its own")
+        weights_file.check(weights, remedy=imagenet.REMEDY)
     if model in imagenet.NAMES:
         classes, shape, path = imagenet.CLASSES, (imagenet.SIDE, imagenet.SIDE, 3), weights
-    if weights and isinstance(model, Path):
-        raise Failure("--weights goes with our networks: a .keras file holds its own")
-    if weights:
-        weights_file.check(weights, remedy=imagenet.REMEDY)
+    elif not own:
+        names = tuple(map(str, range(classes)))
     sha256 = files.sha256(path) if path and path.is_file() else None
     place = path and files.from_root(os.path.abspath(path))
     network = Network(stem(model), place, sha256, classes, shape, names, pixels)
-    if isinstance(model, Path):
+    if own:
         keras_model = keras_file.read(model)
         with keras_file.naming(model):
             network, models = _examine(keras_model, files.show(model), network, x, y)
         _models[network] = models
     return network
+
+
+def read(args, limit=None, *, full_test_set=False):
+    """The network that `args` name, and the samples that it is attacked on, or `limit` of them: the
+    first, of a file for a network of one's own as many drawn.
+
+    args: with model, pixels and samples.
+    Returns (`Network`, x, y, indices): x float32 (n, ...), y int64 (n,), indices int64 (n,) or
+    None.  Raises `Failure` as their readers do.
+    """
+    names = indices = None
+    if full_test_set:
+        x, y = (part[:limit] for part in data.load("test"))
+        indices = np.arange(len(x))
+    elif isinstance(args.model, Path):
+        seed, dark = getattr(args, "seed", 0), bool(args.pixels)
+        x, y, names = data.load_own_samples(args.samples, limit, seed, dark=dark)
+    else:
+        x, y, indices = data.load_samples(args.samples, limit)
+    network = open_network(args.model, x, y, names=names, pixels=args.pixels)
+    return network, x, y, indices
+
+
+def opened(args, limit=None, *, full_test_set=False):
+    """What `read` gives, with its two Keras models: (network, model, judge, x, y, indices)."""
+    network, *samples = read(args, limit, full_test_set=full_test_set)
+    return network, *load(network), *samples
 
 
 def load(network):
@@ -169,24 +192,20 @@ def _examine(keras_model, name, network, x, y):
     keras_model: as it was read.  name: of its file.  network: what is known so far.  x, y: as in
     `open_network`.  Returns the `Network`, and its two models.  Raises ValueError.
     """
-    names, pixels = network.names, network.pixels
+    pixels, right, warning = network.pixels, "", ""
     shape = keras_file.photograph_shape(keras_model) if x is None else x.shape[1:]
-    if y is None and not (pixels := pixels or keras_file.begins_with(keras_model)):
+    if x is None and not (pixels := pixels or keras_file.begins_with(keras_model)):
         kinds = " or ".join(keras_file.KINDS)
         raise ValueError(f"it does not say which pixels it expects: give --pixels {kinds}")
-    if y is not None and keras_file.is_grey(keras_model) and shape[2:] == (3,):
-        raise ValueError(
-            "it takes grey images, and these are in colour: give grey ones (--samples)"
-        )
     kinds = [pixels] if pixels else keras_file.PIXELS
     fitted = {kind: keras_file.fit(keras_model, shape, kind) for kind in kinds}
     classes = next(iter(fitted.values())).output_shape[-1]
-    if names is not None and len(names) != classes:
+    names = network.names or tuple(map(str, range(classes)))
+    if len(names) != classes:
         raise ValueError(f"it tells {classes} classes apart, but there are {len(names)} names")
-    if y is not None and y.max() >= classes:
-        raise ValueError(f"it tells {classes} classes apart, but there is a label {y.max()}")
-    right = warning = ""
-    if y is not None:
+    if x is not None:
+        if y.max() >= classes:
+            raise ValueError(f"it tells {classes} classes apart, but there is a label {y.max()}")
         few = data.drawn(len(x), TRIED)
         logits = {kind: mnist.predict(model, x[few]) for kind, model in fitted.items()}
         losses = {kind: cross_entropy(z, y[few]) for kind, z in logits.items()}
@@ -201,13 +220,11 @@ def _examine(keras_model, name, network, x, y):
     said = f"{name}: {' x '.join(map(str, shape))}, {classes} classes, pixels {pixels}{right}"
     if keras_file.is_binary(keras_model):
         said += ", one output z: class 1 where z > 0"
-    elif not mnist.ends_in_logits(keras_model):
+    elif keras_file.without_softmax(keras_model) is not keras_model:
         said += ", without the softmax or sigmoids at its end"
     print(said, flush=True)
     if warning:
         print(f"warning: {name} is {warning}", file=sys.stderr)
-    if x is None and names is None:
-        names = tuple(map(str, range(classes)))
     judge = keras_file.fit(keras_model, shape, pixels, as_it_is=True)
     network = network._replace(classes=classes, shape=shape, names=names, pixels=pixels)
     return network, (fitted[pixels], judge)

@@ -46,12 +46,9 @@ def read_checkpoint(content):
     `pickle.UnpicklingError`.
     """
     file = io.BytesIO(content)
-
-    def unpickle():
-        return _TensorUnpickler(file).load()
-
-    _magic, _version, _byte_order, described, keys = (unpickle() for _ in range(5))
-
+    _magic, _version, _byte_order, described, keys = (
+        _TensorUnpickler(file).load() for _ in range(5)
+    )
     dtypes = {key: (np.dtype(dtype), n) for (dtype, key, n), *_ in described.values()}
     storages = {}
     for key in keys:

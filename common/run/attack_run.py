@@ -29,32 +29,10 @@ class Attacked(NamedTuple):
 
 
 def read(args, limit=None, *, full_test_set=False):
-    """The network of `args`, and the samples that it is attacked on, or `limit` of them: the first,
-    of a file for a network of one's own as many drawn.
-
-    args: with model, pixels and samples; of the scripts that share their work, with cluster too.
-    Returns (`own_model.Network`, x, y, indices): x float32 (n, ...), y int64 (n,), indices int64
-    (n,) or None.  Raises `Failure` as their readers do.
-    """
-    names = indices = None
-    if full_test_set:
-        x, y = (part[:limit] for part in data.load("test"))
-        indices = np.arange(len(x))
-    elif isinstance(args.model, Path):
-        seed, dark = getattr(args, "seed", 0), bool(args.pixels)
-        x, y, names = data.load_own_samples(args.samples, limit, seed, dark=dark)
-    else:
-        x, y, indices = data.load_samples(args.samples, limit)
-    if isinstance(args.model, Path) and hasattr(args, "cluster"):
+    """What `own_model.read` gives; a file is tried with one thread an operation (engine.py)."""
+    if isinstance(args.model, Path):
         engine.one_thread()
-    network = own_model.open_network(args.model, x, y, names=names, pixels=args.pixels)
-    return network, x, y, indices
-
-
-def opened(args, limit=None, *, full_test_set=False):
-    """What `read` gives, with its two Keras models: (network, model, judge, x, y, indices)."""
-    network, *samples = read(args, limit, full_test_set=full_test_set)
-    return network, *own_model.load(network), *samples
+    return own_model.read(args, limit, full_test_set=full_test_set)
 
 
 def attack_digits(network, attack, x, y, indices, target=None, *, cluster=None, batch_size):
@@ -62,14 +40,13 @@ def attack_digits(network, attack, x, y, indices, target=None, *, cluster=None, 
 
     network, x, y, indices: as `read` gives them.  target: the class to reach, one for all or one
     for each digit, integers (n,); None: leave the label.
-    attack(model, x, y) -> x_adv, or (x_adv, steps); y: the labels to leave, or to reach.  A
-    function of a module, or `functools.partial` of one.
-    batch_size: digits for a core at a time, of larger images as many as have so many pixels.
+    attack(model, x, y) -> x_adv, or (x_adv, steps); y: the labels to leave, or to reach: as
+    `engine.start` takes it.  batch_size: digits for a core at a time, or as many pixels.
     Raises `Failure` when none is left to attack, and where a worker has other weights.
     """
     batch_size = max(1, min(batch_size, batch_size * data.SIDE**2 // x[0].size))
 
-    def each(run, function, *arrays):
+    def each(function, *arrays):
         """What `function` returns for all batches of rows: an array, or None, for each result."""
         starts = range(0, len(x), batch_size)
         batches = (tuple(array[i : i + batch_size] for array in arrays) for i in starts)
@@ -79,7 +56,7 @@ def attack_digits(network, attack, x, y, indices, target=None, *, cluster=None, 
 
     y_target = None if target is None else np.broadcast_to(target, y.shape)
     with engine.start(cluster) as run:
-        (y_pred,) = each(run, functools.partial(classify_batch, network), x)
+        (y_pred,) = each(functools.partial(classify_batch, network), x)
         right = y_pred == y
         kept = right if target is None else right & (y != y_target)
         table = [
@@ -96,18 +73,11 @@ def attack_digits(network, attack, x, y, indices, target=None, *, cluster=None, 
         )
         start = time.perf_counter()
         work = functools.partial(attack_batch, network, attack)
-        x_adv, y_adv, logits, steps = each(run, work, x, y if target is None else y_target)
+        x_adv, y_adv, logits, steps = each(work, x, y if target is None else y_target)
         seconds = time.perf_counter() - start
-    arrays = {
-        "xs": x,
-        "noises": x_adv - x,
-        "steps": steps,
-        "y_trues": y,
-        "y_preds": y,  # only digits classified correctly are here
-        "y_targets": y_target,
-        "y_preds_adversarial": y_adv,
-        "indices": indices,
-    }
+    arrays = {"xs": x, "noises": x_adv - x, "steps": steps, "y_targets": y_target}
+    # Only digits that are classified correctly are here.
+    arrays |= {"y_trues": y, "y_preds": y, "y_preds_adversarial": y_adv, "indices": indices}
     arrays = {name: array for name, array in arrays.items() if array is not None}
     return Attacked(arrays, logits, int((~kept).sum()), table, seconds)
 

@@ -9,6 +9,7 @@ import json
 import logging
 import pickle
 import platform
+import secrets
 import warnings
 from concurrent.futures import CancelledError
 from contextlib import ExitStack, contextmanager
@@ -33,16 +34,15 @@ warnings.filterwarnings("ignore", module="distributed")
 
 @contextmanager
 def connect(cluster):
-    """Yield what `engine._run` takes first: submit(work, batch), cores(), KilledWorker.
+    """Yield submit(work, batch, name) -> future, and cores(), for `engine._run`.
 
-    cluster: the scheduler's address, or its file.  Raises `Failure` where there is none, workers
-    are missing or get lost, or have not the code and the versions of this process.
+    Raises `Failure` where there is no cluster, workers are missing or get lost, or have not the
+    code and the versions of this process, and for a batch that kills its workers.
     """
     with ExitStack() as stack:
         try:
-            address = (
-                cluster if "://" in cluster else json.loads(Path(cluster).read_text())["address"]
-            )
+            file = "://" not in cluster
+            address = json.loads(Path(cluster).read_text())["address"] if file else cluster
             client = stack.enter_context(Client(address, timeout=CONNECT))
             client.wait_for_workers(1, timeout=JOIN)
             trial = _work, pickle.dumps((int, 0)), environment()
@@ -57,22 +57,21 @@ def connect(cluster):
                 "installed, and give --cluster the scheduler's address or file"
             ) from error
         executor = client.get_executor(pure=False)
-        lost = f"the cluster at {address} was lost: start it again"
 
-        def submit(work, batch):
+        def submit(work, batch, name):
             # Pickled here, so that the scheduler need not import what the workers run.
-            return executor.submit(_work, pickle.dumps((work, batch)), environment())
-
-        def cores():
-            try:
-                return max(1, sum(client.nthreads().values()))
-            except Exception as error:  # whatever Dask raises for a connection that is gone
-                raise Failure(lost) from error
+            batch, key = pickle.dumps((work, batch)), (name, secrets.token_hex(8))
+            return executor.submit(_work, batch, environment(), key=key)
 
         try:
-            yield submit, cores, KilledWorker
-        except (CancelledError, NoWorkerError) as error:
-            raise Failure(lost) from error
+            yield submit, lambda: max(1, sum(client.nthreads().values()))
+        except KilledWorker as error:
+            died = f"{error.task[0]} ended every worker that tried it"
+            raise Failure(f"{died}: is memory short, or does a file crash its decoder?") from error
+        except Exception as error:
+            if client.status == "running" and not isinstance(error, CancelledError | NoWorkerError):
+                raise
+            raise Failure(f"the cluster at {address} was lost: start it again") from error
 
 
 @functools.cache
@@ -87,9 +86,7 @@ def _work(pickled, expected):
     """One batch, in a worker, which may have joined late and be of other versions."""
     for name, found in environment().items():
         if found != expected[name]:
-            raise Failure(
-                f"{platform.node()} has {name} {found} and not {expected[name]}: install the same "
-                "versions there as here"
-            )
+            differs = f"{platform.node()} has {name} {found} and not {expected[name]}"
+            raise Failure(f"{differs}: install the same versions there as here")
     work, batch = pickle.loads(pickled)
     return work(batch)

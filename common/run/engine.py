@@ -4,10 +4,9 @@
         for result in run(attack_batch, batches, prepare=read_batch):
             ...
 
-Each batch is worked on by one core: an operation of TensorFlow has one thread, and there are as
-many batches at a time as cores.  So a sum is taken in the same order wherever and beside whatever
-it is computed.  At most `AHEAD` batches for each core are under way, so memory does not grow with
-their number.
+An operation of TensorFlow has one thread, and there are as many batches at a time as cores.  So a
+sum is taken in the same order wherever and beside whatever it is computed.  At most `AHEAD` batches
+for each core are under way, so memory does not grow with their number.
 """
 
 import functools
@@ -26,24 +25,20 @@ MOST_THREADS = 8  # in this process: each batch in work needs its memory
 
 def add_arguments(parser):
     """`--cluster`."""
-    parser.add_argument(
-        "--cluster",
-        metavar="ADDRESS",
-        help="share the work on a Dask cluster: tcp://HOST:PORT, or its scheduler file",
-    )
+    of = "a Dask cluster: tcp://HOST:PORT, or its scheduler file"
+    parser.add_argument("--cluster", metavar="ADDRESS", help=of)
 
 
 @contextmanager
 def start(cluster=None):
     """Yield `run(function, batches, prepare=None, name=str)`, a generator of results in order.
 
-    cluster: a scheduler's address or file.  Without it the work is done by threads of this process.
-    Begin with this, since TensorFlow takes its number of threads before it computes anything.
+    cluster: a scheduler's address or file; None: threads of this process.  Begin with this, since
+    TensorFlow takes its number of threads before it computes anything.
 
-    A result is function(batch), or function(prepare(batch)), where `prepare` is the reading, which
-    goes on while a GPU computes another batch.  Both are functions of a module (not of a script)
-    or `functools.partial` of such, since workers import them, and are called by several threads at
-    once.  name(batch) is what a message calls it.
+    A result is function(batch), or function(prepare(batch)): `prepare` reads while a GPU computes.
+    Both are functions of a module (workers import them) or `functools.partial` of such, called by
+    several threads at once.  name(batch) is what a message calls it.
     Raises `Failure` for whatever is wrong with the cluster, and for a batch that kills its workers.
     What is raised in a worker is raised here.
     """
@@ -56,15 +51,13 @@ def start(cluster=None):
             yield functools.partial(_run, *pool)
         return
     one_thread()
-    count, wait = min(cores(), MOST_THREADS), True
+    count = min(cores(), MOST_THREADS)
     threads = ThreadPoolExecutor(count)
     try:
-        yield functools.partial(_run, threads.submit, lambda: count, ())
-    except KeyboardInterrupt:
-        wait = False  # for the batches in work: each thread ends with its own
-        raise
+        yield functools.partial(_run, lambda *work, name: threads.submit(*work), lambda: count)
     finally:
-        threads.shutdown(wait, cancel_futures=True)
+        # Who interrupts does not wait for the batches in work: each thread ends with its own.
+        threads.shutdown(wait=False, cancel_futures=True)
 
 
 def cores():
@@ -81,26 +74,16 @@ def one_thread():
         tf.config.threading.set_intra_op_parallelism_threads(1)
 
 
-def _run(submit, cores, killed, function, batches, prepare=None, name=str):
-    """The one loop: submit ahead, hand back in order.
-
-    submit and cores: of the executor.  killed: what it raises for a batch that ends its workers.
-    """
+def _run(submit, cores, function, batches, prepare=None, name=str):
+    """The one loop: submit ahead, hand back in order.  submit and cores: of the executor."""
     work = functools.partial(_work, function, prepare)
     batches, under_way = iter(batches), deque()
     while True:
         for batch in itertools.islice(batches, max(0, AHEAD * cores() - len(under_way))):
-            under_way.append((submit(work, batch), name(batch)))
+            under_way.append(submit(work, batch, name=name(batch)))
         if not under_way:
             return
-        future, named = under_way.popleft()
-        try:
-            yield future.result()
-        except killed as error:
-            raise Failure(
-                f"{named} ended every worker that tried it: is memory short, or does a file crash "
-                "its decoder?"
-            ) from error
+        yield under_way.popleft().result()
 
 
 _gpu = threading.Lock()  # it takes one batch at a time

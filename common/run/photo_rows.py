@@ -1,297 +1,181 @@
-"""The results of an attack on photographs: one CSV row each, and the first nine for a figure.
+"""What becomes of a batch of photographs: read, attacked, saved, and a row of the CSV for each.
 
-    path                     from the folder of photographs, with "/" between its parts
-    y_pred                   label of the photograph (index), as the network predicts it
-    confidence               softmax probability of y_pred, 0 to 1
-    y_pred_adversarial       label after the attack
-    confidence_adversarial   softmax probability of y_pred_adversarial
-    linf, l2                 largest and Euclidean size of the noise, pixels in [0, 1]
-    distortion               sqrt(mean r²) of the noise r
-    fools                    1 the attack succeeded, 0 it did not, empty: not counted (see below)
-    y_true                   label by the folder's name or a list, empty where they do not tell
-    top5                     1 when y_true is among the five most likely, before the attack
-    top5_adversarial         the same after the attack
-    y_target                 the label to reach, empty where the attack is to leave the label
-    steps                    gradients that a search took, empty for a single step
-    y_pred_8bit              label of the saved 8-bit PNG, read back; empty when none was saved
-    confidence_8bit          softmax probability of y_pred_8bit
-    linf_8bit, l2_8bit       largest and Euclidean size of the noise in the PNG
-    changed_8bit             share of the PNG's values that are not the photograph's, 0 to 1
-    fools_8bit               like fools, for the PNG
-
-The attack succeeds when the label changes or, with a target, when it becomes the target.  Not
-counted are photographs that the network got wrong before the attack, as far as the true label is
-known, and those it took for the target already.
-
-While a run is going on, each batch has a part of the CSV in the folder NAME.unfinished.  When all
-are there they are joined, and the folder goes.  So a run that is interrupted, even killed, destroys
-nothing, and a later one does only the batches that are missing.
+common/README.md says what its columns hold.
 """
 
 import csv
 import itertools
-import json
-import os
 from collections import Counter
-from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import numpy as np
 
-from common import files, results
+from common import files
 from common.command import Failure
-from common.networks import mnist
+from common.networks import mnist, own_model
+from common.run import attack_run, photos
 
 COLUMNS = (
     "path", "y_pred", "confidence", "y_pred_adversarial", "confidence_adversarial",
     "linf", "l2", "distortion", "fools", "y_true", "top5", "top5_adversarial", "y_target", "steps",
     "y_pred_8bit", "confidence_8bit", "linf_8bit", "l2_8bit", "changed_8bit", "fools_8bit",
 )  # fmt: skip
-KEPT = 9  # photographs for the figure, three by three
-REMEDY = "start again without --resume"
 # A file name need not be valid UTF-8; this brings it into the file and back as it was.
 ENCODING = {"encoding": "utf-8", "errors": "surrogateescape", "newline": ""}
 # What the closing table averages of a search, over the photographs, or PNGs, that fool.
-MEANS = (
-    ("|r|_2, mean          {:7.4f}", "fools", "l2"),
-    ("|r|_inf, mean        {:7.4f}", "fools", "linf"),
-    ("distortion, mean     {:7.5f}", "fools", "distortion"),
-    ("steps, mean          {:7.1f}", "fools", "steps"),
-    ("8 bits: |r|_2, mean  {:7.4f}", "fools_8bit", "l2_8bit"),
-    ("8 bits: changed      {:7.1%}  (of the values)", "fools_8bit", "changed_8bit"),
-    ("8 bits: confidence   {:7.1%}  (mean)", "fools_8bit", "confidence_8bit"),
-)
+MEANS = {
+    "l2": "|r|_2, mean          {:7.4f}",
+    "linf": "|r|_inf, mean        {:7.4f}",
+    "distortion": "distortion, mean     {:7.5f}",
+    "steps": "steps, mean          {:7.1f}",
+    "l2_8bit": "8 bits: |r|_2, mean  {:7.4f}",
+    "changed_8bit": "8 bits: changed      {:7.1%}  (of the values)",
+    "confidence_8bit": "8 bits: confidence   {:7.1%}  (mean)",
+}
 
 
-def rows(photographs, before, after, noise, steps=None, png=None, change=None):
-    """The rows of a batch, dicts without the columns of which there is nothing to say.
+def read_batch(folder, side, batch):
+    """What can be read of (photographs, for a figure?), for `attack_batch`.
 
-    photographs: (path, label, target) each, None what is not known or not given.  before, after,
-    png: (labels, logits) by the network, png of the saved files.  noise, change: of the adversarial
-    images and of the files, (n, side, side, 3).  steps: (n,) or None.
+    photographs: (path from `folder`, label, target) each, None what is not known or not given.
     """
+    photographs, drawn = batch
+    paths, pixels, skipped = photos.read_batch(folder, [path for path, *_ in photographs], side)
+    return [each for each in photographs if each[0] in paths], pixels, skipped, drawn
+
+
+def attack_batch(network, attack, pngs, to_8_bits, for_figure, batch):
+    """Attack what was read, save its PNGs, and look at original, adversarial image and PNG.
+
+    Returns rows, arrays of them for the figure (none: an empty dict), and what was skipped.
+    """
+    photographs, pixels, skipped, drawn = batch
+    if not photographs:
+        return [], {}, skipped
     paths, labels, targets = zip(*photographs, strict=True)
-    linf, l2, _ = _sizes(noise)
-    columns = {
-        "path": paths,
-        "y_pred": before[0],
-        "confidence": _texts(confidences(before), 6),
-        "y_pred_adversarial": after[0],
-        "confidence_adversarial": _texts(confidences(after), 6),
-        # Five digits: the next ones are float32's rounding of x_adv - x.
-        "linf": _texts(linf, 5),
-        "l2": _texts(l2, 5),
-        "distortion": _texts(l2 / np.sqrt(noise[0].size), 5),
-        "fools": _fools(photographs, before, after),
-        "y_true": labels,
-        "top5": _among_five(before, labels),
-        "top5_adversarial": _among_five(after, labels),
-        "y_target": targets,
-    }
-    if steps is not None:
-        columns["steps"] = steps
-    if png is not None:
-        names = "y_pred_8bit", "confidence_8bit", "linf_8bit", "l2_8bit", "changed_8bit"
-        sizes = (_texts(size, 5) for size in _sizes(change))
-        columns |= zip(names, (png[0], _texts(confidences(png), 6), *sizes), strict=True)
-        columns["fools_8bit"] = _fools(photographs, before, png)
-    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    model, judge = own_model.load(network)
+    x = pixels / np.float32(255)
+    seen = {"": own_model.answers(model, judge, x)}
+    y_preds = seen[""][0]
+    known = zip(labels, y_preds, strict=True)
+    y = np.array([y_pred if label is None else label for label, y_pred in known])
+    aim = y if targets[0] is None else np.array(targets)
+    x_adv, *seen["_adversarial"], steps = attack_run.attack_batch(network, attack, (x, aim))
+    noises = {"": x_adv - x}
+    if pngs:
+        images = zip(paths, to_8_bits(model, pixels, x_adv, aim), strict=True)
+        saved = [photos.save_png(Path(pngs, f"{path}.png"), image) for path, image in images]
+        seen["_8bit"] = own_model.answers(model, judge, np.stack(saved) / np.float32(255))
+        noises["_8bit"] = (np.stack(saved).astype(int) - pixels) / 255
+
+    columns = {"path": paths, "y_true": labels, "y_target": targets}
+    columns["steps"] = [None] * len(x) if steps is None else steps
+    for kind, (now, logits) in seen.items():
+        columns["y_pred" + kind] = now
+        columns["confidence" + kind] = mnist.softmax(logits).max(axis=1)
+        columns["top5" + kind] = [
+            None if label is None else int((z > z[label]).sum() < 5)
+            for z, label in zip(logits, labels, strict=True)
+        ]
+    for kind, noise in noises.items():
+        flat = noise.reshape(len(noise), -1)
+        columns["linf" + kind] = np.abs(flat).max(axis=1)
+        columns["l2" + kind] = np.linalg.norm(flat, axis=1)
+        columns["distortion" + kind] = columns["l2" + kind] / np.sqrt(flat.shape[1])
+        columns["changed" + kind] = (flat != 0).mean(axis=1)
+        now = columns["y_pred" + (kind or "_adversarial")]
+        columns["fools" + kind] = list(map(_fools, y_preds, now, labels, targets))
+    figure = {}
+    if drawn:
+        figure = {"paths": np.array(paths), "xs": x, "noises": noises[""], "y_trues": y}
+        for name, kind in itertools.product(("y_pred", "confidence"), ("", "_adversarial")):
+            figure[f"{name}s{kind}"] = columns[name + kind]
+        figure |= {} if aim is y else {"y_targets": aim}
+        figure |= {} if steps is None else {"steps": steps}
+        figure |= for_figure(model, x, aim) if for_figure else {}
+    texts = ([_text(name, value) for value in column] for name, column in columns.items())
+    rows = [dict(zip(columns, row, strict=True)) for row in zip(*texts, strict=True)]
+    return rows, figure, skipped
 
 
-def confidences(answers):
-    """The softmax probabilities of (labels, logits): the largest of each image, (n,)."""
-    return mnist.softmax(answers[1]).max(axis=1)
-
-
-def _fools(photographs, before, after):
-    return [
-        None
-        if label not in (None, was) or was == target
-        else int(now != was if target is None else now == target)
-        for (_, label, target), was, now in zip(photographs, before[0], after[0], strict=True)
-    ]
-
-
-def _among_five(answers, labels):
-    pairs = zip(answers[1], labels, strict=True)
-    return [None if label is None else int((z > z[label]).sum() < 5) for z, label in pairs]
-
-
-def _sizes(noise):
-    """Largest and Euclidean size, and the share of values that are not 0: (n,) each."""
-    flat = noise.reshape(len(noise), -1)
-    return np.abs(flat).max(axis=1), np.linalg.norm(flat, axis=1), (flat != 0).mean(axis=1)
-
-
-def _texts(values, digits):
-    return [f"{value:.{digits}g}" for value in values]
-
-
-def unfinished(output):
-    """The folder of a run that is not complete: NAME.unfinished for NAME.csv."""
-    return output.with_suffix(".unfinished")
-
-
-@contextmanager
-def locked(output):
-    """Keep the unfinished run of `output` for this process; raise `Failure` if another has it.
-
-    The operating system's lock ends with the process, however that ends; Windows has none.
-    """
-    folder = unfinished(output)
-    with files.writing(folder):
-        folder.mkdir(exist_ok=True)
-        descriptor = os.open(folder, os.O_RDONLY) if os.name == "posix" else None
-    try:
-        if descriptor is not None and not _lock(descriptor, folder):
-            shown = f"another run is writing {files.show(output)}"
-            raise Failure(f"{shown}: wait for it, or name another --output")
-        try:
-            yield
-        finally:
-            with suppress(OSError):  # it is not empty
-                folder.rmdir()
-    finally:
-        if descriptor is not None:
-            os.close(descriptor)
-
-
-def _lock(descriptor, folder):
-    """Whether the folder, opened as `descriptor`, is this process's from now on."""
-    import fcntl
-
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # A run that has ended meanwhile removes its folder, and a third run makes it anew.
-        return os.path.samestat(os.fstat(descriptor), os.stat(folder))
-    except (BlockingIOError, FileNotFoundError):
-        return False
-
-
-def resume(output, run):
-    """How many batches an interrupted run has left, from the first on; None of a complete run.
-
-    run: its settings, for JSON.  Raises `Failure` when the earlier run was another one.
-    """
-    folder, npz = unfinished(output), output.with_suffix(".npz")
-    settings = folder / "settings.json"
-    if settings.is_file():
-        left = folder
-        try:
-            earlier = dict(json.loads(settings.read_text(encoding="utf-8")))
-        except (OSError, TypeError, ValueError) as error:
-            raise Failure(f"{files.show(folder)} does not say what run it is: {REMEDY}") from error
-    elif output.is_file() and npz.is_file():
-        earlier, left = results.load(npz, remedy=REMEDY)["config"], output
-    else:
-        return 0
-    for name, value in run.items():
-        if (was := earlier.get(name)) != value:
-            change = f"{name} was {json.dumps(was)} and is {json.dumps(value)}"
-            if name == "photographs":  # a digest of their paths
-                change = "the photographs are not the same ones"
-            raise Failure(f"cannot resume {files.show(left)}: {change}; {REMEDY}")
-    if left == output:
+def _fools(was, now, label, target):
+    """Whether the attack succeeded: 1 or 0, None for a photograph that does not count."""
+    if label not in (None, was) or was == target:
         return None
-    return next(number for number in itertools.count() if not _part(output, number).is_file())
+    return int(now != was if target is None else now == target)
 
 
-def begin(output, run):
-    """Give up what an earlier run left unfinished, and say what this one is."""
-    clear(output)
-    with files.replacing(unfinished(output) / "settings.json") as temporary:
-        temporary.write_text(json.dumps(run), encoding="utf-8")
+def _text(name, value):
+    """A value for the CSV: of a size five digits, since the next ones are float32's rounding."""
+    digits = 6 if name.startswith("confidence") else 5
+    return f"{value:.{digits}g}" if isinstance(value, np.floating) else value
 
 
-def clear(output):
-    """Remove all that is unfinished, but for the folder itself, which is the lock."""
-    with files.writing(unfinished(output)):
-        for path in unfinished(output).iterdir():
-            path.unlink()
+def round_to_8_bits(model, pixels, x_adv, y):
+    """The adversarial images as uint8, rounded towards the original `pixels` (uint8).
+
+    No value moves further from the original than in x_adv, so epsilon still holds.
+    """
+    change = x_adv.astype(np.float64) * 255 - pixels
+    # A thousandth is float32's rounding: 2 / 255 comes as 1.99999 or 2.00001 levels.
+    levels = np.trunc(change + np.copysign(1e-3, change))
+    return (pixels + levels).astype(np.uint8)
 
 
-def _part(output, number, suffix=".csv"):
-    return unfinished(output) / f"{number:08d}{suffix}"
+# The CSV -----------------------------------------------------------------------------------------
 
 
-def add(output, number, rows, figure):
-    """Keep what came of a batch: its rows, and arrays for the figure with a row each, or none."""
-    if figure:
-        with files.replacing(_part(output, number, ".npz")) as temporary:
-            np.savez(temporary, **figure)
-    with files.replacing(_part(output, number)) as temporary:
-        list(_written(temporary, rows))
-
-
-def _written(path, rows):
-    """Write a CSV file, and yield its rows on the way."""
-    with open(path, "w", **ENCODING) as file:
+def write(path, rows):
+    """Write a CSV file, or a part of one, of dicts: what is no column is left out."""
+    with files.replacing(path) as temporary, open(temporary, "w", **ENCODING) as file:
         # Lines end as RFC 4180 has it, so that a name with either half of that is put in quotes.
-        writer = csv.DictWriter(file, COLUMNS)
+        writer = csv.DictWriter(file, COLUMNS, extrasaction="ignore")
         writer.writeheader()
-        for row in rows:
-            writer.writerow(row)
-            yield row
+        writer.writerows(rows)
 
 
-def read(output, count=None):
-    """Yield the rows of a finished CSV file, or of the first `count` batches: dicts of strings."""
-    for path in [output] if count is None else [_part(output, i) for i in range(count)]:
-        with open(path, **ENCODING) as file:
-            reader = csv.DictReader(file)
-            if reader.fieldnames != list(COLUMNS):
-                raise Failure(f"{files.show(path)} has no rows of photographs: {REMEDY}")
-            yield from reader
+def read(path):
+    """Yield the rows of a CSV file, or of a part of one: dicts of strings."""
+    with open(path, **ENCODING) as file:
+        reader = csv.DictReader(file)
+        if reader.fieldnames != list(COLUMNS):
+            shown = files.show(path)
+            raise Failure(f"{shown} has no rows of photographs: start again without --resume")
+        yield from reader
 
 
-def finish(output, run, count):
-    """Join all `count` batches into the CSV and the .npz; returns what `summary` does."""
-    with files.replacing(output) as temporary:
-        table = summary(_written(temporary, read(output, count)))
-        paths = sorted(unfinished(output).glob("[0-9]*.npz"))
-        parts = [files.read_npz(path, holds="a batch of a run", remedy=REMEDY) for path in paths]
-        figure = {name: np.concatenate([part[name] for part in parts])[:KEPT] for name in parts[0]}
-        config = run | {"paths": figure.pop("paths").tolist()}
-        # The .npz is in its place before the CSV is: complete is what has both.
-        results.save(output.with_suffix(".npz"), config=config, **figure)
-    clear(output)
-    return table
-
-
-def summary(rows):
-    """The closing table's lines, and how many rows there are.  rows: those of a CSV file."""
-    given, true, total, largest = Counter(), Counter(), Counter(), 0.0
-    for row in rows:
+def summary(path):
+    """The closing table's lines of a CSV file, and how many rows there are."""
+    given, ones, total, largest = Counter(), Counter(), Counter(), 0.0
+    for row in read(path):
+        given.update(name for name, text in row.items() if text)
+        ones.update(name for name, text in row.items() if text == "1")
+        ones.update(w for w in ("", "_adversarial") if row["y_pred" + w] == row["y_true"])
         largest = max(largest, float(row["linf"]))
-        given.update(name for name, text in row.items() if text != "")
-        true.update(name for name, text in row.items() if text == "1")
-        for when in ("", "_adversarial"):
-            true["top1" + when] += row["y_pred" + when] == row["y_true"]
-        for fools, name in (("fools", "confidence_adversarial"), *(mean[1:] for mean in MEANS)):
-            if row[fools] == "1":
+        for name in ("confidence_adversarial", *MEANS):
+            if row["fools_8bit" if name.endswith("_8bit") else "fools"] == "1":
                 total[name] += float(row[name] or 0)
-
-    def share(name, of):
-        return true[name] / max(given[of], 1)
 
     left_out = given["path"] - given["fools"]
     lines = [
         f"photographs          {given['path']:7d}",
         f"left out             {left_out:7d}  (wrong, or the target, before the attack)",
-        f"fooled               {true['fools']:7d}  {share('fools', 'fools'):6.1%}",
     ]
-    if given["y_pred_8bit"]:
-        fooled = share("fools_8bit", "fools_8bit")
-        lines.append(f"fooled after 8 bits  {true['fools_8bit']:7d}  {fooled:6.1%}")
-    if true["fools"]:
-        mean = total["confidence_adversarial"] / true["fools"]
+    for title, name in (("", "fools"), (" after 8 bits", "fools_8bit")):
+        if name == "fools" or given["y_pred_8bit"]:
+            share = ones[name] / max(given[name], 1)
+            lines.append(f"{'fooled' + title:20} {ones[name]:7d}  {share:6.1%}")
+    if ones["fools"]:
+        mean = total["confidence_adversarial"] / ones["fools"]
         lines.append(f"mean confidence in the wrong label {mean:.1%}")
     lines.append(f"largest noise        {largest:7.5f}")
-    if given["y_true"]:
-        lines.append(f"with a known label   {given['y_true']:7d}   top-1   top-5")
+    if true := given["y_true"]:
+        lines.append(f"with a known label   {true:7d}   top-1   top-5")
         for name, when in (("before", ""), ("after", "_adversarial")):
-            top1, top5 = (share(top + when, "y_true") for top in ("top1", "top5"))
+            top1, top5 = ones[when] / true, ones["top5" + when] / true
             lines.append(f"  {name:26}  {top1:6.1%}  {top5:6.1%}")
-    for line, fools, name in MEANS:
-        if total["steps"] and true[fools]:
-            lines.append(line.format(total[name] / true[fools]))
+    for name, line in MEANS.items():
+        fooling = ones["fools_8bit" if name.endswith("_8bit") else "fools"]
+        if total["steps"] and fooling:
+            lines.append(line.format(total[name] / fooling))
     return lines, given["path"]

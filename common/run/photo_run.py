@@ -1,49 +1,53 @@
 """Attack a folder of photographs, batch by batch: what the scripts of both methods share.
 
-The photographs are found and labelled, cut into batches by their place in the list, attacked side
-by side, here or on workers (engine.py), and their rows joined (photo_rows.py).  Which photographs
-make a batch depends on nothing else, so the rows are the same whoever works.
+The photographs are found and labelled, cut into batches by their place in the list, and attacked
+side by side, here or on workers (engine.py).  Which photographs make a batch depends on nothing
+else, so the rows (photo_rows.py) are the same whoever works.
+
+While a run is going on, each batch has a part of the CSV in the folder NAME.unfinished.  When all
+are there they are joined, and the folder goes.  So a run that is interrupted, even killed, destroys
+nothing, and a later one does only the batches that are missing.
 """
 
-import argparse
 import functools
 import hashlib
+import itertools
+import json
 import os
 import sys
 import time
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
-from common import command, files
+from common import command, files, results
 from common.command import Failure
 from common.networks import imagenet, own_model
-from common.run import attack_run, class_labels, engine, photo_rows, photos
+from common.run import class_labels, engine, photo_rows, photos
+
+KEPT = 9  # photographs for the figure, three by three
+REMEDY = "start again without --resume"
 
 
 def add_arguments(parser, *, batch_size, output):
     """The arguments of every such script.  batch_size: the default.  output: what to say of it."""
     option, path, images = parser.add_argument, command.path, [files.COMMON / "images"]
+    parser.usage = "%(prog)s [options]"
     own_model.add_model(parser, "efficientnet_lite0", photographs=True)
     option("--classes", type=path, metavar="FILE", help="of a .keras file: its classes, one a line")
-    pictures = "photographs and folders of them (default: common/images)"
-    option("--images", type=path, nargs="+", default=images, metavar="PATH", help=pictures)
-    classes = "the true classes: folders, or a file (default: the network's own answers)"
-    option("--labels", type=class_labels.argument, metavar="folders|FILE", help=classes)
-    option("--weights", type=path, help="the network's weights, a Keras .h5 file")
-    option("--save-images", type=path, help="folder for the adversarial PNGs")
-    command.add_count(parser, "--batch-size", "photographs for a core at a time", batch_size)
+    pictures = "photographs and folders (default: common/images)"
+    option("--images", type=path, nargs="+", default=images, metavar="P", help=pictures)
+    classes = "true classes: `folders` or a file (default: as seen)"
+    option("--labels", type=class_labels.argument, metavar="L", help=classes)
+    option("--weights", type=path, metavar="FILE", help="the network's weights, a Keras .h5 file")
+    option("--save-images", type=path, metavar="DIR", help="folder for the adversarial PNGs")
+    size = "photographs for a core at a time"
+    command.option(parser, "--batch-size", command.positive_int, batch_size, size, metavar="N")
     option("--resume", action="store_true", help="continue a run with the same settings")
-    option("--output", type=csv_file, help=output)
+    option("--output", type=path, metavar="CSV", help=output)
     engine.add_arguments(parser)
-
-
-def csv_file(text):
-    """An argument that names a CSV file."""
-    if command.path(text).suffix != ".csv":
-        raise argparse.ArgumentTypeError(f"{text!r} does not end in .csv")
-    return command.path(text)
 
 
 def network_of(args):
@@ -58,77 +62,62 @@ def attack(args, network, attack, target_of, settings, title, *, to_8_bits=None,
     """Attack all photographs, write their rows, print the table; returns the paths written.
 
     args: of `add_arguments`.  network: of `network_of`.  attack(model, x, y) -> x_adv, or (x_adv,
-    steps); y: the labels to leave, or to reach.
-    target_of(path): the label that a photograph is to reach; None where the attack is to leave
-    the label.  settings: the script's own, on which the rows depend, for JSON.  title: of the
-    table.  to_8_bits(model, pixels, x_adv, y) -> uint8, if not `round_to_8_bits`.
-    for_figure(model, x, y) -> more arrays of the first photographs.  Workers get these functions:
-    they have to be importable.
+    steps); y: the labels to leave, or to reach.  target_of(path): the label that a photograph is to
+    reach; None: leave the label.  settings: the script's own, for JSON.
+    to_8_bits(model, pixels, x_adv, y) -> uint8, if not `photo_rows.round_to_8_bits`.
+    for_figure(model, x, y) -> more arrays of the first photographs.  Workers import the functions.
     Files that cannot be read are named on stderr.  Raises `Failure` for whatever a user can mend,
     if possible before the network is loaded, and `command.Interrupted` on Ctrl-C.
     """
-    skipped = []
+    output, pngs, skipped = args.output, args.save_images, []
     folder, paths = photos.find(args.images, lambda *problem: skipped.append(skip(*problem)))
-    if not paths:
-        raise Failure(f"no image in {files.show(folder)}: it holds no file")
-    labels = class_labels.of_photographs(args.labels, folder, paths, network.own_names())
+    labels = class_labels.of_photographs(args.labels, folder, paths, network.names)
     targets = [target_of and target_of(path) for path in paths]
-    photographs = list(zip(paths, labels, targets, strict=True))
-    _check(args, folder)
-    size, pngs = args.batch_size, args.save_images and os.path.abspath(args.save_images)
-    named = [files.from_root(path) for path in args.images]
+    digest = hashlib.sha256(os.fsencode("\0".join(paths))).hexdigest()
     settings = settings | {
-        "weights": network.sha256,
-        **network.settings(),
-        "images": named[0] if len(named) == 1 else named,
         "labels": class_labels.setting(args.labels),
-        "batch_size": size,
+        "images": [files.from_root(path) for path in args.images],
         "save_images": pngs and files.from_root(pngs),
-        "photographs": hashlib.sha256(os.fsencode("\0".join(paths))).hexdigest(),
+        "photographs": f"{len(paths)} with the names of SHA-256 {digest}",
+        "batch_size": args.batch_size,
+        "weights": network.sha256,
     }
-    read = functools.partial(read_batch, folder, network.shape[:2], pngs)
-    work = functools.partial(
-        attack_batch, network, attack, pngs, to_8_bits or round_to_8_bits, for_figure
-    )
-    with photo_rows.locked(args.output), engine.start(args.cluster) as run:
-        done = photo_rows.resume(args.output, settings) if args.resume else 0
+    written = [output, output.with_suffix(".npz")]
+    if output.suffix != ".csv":
+        raise Failure(f"--output {files.show(output)} does not end in .csv: name one that does")
+    for path in written:
+        files.check_output(path, args)
+    if pngs:
+        place, given = pngs.resolve(), [path.resolve() for path in args.images if path.is_dir()]
+        if place == Path(folder).resolve() or any(map(place.is_relative_to, given)):
+            raise Failure(
+                f"--save-images {files.show(pngs)} lies among the photographs: what is saved there "
+                "would be taken for one, or overwrite it; name a folder elsewhere"
+            )
+        with files.writing(pngs):
+            pngs.mkdir(exist_ok=True)
+        written.append(pngs)
+    settings |= network.settings()
+    how = pngs and os.path.abspath(pngs), to_8_bits or photo_rows.round_to_8_bits, for_figure
+    with locked(output) as unfinished, engine.start(args.cluster) as run:
+        run = functools.partial(
+            run,
+            functools.partial(photo_rows.attack_batch, network, attack, *how),
+            prepare=functools.partial(photo_rows.read_batch, folder, network.shape[:2]),
+            name=lambda batch: f"the batch that begins with {batch[0][0][0]}",
+        )
+        photographs = list(zip(paths, labels, targets, strict=True))
         began = time.perf_counter()
-        if done is None:  # complete
-            attacked, (lines, count) = 0, photo_rows.summary(photo_rows.read(args.output))
-        else:
-            run = functools.partial(run, work, prepare=read, name=_name)
-            attacked = _attack(run, photographs, size, done, args.output, settings)
-            lines, count = photo_rows.finish(args.output, settings, -(-len(paths) // size))
+        attacked = collect(run, photographs, unfinished, output, settings, args.resume)
         seconds = time.perf_counter() - began
+    lines, count = photo_rows.summary(output)
     print(f"{imagenet.title(network.model)}, {title}", *lines, sep="\n")
     if passed_over := len(skipped) + len(paths) - count:
         print(f"skipped files        {passed_over:7d}")
     if attacked:
         speed = attacked / seconds
         print(f"photographs a second {speed:7.1f}  (compilation and reading included)")
-    written = [args.output, args.output.with_suffix(".npz")]
-    return written + ([args.save_images] if pngs else [])
-
-
-def _check(args, photographs):
-    """Raise `Failure` for files and folders that are no place to write.
-
-    photographs: the folder that all of them lie in.
-    """
-    for path in (args.output, args.output.with_suffix(".npz")):
-        files.check_output(path, args)
-    if not args.save_images:
-        return
-    place = args.save_images.resolve()
-    given = [folder.resolve() for folder in args.images if folder.is_dir()]
-    if place == Path(photographs).resolve() or any(map(place.is_relative_to, given)):
-        raise Failure(
-            f"--save-images {files.show(args.save_images)} lies among the photographs: what is "
-            "saved there would be taken for one, or overwrite it; name a folder elsewhere"
-        )
-    if not args.save_images.is_dir():
-        with files.writing(args.save_images):
-            args.save_images.mkdir()
+    return written
 
 
 def skip(path, reason):
@@ -136,119 +125,114 @@ def skip(path, reason):
     tqdm.write(command.one_line(f"skipped {path}: {reason}"), file=sys.stderr)
 
 
-def _name(batch):
-    (path, *_), *_ = batch[0]
-    return f"the batch that begins with {path}"
+@contextmanager
+def locked(output):
+    """Yield NAME.unfinished for NAME.csv, this process's alone; `Failure` if another has it.
+
+    The operating system's lock ends with the process, however that ends; Windows has none.
+    """
+    folder = output.with_suffix(".unfinished")
+    with ExitStack() as stack:
+        with files.writing(folder):
+            folder.mkdir(exist_ok=True)
+            descriptor = os.open(folder, os.O_RDONLY) if os.name == "posix" else None
+        if descriptor is not None:
+            import fcntl
+
+            stack.callback(os.close, descriptor)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                # A run that has ended meanwhile removes its folder, and a third makes it anew.
+                had = os.path.samestat(os.fstat(descriptor), os.stat(folder))
+            except (BlockingIOError, FileNotFoundError):
+                had = False
+            if not had:
+                shown = f"another run is writing {files.show(output)}"
+                raise Failure(f"{shown}: wait for it, or name another --output")
+        try:
+            yield folder
+        finally:
+            with suppress(OSError):  # it is not empty
+                folder.rmdir()
 
 
-def _attack(run, photographs, size, done, output, settings):
-    """Attack the batches after the first `done`; returns how many photographs were attacked."""
-    before = count = sum(1 for _ in photo_rows.read(output, done))
-    done = done if count else 0
-    starts = range(done * size, len(photographs), size)
+def left(unfinished, output, settings):
+    """The parts of the CSV that an earlier run left; of a complete one, the CSV itself.
+
+    Raises `Failure` when the earlier run had other settings.
+    """
+    npz, written = output.with_suffix(".npz"), unfinished / "settings.json"
+    if written.is_file():
+        shown, parts = files.show(unfinished), sorted(unfinished.glob("[0-9]*.csv"))
+        try:
+            earlier = dict(json.loads(written.read_text(encoding="utf-8")))
+        except (OSError, TypeError, ValueError) as error:
+            raise Failure(f"{shown} does not say what run it is: {REMEDY}") from error
+    elif output.is_file() and npz.is_file():
+        shown, parts = files.show(output), [output]
+        earlier = results.load(npz, remedy=REMEDY)["config"]
+    else:
+        return []
+    for name, value in settings.items():
+        if (was := earlier.get(name)) != value:
+            change = f"{name} was {json.dumps(was)} and is {json.dumps(value)}"
+            raise Failure(f"cannot resume {shown}: {change}; {REMEDY}")
+    return parts
+
+
+def collect(run, photographs, unfinished, output, settings, resume):
+    """Have `run` attack the photographs of which there are no rows yet, and join all rows.
+
+    photographs: (path, label, target) each.  Returns how many photographs were attacked.
+    """
+    parts = left(unfinished, output, settings) if resume else []
+    if parts == [output]:
+        return 0
+    before = count = sum(1 for part in parts for _ in photo_rows.read(part))
+    starts = range(len(parts) * settings["batch_size"], len(photographs), settings["batch_size"])
     # The figure shows the first photographs that can be read.
-    batches = ((photographs[i : i + size], count < photo_rows.KEPT) for i in starts)
+    batches = ((photographs[i : i + starts.step], count < KEPT) for i in starts)
     try:
         with tqdm(total=len(photographs), unit="photo", disable=None) as bar:
             bar.update(starts.start)
-            for number, (rows, figure, unread) in enumerate(run(batches), done):
-                if number == 0:
-                    photo_rows.begin(output, settings)
-                photo_rows.add(output, number, rows, figure if count < photo_rows.KEPT else {})
+            for rows, figure, unread in run(batches):
+                if not parts:
+                    clear(unfinished)
+                    with files.replacing(unfinished / "settings.json") as temporary:
+                        temporary.write_text(json.dumps(settings), encoding="utf-8")
+                part = unfinished / f"{len(parts):08d}.csv"
+                if figure and count < KEPT:
+                    with files.replacing(part.with_suffix(".npz")) as temporary:
+                        np.savez(temporary, **figure)
+                photo_rows.write(part, rows)
+                parts.append(part)
                 count += len(rows)
                 for path, reason in unread:
                     skip(path, reason)
                 bar.update(len(rows) + len(unread))
     except KeyboardInterrupt as interrupt:
-        if not count:
+        if not parts:
             raise
-        left = files.show(photo_rows.unfinished(output))
-        raise command.Interrupted(f"{left} has what was done; go on with --resume") from interrupt
+        shown = files.show(unfinished)
+        raise command.Interrupted(f"{shown} has what was done; go on with --resume") from interrupt
     if not count:
-        photo_rows.clear(output)
+        clear(unfinished)
         raise Failure("no readable image among all that was skipped: give other --images")
+    figures = [
+        files.read_npz(path, holds="a batch of a run", remedy=REMEDY)
+        for path in sorted(unfinished.glob("[0-9]*.npz"))
+    ]
+    figure = {name: np.concatenate([each[name] for each in figures])[:KEPT] for name in figures[0]}
+    config = settings | {"paths": figure.pop("paths").tolist()}
+    # The .npz is in its place before the CSV is: complete is what has both.
+    results.save(output.with_suffix(".npz"), config=config, **figure)
+    photo_rows.write(output, itertools.chain.from_iterable(map(photo_rows.read, parts)))
+    clear(unfinished)
     return count - before
 
 
-# What workers do ---------------------------------------------------------------------------------
-
-
-def read_batch(folder, side, pngs, batch):
-    """What can be read of a batch, (photographs, for a figure?), for `attack_batch`.
-
-    Skipped are (path, reason), also where the name of the PNG would be longer than systems take.
-    """
-    paths = [path for path, *_ in batch[0]]
-    long = [path for path in paths if pngs and len(os.fsencode(Path(path).name)) > 251]
-    paths, pixels, skipped = photos.read_batch(folder, [p for p in paths if p not in long], side)
-    skipped += [(path, "with .png added its name is too long to be saved") for path in long]
-    return [each for each in batch[0] if each[0] in paths], pixels, skipped, batch[1]
-
-
-def attack_batch(network, attack, pngs, to_8_bits, for_figure, batch):
-    """Attack what was read, save its PNGs, and look at original, adversarial image and PNG.
-
-    Returns rows, arrays of them for the figure (none: an empty dict), and what was skipped.
-    """
-    photographs, pixels, skipped, drawn = batch
-    if not photographs:
-        return [], {}, skipped
-    paths, labels, targets = zip(*photographs, strict=True)
-    model, judge = own_model.load(network)
-    x = _floats(pixels)
-    before = own_model.answers(model, judge, x)
-    known = np.array([-1 if label is None else label for label in labels])
-    y = np.where(known < 0, before[0], known)
-    aim = y if targets[0] is None else np.array(targets)
-    x_adv, *after, steps = attack_run.attack_batch(network, attack, (x, aim))
-    noise, png, change = x_adv - x, None, None
-    if pngs:
-        saved = save(pngs, paths, to_8_bits(model, pixels, x_adv, aim))
-        png = own_model.answers(model, judge, _floats(saved))
-        change = (saved.astype(int) - pixels) / 255
-    rows = photo_rows.rows(photographs, before, after, noise, steps, png, change)
-    if not drawn:
-        return rows, {}, skipped
-    figure = {
-        "paths": np.array(paths),
-        "xs": x,
-        "noises": noise,
-        "y_trues": y,
-        "y_preds": before[0],
-        "y_preds_adversarial": after[0],
-        "confidences": photo_rows.confidences(before),
-        "confidences_adversarial": photo_rows.confidences(after),
-    }
-    if aim is not y:
-        figure["y_targets"] = aim
-    if steps is not None:
-        figure["steps"] = steps
-    return rows, figure | (for_figure(model, x, aim) if for_figure else {}), skipped
-
-
-def _floats(pixels):
-    return pixels.astype(np.float32) / np.float32(255)
-
-
-def round_to_8_bits(model, pixels, x_adv, y):
-    """The adversarial images as uint8, rounded towards the original `pixels` (uint8).
-
-    No value moves further from the original than in x_adv, so epsilon still holds.
-    """
-    change = x_adv.astype(np.float64) * 255 - pixels
-    # A thousandth is float32's rounding: 2 / 255 comes as 1.99999 or 2.00001 levels.
-    levels = np.trunc(change + np.copysign(1e-3, change))
-    return (pixels + levels).astype(np.uint8)
-
-
-def save(folder, paths, images):
-    """Write uint8 images as PNG and return them as they are read back, uint8."""
-    saved = []
-    for path, image in zip(paths, images, strict=True):
-        png = Path(folder, f"{path}.png")
-        with files.writing(png):
-            png.parent.mkdir(parents=True, exist_ok=True)
-        with files.replacing(png) as temporary:
-            photos.save(temporary, image)
-        saved.append(photos.read(png, image.shape[:2]))
-    return np.stack(saved)
+def clear(unfinished):
+    """Remove all that is unfinished, but for the folder itself, which is the lock."""
+    with files.writing(unfinished):
+        for path in unfinished.iterdir():
+            path.unlink()

@@ -157,9 +157,13 @@ def _rgb(image):
     return image.convert("RGB")
 
 
-def save(path, image):
-    """Write uint8 (side, side, 3) to an open file or path as 8-bit PNG, which loses nothing."""
-    Image.fromarray(image).save(path, format="PNG")
+def save_png(path, image):
+    """Write uint8 (side, side, 3) as 8-bit PNG to a `Path`, and return it as it is read back."""
+    with files.writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    with files.replacing(path) as temporary:
+        Image.fromarray(image).save(temporary, format="PNG")
+    return read(path, image.shape[:2])
 
 
 def read_batch(folder, paths, side):

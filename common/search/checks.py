@@ -38,9 +38,8 @@ def checked(model, x, y, *, name="labels"):
 
 
 def outside(x):
-    """What is wrong with images x (n, ...) that are not in [0, 1], and which layer of Keras makes
-    such pixels of those that are: two strings, empty where there is nothing to say.
-    """
+    """What is wrong with images x (n, ...) outside [0, 1], and which layer of Keras makes such
+    pixels of those within: two strings, empty where there is nothing to say."""
     low, high = (x.min(), x.max()) if x.size else (0, 1)
     if low >= 0 and high <= 1:
         return "", ""
@@ -99,15 +98,14 @@ def _try(model, x):
     import tensorflow as tf
 
     from common.search.compiled import compiled, forward, tracing
-    from common.search.logits import ROUNDING_SINGLE, ends_in_logits, logits_of, rounding
+    from common.search.logits import ROUNDING_SINGLE, logits_of, rounding
 
-    name = f"the model {model.name}"
-    errors = AttributeError, NotImplementedError, TypeError, ValueError
+    name, given = f"the model {model.name}", tf.errors.InvalidArgumentError
     try:
         # Compiled as in an attack: eagerly TensorFlow computes the gradients by the weights too,
         # which ends the process for some convolutions.
         logits, gradient = compiled(_logits_and_gradient)(model, x)
-    except (*errors, tf.errors.InvalidArgumentError) as error:
+    except (AttributeError, NotImplementedError, TypeError, ValueError, given) as error:
         # Of an error in Python code AutoGraph tells where it arose, and keeps what it said itself.
         problem = error.__context__ or error
         raise ValueError(f"{name} does not take images {x.shape[1:]}: {problem}") from error
@@ -129,10 +127,11 @@ def _try(model, x):
         )
     z = logits.numpy().astype(np.float64)
     numbers = np.nan_to_num(z)
-    changes = np.ptp(numbers, axis=0) > 1e-4 * np.abs(numbers).max()
-    if gradient is None or (changes.any() and not gradient.numpy().any()):
+    changes = (np.ptp(numbers, axis=0) > 1e-4 * np.abs(numbers).max()).any()
+    if gradient is None or (changes and not gradient.numpy().any()):
         raise ValueError(
-            f"{name} cannot be differentiated by the pixels of its image, which every attack needs"
+            f"{name} cannot be differentiated by the pixels of its image, which every attack needs "
+            "(if it takes whole numbers, build it on keras.Input(shape) without a dtype)"
         )
     tolerance = 3e-4 if rounding(model) <= ROUNDING_SINGLE else 0.1
     if (np.abs(forward(model, x) - z) > tolerance * np.abs(z).max()).any():
@@ -142,14 +141,15 @@ def _try(model, x):
         )
     # Probabilities they are if they stay in [0, 1] for images a thousand times as bright, too.
     rows = np.concatenate([z, forward(model, 1000 * x)])
-    with tracing:
-        if not ((rows < 0) | (rows > 1)).any() and not ends_in_logits(model):
-            try:
-                logits_of(model)
-                remedy = "attack logits_of(model) (common/search/logits.py), which ends before them"
-            except ValueError as error:
-                remedy = error
-            raise ValueError(f"{name} gives probabilities, and an attack needs logits: {remedy}")
+    if not ((rows < 0) | (rows > 1)).any():
+        remedy = "attack logits_of(model) (common/search/logits.py), which ends before them"
+        try:
+            with tracing:
+                if logits_of(model) is model:
+                    return z.shape[1]
+        except ValueError as error:
+            remedy = error
+        raise ValueError(f"{name} gives probabilities, and an attack needs logits: {remedy}")
     return z.shape[1]
 
 
@@ -172,7 +172,7 @@ def _logits_and_gradient(model, x):
 
 
 def positive(name, value, *, whole=False):
-    """Raise ValueError unless `value` is above 0 and finite in float32; whole: a whole number."""
+    """Raise ValueError unless `value` is above 0, finite in float32 and, if `whole`, whole."""
     if not 0 < number(name, value) <= float(np.finfo(np.float32).max):
         raise ValueError(f"{name} must be a finite number above 0, not {value!r}")
     if whole and not isinstance(value, int | np.integer):
@@ -180,10 +180,9 @@ def positive(name, value, *, whole=False):
 
 
 def pixel_size(name, value, images=None):
-    """`value` as float64, once it is in [0, 1], as epsilon is: a number.
+    """A number in [0, 1], as epsilon is, in float64.  Raises ValueError for anything else.
 
-    images: where they are given (n, ...), it may also be one for each of them, (n,), and comes back
-    as (n, 1, ...) in any case.  Raises ValueError for anything else.
+    images (n, ...): it may also be one for each of them, (n,), and comes back as (n, 1, ...).
     """
     sizes = number(name, value, () if images is None else images.shape[:1])
     if not ((sizes >= 0) & (sizes <= 1)).all():
@@ -200,7 +199,7 @@ def number(name, value, shape=()):
     try:
         numbers = np.asarray(value)
     except ValueError:  # lists of unequal lengths
-        numbers = np.asarray(None)
+        numbers = np.array(None)
     if numbers.dtype.kind not in "iuf" or numbers.shape not in ((), shape):
         each = f" or {shape[0]} of them, one an image" if shape else ""
         raise ValueError(f"{name} must be a number{each}, not {value!r:.60}")
@@ -208,10 +207,7 @@ def number(name, value, shape=()):
 
 
 def finite(values, what):
-    """Raise ValueError where `values` (n, ...) hold NaN or infinities, with the count of images.
-
-    what: what the values are, in the plural.
-    """
+    """Raise ValueError where `values` (n, ...), called `what`, hold NaN or infinities."""
     # The product says at once that all is well; it may overflow, though.
     if not np.isfinite(np.vdot(values, values)):
         broken = (~np.isfinite(values)).reshape(len(values), -1).any(axis=1).sum()

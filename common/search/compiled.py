@@ -22,9 +22,8 @@ def compiled(body):
 
     A `tf.function` that took the model as an argument would hold the weights of every model it
     has met until the process ends.  Here what was compiled goes when the model goes, and when
-    a layer or an attribute of one is exchanged.  Several threads may call it at once.
-
-    Arrays are traced for any number of rows.
+    a layer or an attribute of one is exchanged.  Arrays are traced for any number of rows.
+    Several threads may call it at once.
     """
 
     @functools.wraps(body)
@@ -45,11 +44,8 @@ def compiled(body):
 
 
 def _function(body, model, arrays):
-    """`body` of a model, compiled for such arrays, of any number of rows.
-
-    Each size of its own would be optimised in its own way, and the sums for a size would depend
-    on which other sizes came before.
-    """
+    """`body` of a model, compiled for such arrays, of any number of rows: each number would be
+    optimised in its own way, and the sums depend on which others came before."""
 
     def of_model(*arrays):
         with tracing:

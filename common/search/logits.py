@@ -23,25 +23,10 @@ def logits_of(model):
     They are the activation of the last layer, a Dense, or stand alone as the last layer; that may
     be the last one of a model within the model.  A last Dense in half precision is computed in
     float32.  The weights are shared, not copied, and the layers are of Keras's own kinds: the
-    result can be saved and cloned where `model` can.
+    result can be saved and cloned where `model` can.  It is the model itself where that is seen to
+    end in a linear layer already.
     Raises ValueError for a model that ends in something else, or does not show its layers.
     """
-    logits = _logits_of(model)
-    if logits is model:
-        raise ValueError(f"the model {model.name} does not end in a softmax, but in logits already")
-    return logits
-
-
-def ends_in_logits(model):
-    """Whether a Keras model is seen to end in a linear layer, and so in no softmax."""
-    try:
-        return _logits_of(model) is model
-    except ValueError:
-        return False
-
-
-def _logits_of(model):
-    """`logits_of`, and the model itself where it is seen to end in logits."""
     import keras
 
     outputs = getattr(model, "outputs", None)
@@ -51,17 +36,19 @@ def _logits_of(model):
             "its logits, without a softmax or sigmoids"
         )
     squashing = keras.activations.softmax, keras.activations.sigmoid
-    layer, inputs, logits = _last(outputs[0])
+    images, done = calls(model)
+    layer, inputs, logits = done[-1]
     alone = isinstance(layer, keras.layers.Softmax) or (
         isinstance(layer, keras.layers.Activation) and layer.activation in squashing
     )
     if alone:
-        layer, inputs, logits = _last(inputs[0])
+        here = layer, [], inputs[0]  # for a softmax of the images themselves
+        layer, inputs, logits = next((call for call in done if call[2] is inputs[0]), here)
     activation, coarse = getattr(layer, "activation", None), logits.dtype in ROUNDING
     is_linear = activation is keras.activations.linear
     squashed = activation in squashing and not alone
     if isinstance(layer, keras.Model) and (coarse or not alone):
-        inner = _logits_of(layer)
+        inner = logits_of(layer)
         if inner is layer:
             return model
         logits = inner(inputs)
@@ -76,13 +63,25 @@ def _logits_of(model):
         )
     elif not alone:
         return model
-    return keras.Model(model.inputs, logits, name=model.name)
+    return keras.Model(images, logits, name=model.name)
 
 
-def _last(tensor):
-    """The layer that a tensor comes out of, the tensors that go into it, and the tensor itself."""
-    layer, node, _ = tensor._keras_history
-    return layer, layer._inbound_nodes[node].input_tensors, tensor
+def calls(model):
+    """What a Keras model does, in its order, to new inputs: these, and of each of its operations
+    the operation itself, the tensors that go into it, and what comes out."""
+    import keras
+
+    done = []
+
+    def call(operation, *args, **settings):
+        fed = keras.tree.flatten((args, settings))
+        tensors = [part for part in fed if isinstance(part, keras.KerasTensor)]
+        done.append((operation, tensors, operation(*args, **settings)))
+        return done[-1][2]
+
+    graph = keras.Model(model.inputs, model.outputs)
+    copy = keras.models.clone_model(graph, clone_function=lambda same: same, call_function=call)
+    return copy.inputs, done
 
 
 def _linear(dense):
