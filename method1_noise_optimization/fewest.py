@@ -3,21 +3,20 @@ linearisation.
 
     minimise |x' - x|₀   subject to   g(x') = z_t(x') - max_{k ≠ t} z_k(x') ≥ 0,   0 ≤ x' ≤ 1
 
-where |r|₀ counts the pixels that change at all; one in colour is all its channels.  Were the margin
-g linear, with the slope G, the best that pixel j can do is to go to the end v_j of its range:
+where |r|₀ counts the pixels that change; one in colour is all its channels.  Were the margin g
+linear, with the slope G, the best that pixel j can do is to go to the end v_j of its range,
 
-    v_j = 1 where G_j > 0, else 0          it gains γ_j = G_j (v_j - x_j) ≥ 0
+    v_j = 1 where G_j > 0, else 0          which gains γ_j = G_j (v_j - x_j) ≥ 0
 
 and the answer is exact: those that gain most, as many as it takes.  So linearise at the point
-reached so far, and repeat: minimal.py in another norm, with sorting in the place of projecting.  G
-is a running average of the gradients.  A step changes one pixel fewer than the best hit so far;
-where there is none yet, some more than the step before.  Further starts go on from the best hit,
-and multiply the gains by noise that fades.
+reached so far, and repeat, as minimal.py does with projections: G is a running average of the
+gradients, and g's maximum is smoothed.  A step changes one pixel fewer than the best hit; before
+there is one, some more than the step before.  Further starts go on from the best hit, and multiply
+the gains by noise that fades.  In the end pixels are put back while it stays a hit.
 
-In the end pixels are put back, the least useful first, while it stays a hit.  Such a greedy choice
-by slopes is that of JSMA (Papernot et al. 2016, "The Limitations of Deep Learning in Adversarial
-Settings"), which averages nothing and takes nothing back; σ-zero (Cinà et al. 2025, "σ-zero:
-Gradient-based Optimization of ℓ0-norm Adversarial Examples") descends on Σ r² / (r² + σ) instead.
+JSMA (Papernot et al. 2016, "The Limitations of Deep Learning in Adversarial Settings") chooses
+pixels by their slopes too, but takes none back; σ-zero (Cinà et al. 2025, "σ-zero: Gradient-based
+Optimization of ℓ0-norm Adversarial Examples") descends on the margin and Σ r² / (r² + σ) instead.
 """
 
 import numpy as np
@@ -25,12 +24,11 @@ import tensorflow as tf
 
 from common.search import nearest_class
 from common.search.compiled import compiled
-from common.search.margins import least, logits, margin, margins, spread
+from common.search.margins import least, logits, margin, spread
+from method1_noise_optimization.minimal import hit_and_slope
 
-# The temperature of the smoothed maximum over competitors, first and last, as in minimal.py.
-WARMEST, COLDEST = 0.25, 8e-4
-# The weight of a new gradient beside m earlier ones is WINDOW / (m + WINDOW).
-WINDOW = 10.0
+# As in minimal.py: the first and last temperature, and the weight of a new gradient.
+WARMEST, COLDEST, WINDOW = 0.25, 8e-4, 10.0
 # How many pixels a step changes: before the first hit so many times as many as the one before, and
 # never more than this share of the best hit.
 MORE, FEWER = 1.15, 0.85
@@ -80,12 +78,8 @@ def by_pixel(model, x):
     return x.reshape(len(x), -1, *(model.input_shape[3:] or (1,)))
 
 
-def _changed(x, p):
-    return tf.reduce_any(p != x, axis=2)
-
-
-def _count(true):
-    return tf.reduce_sum(tf.cast(true, tf.float32), axis=1)
+def _count(pixels):
+    return tf.reduce_sum(tf.cast(pixels, tf.float32), axis=1)
 
 
 @compiled
@@ -94,23 +88,19 @@ def _descend(model, x, p, target, start, steps, noise):
     (n, pixels, channels), and how many they are; x and infinity where there is none."""
     G, best, unit = tf.zeros_like(x), x, spread(logits(model, x))
     size = tf.fill(tf.shape(x)[:1], np.float32(np.inf))
-    count = _count(_changed(x, p))
+    count = _count(tf.reduce_any(p != x, axis=2))
     most, k = tf.where(count > 0, count - 1, size), size
     for i in tf.range(steps + 1):
         share = tf.cast(i, tf.float32) / tf.cast(steps, tf.float32)
         temperature = unit * WARMEST * (COLDEST / WARMEST) ** share
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(p)
-            z = logits(model, p)
-            g = margins(z, target)
-            smooth = -temperature * tf.reduce_logsumexp(-g / temperature[:, tf.newaxis], axis=1)
-        count = _count(_changed(x, p))
-        hit = (tf.reduce_min(g, axis=1) > least(model, z)) & (count <= most)
+        hit, smooth, gradient = hit_and_slope(model, p, target, temperature)
+        count = _count(tf.reduce_any(p != x, axis=2))
+        hit &= count <= most
         best, size = tf.where(hit[:, tf.newaxis, tf.newaxis], p, best), tf.where(hit, count, size)
         most = tf.where(hit, tf.minimum(count - 1, tf.math.ceil(FEWER * count)), most)
 
         weight = WINDOW / (tf.cast(i, tf.float32) + WINDOW)
-        G += weight * (tape.gradient(smooth, p) - G)
+        G += weight * (gradient - G)
         v = tf.cast(G > 0, tf.float32)
         gains = tf.reduce_sum(G * (v - x), axis=2)
         if i == 0:
@@ -150,7 +140,7 @@ def _put_back(model, x, x_adv, y, way):
         tape.watch(x_adv)
         g = ahead(x_adv)
     use = tf.reduce_sum(tape.gradient(g, x_adv) * (x_adv - x), axis=2)
-    changed = _changed(x, x_adv)
+    changed = tf.reduce_any(x_adv != x, axis=2)
     order = tf.argsort(tf.where(changed, use, np.inf), axis=1)
     most, going = tf.cast(tf.reduce_max(_count(changed)), tf.int32), tf.constant(True)
     while going:

@@ -9,10 +9,6 @@ worst of 31 turns (up to 30 degrees) and of 25 shifts (up to 3 pixels of 28, of
 other images as large a part), each alone and all 775 together, beside the worst
 of ten random ones.  They find that gradients do no better than such a grid.
 
-The figure shows accuracy against angle and shift; of one network (the CNN, or the
-last) an image of each class at the smallest turn that changes the answer, and all
-answers to the one that falls first.
-
 reads   common/mnist.npz, common/weights/{model}.weights.h5; or a .keras file, --samples
 writes  img/turned.png, for --model img/turned_{model}.png
 """
@@ -22,14 +18,7 @@ from tqdm import tqdm
 
 from common import command, data, files, plots
 from common.networks import mnist, own_model
-from common.run import attack_run
 from common.search import checks
-
-DEGREES = np.linspace(-30, 30, 31)
-SHIFTS = np.linspace(-3, 3, 5) / data.SIDE  # of the height, and of the width
-RANDOM = 10
-# Of `smallest_turn`, in degrees, and of `smallest_shift`, in parts of the sides.
-FINE_DEGREES, FINE_SHIFTS = np.arange(-450, 451) / 10, np.arange(-30, 31) / 10 / data.SIDE
 
 
 def moved(x, moves):
@@ -58,12 +47,19 @@ def moved(x, moves):
     return np.clip(images, 0, 1).reshape(x.shape)
 
 
-def combined(degrees, down, right):
-    """All combinations of turns and shifts, the smaller first: (k, 3), as `moved` takes them."""
-    moves = np.stack(np.meshgrid(degrees, down, right, indexing="ij"), axis=-1).reshape(-1, 3)
-    # A degree counts as much as a tenth of a pixel of 28: 30 degrees as much as 3 pixels.
-    size = np.linalg.norm(moves * [0.1 / data.SIDE, 1, 1], axis=1)
-    return moves[np.argsort(size.round(9), kind="stable")]
+def combined(degrees, shifts):
+    """All combinations of turns, and of shifts in both directions: (k, 3), as `moved` takes them,
+    the smaller first, where a degree counts as much as a tenth of a pixel of 28."""
+    moves = np.stack(np.meshgrid(degrees, shifts, shifts, indexing="ij"), axis=-1).reshape(-1, 3)
+    return moves[np.argsort(size(moves), kind="stable")]
+
+
+def size(moves):
+    return np.linalg.norm(moves * [0.1, data.SIDE, data.SIDE], axis=1).round(6)
+
+
+DEGREES, SHIFTS, RANDOM = np.linspace(-30, 30, 31), np.linspace(-3, 3, 5) / data.SIDE, 10
+TURNED, SHIFTED = combined(DEGREES, [0]), combined([0], SHIFTS)
 
 
 def first_wrong(model, x, y, moves):
@@ -91,7 +87,7 @@ def smallest_turn(model, x, y):
     turn will do; and float32 like x, x itself where none will.
     Raises ValueError as `common/search/checks.py` says.
     """
-    move, x_adv = _smallest(model, x, y, combined(FINE_DEGREES, [0], [0]))
+    move, x_adv = _smallest(model, x, y, combined(np.arange(-450, 451) / 10, [0]))
     return move[:, 0], x_adv
 
 
@@ -100,7 +96,7 @@ def smallest_shift(model, x, y):
 
     Returns (shift, x_adv): (n, 2), down and to the right, in parts of the height and the width.
     """
-    move, x_adv = _smallest(model, x, y, combined([0], FINE_SHIFTS, FINE_SHIFTS))
+    move, x_adv = _smallest(model, x, y, combined([0], np.arange(-30, 31) / 10 / data.SIDE))
     return move[:, 1:], x_adv
 
 
@@ -109,67 +105,50 @@ def _smallest(model, x, y, moves):
     first = first_wrong(model, x, y, moves)
     found, x_adv = first < len(moves), x.copy()
     x_adv[found] = moved(x[found], moves[first[found]])
-    return np.concatenate([moves, np.full((1, 3), np.nan)])[first], x_adv
-
-
-def standing(model, x, y, seed):
-    """How large a turn and a shift each image withstands, and whether all, and random ones, leave
-    it: {kind: (n,)}, sizes of the smallest of the grid that do not, infinite where there is none.
-    """
-    turns, shifts = combined(DEGREES, [0], [0]), combined([0], SHIFTS, SHIFTS)
-    both = combined(DEGREES, SHIFTS, SHIFTS)[::-1]  # the largest first: what falls leaves sooner
-    sides = np.random.default_rng(seed).uniform(-1, 1, (len(x), RANDOM, 3))
-    sizes = {
-        "turned": (turns, np.abs(turns[:, 0])),
-        "shifted": (shifts, data.SIDE * np.abs(shifts).max(axis=1)),
-        "both": (both, np.zeros(len(both))),
-        "random": (sides * [DEGREES[-1], SHIFTS[-1], SHIFTS[-1]], np.zeros(RANDOM)),
-    }
-    return {
-        kind: np.append(size, np.inf)[first_wrong(model, x, y, moves)]
-        for kind, (moves, size) in sizes.items()
-    }
+    return np.append(moves, np.full((1, 3), np.nan), axis=0)[first], x_adv
 
 
 @plots.our_style()
-def draw(withstood, name, network, model, x, y, title):
-    """withstood: {name: what `standing` gives}.  Of one network its name, the network, the model
-    and an image of each class, (k, ...) and (k,)."""
+def draw(fallen, name, network, model, x, y, title):
+    """fallen: for each name the places of `first_wrong` among TURNED and SHIFTED.  The rest: one
+    network, and an image of each class (k, ...), (k,)."""
     fig = plots.figure(13, 13, title)
     top, middle, bottom = fig.subfigures(3, 1, height_ratios=(1.1, 0.75, 1.7))
+    kinds = (TURNED, 10, "turned by … degrees"), (SHIFTED, 1, "shifted by … pixels of 28")
     axes = top.subplots(1, 2)
-    for ax, kind, unit in zip(
-        axes, ("turned", "shifted"), ("degrees", "of 28 pixels"), strict=True
-    ):
-        for place, (each, sizes) in enumerate(withstood.items()):
-            grid = np.unique(np.abs(DEGREES if kind == "turned" else data.SIDE * SHIFTS))
-            left = [100 * (sizes[kind] > size).mean() for size in grid]
+    for kind, (moves, unit, label) in enumerate(kinds):
+        for place, (each, first) in enumerate(fallen.items()):
+            sizes, fell = size(moves), np.append(size(moves), np.inf)[first[kind]]
+            left = [100 * (fell > s).mean() for s in sizes]
             colour, line = plots.COLOURS[place], plots.LINE_STYLES[place]
-            ax.plot(grid, left, line, marker="o", markersize=4, color=colour, label=each)
-        ax.set(xlabel=f"{kind} by up to … {unit}", ylabel="accuracy (%)", ylim=(-2, 102))
+            axes[kind].plot(unit * sizes, left, line, marker=".", color=colour, label=each)
+        axes[kind].set(xlabel=label.replace("…", "up to …"), ylabel="accuracy (%)", ylim=(-2, 102))
     axes[0].legend()
 
     middle.suptitle(f"{name}: the smallest turn that changes the answer", fontsize=12)
     degrees, turned = smallest_turn(model, x, y)
-    seen = mnist.classify(model, turned)
-    for column, (before, after) in enumerate(middle.subplots(2, len(x), squeeze=False).T):
-        plots.digit(before, x[column], network.label(y[column]))
-        plots.digit(after, turned[column])
-        angle = f" | {degrees[column]:.1f}°" if np.isfinite(degrees[column]) else " up to 45°"
-        after.set_xlabel(network.label(seen[column]) + angle)
+    seen, axes = mnist.classify(model, turned), middle.subplots(2, len(x), squeeze=False)
+    for i, (before, after) in enumerate(axes.T):
+        plots.digit(before, x[i], network.label(y[i]))
+        plots.digit(after, turned[i])
+        angle = f" | {degrees[i]:.1f}°" if np.isfinite(degrees[i]) else " up to 45°"
+        after.set_xlabel(network.label(seen[i]) + angle)
 
     worst = np.nan_to_num(np.abs(degrees), nan=np.inf).argmin()
-    label = network.label(y[worst])
-    bottom.suptitle(f"{name}: all answers to this {label} (wrong: grey)", fontsize=12)
-    grid = np.stack(np.meshgrid(DEGREES, SHIFTS, SHIFTS, indexing="ij"), axis=-1).reshape(-1, 3)
-    answers = mnist.classify(model, moved(np.repeat(x[[worst]], len(grid), axis=0), grid))
+    wrong = (
+        f"{name}: this {network.label(y[worst])}, turned and shifted: what is seen (wrong: grey)"
+    )
+    bottom.suptitle(wrong, fontsize=12)
+    turns, *shifts = np.meshgrid(DEGREES, SHIFTS, SHIFTS, indexing="ij")
+    moves = np.stack([turns, *shifts], axis=-1).reshape(-1, 3)
+    answers = mnist.classify(model, moved(np.repeat(x[[worst]], len(moves), axis=0), moves))
     answers, ax = answers.reshape(len(DEGREES), -1).T, bottom.subplots()
     ax.imshow(answers != y[worst], cmap="Greys", vmin=0, vmax=3, aspect="auto")
     for (row, column), answer in np.ndenumerate(answers):
         ax.text(column, row, network.label(answer), ha="center", va="center", size=7)
-    pixels = [f"{down:g}, {right:g}" for _, down, right in data.SIDE * grid[: len(answers)]]
+    rows = [f"{down:g}, {right:g}" for _, down, right in data.SIDE * moves[: len(answers)]]
     ax.set_xticks(range(len(DEGREES)), [f"{degree:g}" for degree in DEGREES])
-    ax.set_yticks(range(len(pixels)), pixels, fontsize=8)
+    ax.set_yticks(range(len(rows)), rows, fontsize=8)
     ax.set(xlabel="degrees counterclockwise", ylabel="pixels of 28 down, to the right")
     ax.grid(False)
     return fig
@@ -177,7 +156,7 @@ def draw(withstood, name, network, model, x, y, title):
 
 def main(argv=None):
     parser = command.Parser(__doc__)
-    models = "the networks"
+    models = "the networks; digits are shown of the CNN, or else of the last"
     command.option(parser, "--models", mnist.argument, mnist.NAMES, models, nargs="+")
     own_model.add_model(parser, None)
     command.option(parser, "--samples", command.path, None, "images (default: the test digits)")
@@ -191,22 +170,26 @@ def main(argv=None):
     opened = {}
     for name in names:
         args.model = name
-        opened[name] = attack_run.opened(args, args.count, full_test_set=args.samples is None)
+        opened[name] = own_model.opened(args, args.count, full_test_set=args.samples is None)
 
-    withstood, rows = {}, []
-    for name, (_, _, judge, x, y, _) in tqdm(opened.items(), disable=None, unit="network"):
-        title = mnist.title(name)
-        withstood[title] = left = standing(judge, x, y, args.seed)
-        accuracies = (mnist.classify(judge, x) == y, *map(np.isinf, left.values()))
-        rows.append((title, *(f"{right.mean():.1%}" for right in accuracies)))
+    # The largest first: what falls leaves sooner.
+    both, limits = combined(DEGREES, SHIFTS)[::-1], [DEGREES[-1], SHIFTS[-1], SHIFTS[-1]]
+    fallen, rows = {}, []
+    for name, (_, _, model, x, y, _) in tqdm(opened.items(), disable=None, unit="network"):
+        drawn = np.random.default_rng(args.seed).uniform(-1, 1, (len(x), RANDOM, 3)) * limits
+        kinds = np.zeros((1, 3)), TURNED, SHIFTED, both, drawn
+        first = [first_wrong(model, x, y, moves) for moves in kinds]
+        stands = [f == np.shape(moves)[-2] for f, moves in zip(first, kinds, strict=True)]
+        rows.append((mnist.title(name), *(f"{right.mean():.1%}" for right in stands)))
+        fallen[mnist.title(name)] = first[1:3]
     name = "cnn" if "cnn" in names else names[-1]
-    network, _, judge, x, y, _ = opened[name]
-    right = np.flatnonzero(mnist.classify(judge, x) == y)
+    network, _, model, x, y, _ = opened[name]
+    right = np.flatnonzero(mnist.classify(model, x) == y)
     few = right[np.unique(y[right], return_index=True)[1][:10]]
     title = (
         f"Turned and shifted, no noise: {len(x):,} {'images' if args.samples else 'test digits'}"
     )
-    plots.save(draw(withstood, mnist.title(name), network, judge, x[few], y[few], title), output)
+    plots.save(draw(fallen, mnist.title(name), network, model, x[few], y[few], title), output)
     print(title)
     print(
         command.table(("accuracy", "as they are", "turned", "shifted", "both", "ten random"), rows)

@@ -6,7 +6,15 @@ import pytest
 
 from common.networks import mnist
 from method2_fgsm import turned
-from method2_fgsm.turned import DEGREES, SHIFTS, first_wrong, moved, smallest_shift, smallest_turn
+from method2_fgsm.turned import (
+    DEGREES,
+    SHIFTS,
+    combined,
+    first_wrong,
+    moved,
+    smallest_shift,
+    smallest_turn,
+)
 
 
 def test_an_image_that_does_not_move_is_what_it_was(digits):
@@ -88,15 +96,16 @@ def test_the_smallest_shift_is_the_shortest(trained, right):
 def test_the_worst_of_the_grid_is_no_better_than_any_of_its_points(trained, digits):
     model = trained["mlp"]
     x, y = (part[:60] for part in digits)
-    left = {kind: np.isinf(size) for kind, size in turned.standing(model, x, y, 0).items()}
     both = np.ones(60, bool)
     for degree in DEGREES:
         for down in SHIFTS:
             for across in SHIFTS:
                 move = np.tile([degree, down, across], (60, 1))
                 both &= mnist.classify(model, moved(x, move)) == y
-    np.testing.assert_array_equal(left["both"], both)
-    assert both.sum() <= min(left["turned"].sum(), left["shifted"].sum())
+    all_of_them = combined(DEGREES, SHIFTS)
+    assert all_of_them.shape == (775, 3)
+    for moves in (all_of_them, all_of_them[::-1]):
+        np.testing.assert_array_equal(first_wrong(model, x, y, moves) == 775, both)
     # One move for all images, or each its own.
     moves = np.random.default_rng(1).uniform(-0.1, 0.1, (4, 3)) * [100, 1, 1]
     each = np.repeat(moves[np.newaxis], 60, axis=0)
