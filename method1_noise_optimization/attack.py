@@ -64,18 +64,19 @@ def search(
     Raises ValueError as `common/search/checks.py` says.
     """
     x, y = checks.checked(model, x, y, name="targets" if targeted else "labels")
-    known = {"method": (method, METHODS), "regularization": (regularization, REGULARIZATIONS)}
-    for name, (value, choices) in known.items():
-        if value not in choices:
-            raise ValueError(f"unknown {name} {value!r}: choose one of {', '.join(choices)}")
+    if method not in METHODS:
+        raise ValueError(f"unknown method {method!r}: choose one of {', '.join(METHODS)}")
+    if regularization not in REGULARIZATIONS:
+        known = ", ".join(REGULARIZATIONS)
+        raise ValueError(f"unknown regularization {regularization!r}: choose one of {known}")
     if method != "minimal" and not targeted:
         raise ValueError(f"{method} needs targets: without them choose method='minimal'")
-    checks.positive("starts", starts, whole=True)
     max_steps = MAX_STEPS[method] if max_steps is None else max_steps
     batch_size = BATCH_SIZE[method] if batch_size is None else batch_size
     checks.positive("learning_rate", learning_rate)
-    checks.positive("max_steps", max_steps, whole=True)
-    checks.positive("batch_size", batch_size, whole=True)
+    counts = {"max_steps": max_steps, "starts": starts, "batch_size": batch_size}
+    for name, count in counts.items():
+        checks.positive(name, count, whole=True)
 
     from common.search import margins
     from method1_noise_optimization import lbfgs, minimal, sgd
@@ -86,22 +87,17 @@ def search(
     flat = x.reshape(len(x), int(np.prod(x.shape[1:])))
     margins.check_slopes(model, flat, y, batch_size)
     x_adv, steps = np.empty_like(flat), np.empty(len(x), np.int64)
-    with tqdm(
-        total=len(x),
-        disable=None if progress else True,
-        bar_format="{l_bar}{bar}| {elapsed}<{remaining}",
-    ) as bar:
+    shown, form = None if progress else True, "{l_bar}{bar}| {elapsed}<{remaining}"
+    with tqdm(total=len(x), disable=shown, bar_format=form) as bar:
         for start in range(0, len(x), stride):
             batch = slice(start, start + stride)
-            problem, how = (model, flat[batch], y[batch]), (max_steps, bar.update)
+            problem = model, flat[batch], y[batch], max_steps, bar.update
             if method == "sgd":
-                found = sgd.find(*problem, *how, regularization, learning_rate, batch_size)
+                found = sgd.find(*problem, regularization, learning_rate, batch_size)
             elif method == "lbfgs":
-                found = lbfgs.find(*problem, *how)
-            elif targeted:
-                found = minimal.find(*problem, *how, starts)
+                found = lbfgs.find(*problem)
             else:
-                found = minimal.find_nearest(*problem, *how, starts)
+                found = (minimal.find if targeted else minimal.find_nearest)(*problem, starts)
             x_adv[batch], steps[batch] = found
     checks.finite(x_adv, "logits or gradients")
     return x_adv.reshape(x.shape), steps

@@ -60,8 +60,7 @@ def search(
     if not len(pixels):
         return pixels.copy(), np.zeros(0, bool)
     few, levels = levels is not None, 255 if levels is None else levels
-    needed = np.nan if confidence is None else np.log(confidence / (1 - confidence))
-    needed = tf.constant(needed, tf.float32)
+    needed = np.float32(np.nan if confidence is None else np.log(confidence / (1 - confidence)))
 
     original = pixels.astype(np.float32)
     shape = (-1, *[1] * (pixels.ndim - 1))
@@ -72,10 +71,9 @@ def search(
         G = (noise / np.maximum(size, 1e-12).reshape(shape)).astype(np.float32)
         t, met = (size * 255).astype(np.float32), WINDOW
     rate, cost = np.full(len(x), RATE, np.float32), np.full(len(x), np.inf, np.float32)
-    was_hit = np.zeros(len(x), bool)
-    state = tuple(map(tf.constant, (original, G, t, rate, was_hit, original, cost)))
+    state = original, G, t, rate, np.zeros(len(x), bool), original, cost
     for step in range(max_steps + 1):
-        weight = tf.constant(1.0 if met + step == 0 else WINDOW / (met + step + WINDOW))
+        weight = 1.0 if met + step == 0 else WINDOW / (met + step + WINDOW)
         state = _step(model, original, y_target, state, weight, float(levels), few, needed)
     image, *_, best, cost = (part.numpy() for part in state)
     reached = np.isfinite(cost)
