@@ -4,9 +4,8 @@
     lbfgs     minimise c |r| + loss(x + r, t) in the box (Szegedy et al. 2014)       lbfgs.py
     minimal   project exactly onto an averaged linearisation: the smallest noise      minimal.py
 
-Each works on a whole batch at once, with a target for each image, and for any Keras model from
-images in [0, 1] to logits (common/search/checks.py); minimal also without, for the nearest of the
-other classes.  Importing this module does not import TensorFlow.
+Each works on a whole batch at once, with a target for each image; minimal also without, for the
+nearest of the other classes.  Importing this module does not import TensorFlow.
 """
 
 import numpy as np
@@ -47,8 +46,8 @@ def search(
 ):
     """Find the adversarial images, and say how many steps each took.
 
-    x: float32 (n, ...) in [0, 1].  y: integers (n,), the targets; untargeted, the labels to leave,
-    for whichever class is nearest.
+    model: any Keras model from images to logits.  x: float32 (n, ...) in [0, 1].  y: integers (n,),
+    the targets; untargeted, the labels to leave, for whichever class is nearest.
     method: "sgd", "lbfgs" or "minimal"; untargeted, minimal alone.
     regularization ("none", "l1": mean |r|, "l2": mean r²) and learning_rate: for sgd alone.
     max_steps: gradients for each image at most; for lbfgs, steps for one value of c, of which it
@@ -128,16 +127,13 @@ def distortions(noises):
 
 def summary(noises, reached, goal="the target"):
     """Lines of a table: how many reached their goal (bool (n,)), and the noise of all of them."""
-    l2 = sizes(noises)
-    return "\n".join(
-        (
-            f"attacked                     {len(noises):10d}",
-            f"reached {goal:20} {reached.mean():10.2%}",
-            f"|r|_2, mean                  {l2.mean():10.4f}",
-            f"|r|_2, median                {np.median(l2):10.4f}",
-            f"distortion sqrt(mean r²)     {distortions(noises).mean():10.4f}",
-            f"noise mean |r|               {np.abs(noises).mean():10.4f}",
-            f"noise max                    {noises.max():10.4f}",
-            f"noise min                    {noises.min():10.4f}",
-        )
-    )
+    measures = {
+        "|r|_2, mean": sizes(noises).mean(),
+        "|r|_2, median": np.median(sizes(noises)),
+        "distortion sqrt(mean r²)": distortions(noises).mean(),
+        "noise mean |r|": np.abs(noises).mean(),
+        "noise max": noises.max(),
+        "noise min": noises.min(),
+    }
+    lines = [f"attacked{len(noises):31d}", f"reached {goal:20}{reached.mean():11.2%}"]
+    return "\n".join([*lines, *(f"{name:28}{value:11.4f}" for name, value in measures.items())])

@@ -11,10 +11,9 @@ levels would be known but for one number t:
 
 with the smallest t that reaches the target (each level of a value is worth |G| and costs 2 |d| - 1
 more; in the second case a changed value costs the same however far it goes).  In a network G is a
-running average of the gradients met at the points tried, as in minimal.py: it settles at the mix
-of pieces and of competing classes under which the point is best.  t shrinks after each hit and
-grows after each miss, by a factor that comes nearer to one each time the two alternate, much as
-the radius in Rony et al. 2019 ("Decoupling Direction and Norm").  A step is one gradient.
+running average of the gradients met, as in minimal.py.  t shrinks after each hit and grows after
+each miss, by a factor that comes nearer to one each time the two alternate, much as the radius in
+Rony et al. 2019 ("Decoupling Direction and Norm").  A step is one gradient.
 """
 
 import numpy as np
@@ -39,10 +38,9 @@ def search(
 
     model: from images in [0, 1] to logits.  pixels: uint8 (n, ...), the originals.  y_target:
     integers (n,).  levels: None for the smallest L2 norm; N for as few values changed as can be,
-    none of them by more than N.  noise: float (n, ...) in [0, 1] units, where a smallest noise is
-    known already: the search begins in its direction.  confidence: the softmax probability that
-    the target must have, above 0 and below 1; None when it only has to be the largest.
-    max_steps: gradients for each image.
+    none of them by more than N.  noise: float (n, ...) in [0, 1] units, the direction to begin in.
+    confidence: the softmax probability that the target must have, above 0 and below 1; None when it
+    only has to be the largest.  max_steps: gradients for each image.
 
     Returns (images, reached): uint8 like pixels, and bool (n,).  An image that is its target
     already comes back as it is; where the target was not reached, the last image tried does.

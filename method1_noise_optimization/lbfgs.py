@@ -2,17 +2,15 @@
 
     minimise   c |r| + loss(x + r, t)   subject to   0 ≤ x + r ≤ 1
 
-with the L2 norm and the cross entropy, by box-constrained L-BFGS, and a line search on c.  The
-more the noise costs, the smaller it gets, until it costs so much that the minimiser is no longer
-classified as t.  The search is for the c at which this happens.  (The paper asks for "the minimum
-c > 0".  Taken literally, that is any c close to zero, where the noise is largest; the minimum is
-meant for the weight on the loss instead, as Carlini & Wagner 2017 write it.)
+with the L2 norm and the cross entropy, by box-constrained L-BFGS, and a search for the largest c at
+which the minimiser is still classified as t.  (The paper's "minimum c > 0", taken literally, is any
+c close to zero, where the noise is largest; Carlini & Wagner 2017 weigh the loss instead.)
 
-The box-constrained L-BFGS is a projected one, for a batch: pixels at a bound, whose gradient
-would push them out, are held; on the others the direction is that of the two-loop recursion
-(Nocedal & Wright 2006, "Numerical Optimization", algorithm 7.4) over their part of the last
-pairs; the step along it is clipped to the box and shortened until the objective falls enough
-(Bertsekas 1982, "Projected Newton Methods for Optimization Problems with Simple Constraints").
+Pixels at a bound, whose gradient would push them out, are held; on the others the direction is that
+of the two-loop recursion (Nocedal & Wright 2006, "Numerical Optimization", algorithm 7.4) over
+their part of the last pairs; the step along it is clipped to the box and shortened until the
+objective falls enough (Bertsekas 1982, "Projected Newton Methods for Optimization Problems with
+Simple Constraints").
 """
 
 import numpy as np

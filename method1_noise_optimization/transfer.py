@@ -3,12 +3,11 @@
     python method1_noise_optimization/transfer.py
     python method1_noise_optimization/transfer.py --models mlp cnn cnn_robust
 
-First the three models: adversarial digits are made for each by the fast gradient sign, and by the
-smallest noise towards a random wrong digit, which is shown once more amplified to a common size
-(Szegedy et al. 2014, section 4.2, table 2; Goodfellow et al. 2015, section 8).  Then networks that
-share no training digit, trained here, in memory (tables 3 and 4).  Sizes are root mean squares over
-the pixels, sqrt(mean(r**2)), after clipping to [0, 1].  The control is Gaussian noise of the same
-size.  Every table is over test digits that all of its networks classify correctly.
+Digits made for each of the models, by the fast gradient sign, and by the smallest noise towards a
+random wrong digit, as found and amplified to a common size (Szegedy et al. 2014, tables 2 to 4;
+Goodfellow et al. 2015, section 8); then for networks that share no training digit, trained here.
+Sizes are sqrt(mean(r**2)) after clipping to [0, 1].  The control is Gaussian noise of that size.
+Every table is over test digits that all of its networks classify correctly.
 
 reads   common/mnist.npz, common/5k_samples.npz, common/weights/{softmax,mlp,cnn}.weights.h5
 writes  img/transfer.png (for other --models: img/transfer_{models}.png)

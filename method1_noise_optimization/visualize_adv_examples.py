@@ -35,16 +35,12 @@ def draw(found, chosen, rows, columns, title):
     """The figure: `rows` by `columns` triples of the chosen images."""
     fig, groups = plots.groups(len(chosen), columns, rows, 3, (4.2, 1.75, 1.5), title)
     x, noises = found["xs"][chosen], found["noises"][chosen]
-    y, y_adv = (
-        [results.label(found["config"], place) for place in found[key][chosen]]
-        for key in ("y_trues", "y_preds_adversarial")
-    )
-    limit = np.abs(noises).max()
+    limit, l2, label = np.abs(noises).max(), sizes(noises), results.label
     for i, (original, adversarial, noise) in enumerate(groups):
-        plots.digit(original, x[i], f"Orig: {y[i]}")
-        plots.digit(adversarial, x[i] + noises[i], f"New: {y_adv[i]}")
-        size = sizes(noises[i : i + 1])[0]
-        drawn = plots.noise(noise, noises[i], limit, f"|r|₂ = {size:.2f}")
+        y, y_adv = (found[key][chosen[i]] for key in ("y_trues", "y_preds_adversarial"))
+        plots.digit(original, x[i], f"Orig: {label(found['config'], y)}")
+        plots.digit(adversarial, x[i] + noises[i], f"New: {label(found['config'], y_adv)}")
+        drawn = plots.noise(noise, noises[i], limit, f"|r|₂ = {l2[i]:.2f}")
     if x.shape[3:] == (3,):
         fig.supxlabel(f"noise in colour: grey is 0, white and black are ±{limit:.3g}", fontsize=11)
         return fig

@@ -6,7 +6,7 @@ import pytest
 from scipy.optimize import minimize
 
 from common.networks import mnist
-from method1_noise_optimization import attack, lbfgs, minimal
+from method1_noise_optimization import attack, lbfgs
 from method1_noise_optimization.attack import find_noise, sizes
 from method2_fgsm.smallest_eps import smallest_eps
 
@@ -182,28 +182,6 @@ def test_more_starts_never_find_larger_noise(trained, task):
     assert (two <= one * (1 + 1e-6)).all()
     assert (five <= two * (1 + 1e-6)).all()
     assert five.mean() < one.mean()
-
-
-def test_starts_begin_at_the_image_or_at_the_nearest_hit_so_far(trained, task, monkeypatch):
-    x, y_target = task
-    begun, descend = [], minimal._descend
-
-    def spied(model, images, origin, *rest):
-        begun.append((origin - images, origin))
-        return descend(model, images, origin, *rest)
-
-    monkeypatch.setattr(minimal, "_descend", spied)
-    monkeypatch.setattr(minimal, "AGREED", 100)
-    settings = {"method": "minimal", "max_steps": 30, "starts": 8}
-    found = sizes(find_noise(trained["mlp"], x, y_target, **settings))
-    assert len(begun) == 8
-    assert not any(noise.any() for noise, _ in begun[: minimal.IN_TURN])
-    before = np.inf
-    for noise, origin in begun[minimal.IN_TURN :]:
-        assert (mnist.classify(trained["mlp"], origin.reshape(x.shape)) == y_target).all()
-        assert (sizes(noise) <= before).all()
-        before = sizes(noise)
-    assert (found <= before * (1 + 1e-6)).all()
 
 
 def test_starts_end_where_they_agree(trained, task):
