@@ -85,7 +85,7 @@ def parse(argv):
     defaults = ", ".join(f"{method} {steps}" for method, steps in attack.MAX_STEPS.items())
     steps = "for each image; of lbfgs for each c, of minimal for each start"
     command.add_count(parser, "--max-steps", f"{steps} (default: {defaults})")
-    starts = "of minimal, at most: 1 is several times as fast, its noise a little larger"
+    starts = "of minimal, at most: fewer are faster"
     command.add_count(parser, "--starts", starts, attack.STARTS)
     option("--target", default="random", help="a class, random, or any (minimal alone)")
     data.add_samples(parser)
