@@ -4,9 +4,8 @@
     lbfgs     minimise c |r| + loss(x + r, t) in the box (Szegedy et al. 2014)       lbfgs.py
     minimal   project exactly onto an averaged linearisation: the smallest noise      minimal.py
 
-Each works on a whole batch at once, with a target for each image, and for any Keras model from
-images in [0, 1] to logits (common/search/checks.py); minimal also without, for the nearest of the
-other classes.  Importing this module does not import TensorFlow.
+Each works on a whole batch at once, with a target for each image; minimal also without, for the
+nearest of the other classes.  Importing this module does not import TensorFlow.
 """
 
 import numpy as np
@@ -47,8 +46,8 @@ def search(
 ):
     """Find the adversarial images, and say how many steps each took.
 
-    x: float32 (n, ...) in [0, 1].  y: integers (n,), the targets; untargeted, the labels to leave,
-    for whichever class is nearest.
+    model: any Keras model from images to logits.  x: float32 (n, ...) in [0, 1].  y: integers (n,),
+    the targets; untargeted, the labels to leave, for whichever class is nearest.
     method: "sgd", "lbfgs" or "minimal"; untargeted, minimal alone.
     regularization ("none", "l1": mean |r|, "l2": mean r²) and learning_rate: for sgd alone.
     max_steps: gradients for each image at most; for lbfgs, steps for one value of c, of which it
@@ -64,18 +63,19 @@ def search(
     Raises ValueError as `common/search/checks.py` says.
     """
     x, y = checks.checked(model, x, y, name="targets" if targeted else "labels")
-    known = {"method": (method, METHODS), "regularization": (regularization, REGULARIZATIONS)}
-    for name, (value, choices) in known.items():
-        if value not in choices:
-            raise ValueError(f"unknown {name} {value!r}: choose one of {', '.join(choices)}")
+    if method not in METHODS:
+        raise ValueError(f"unknown method {method!r}: choose one of {', '.join(METHODS)}")
+    if regularization not in REGULARIZATIONS:
+        known = ", ".join(REGULARIZATIONS)
+        raise ValueError(f"unknown regularization {regularization!r}: choose one of {known}")
     if method != "minimal" and not targeted:
         raise ValueError(f"{method} needs targets: without them choose method='minimal'")
-    checks.positive("starts", starts, whole=True)
     max_steps = MAX_STEPS[method] if max_steps is None else max_steps
     batch_size = BATCH_SIZE[method] if batch_size is None else batch_size
     checks.positive("learning_rate", learning_rate)
-    checks.positive("max_steps", max_steps, whole=True)
-    checks.positive("batch_size", batch_size, whole=True)
+    counts = {"max_steps": max_steps, "starts": starts, "batch_size": batch_size}
+    for name, count in counts.items():
+        checks.positive(name, count, whole=True)
 
     from common.search import margins
     from method1_noise_optimization import lbfgs, minimal, sgd
@@ -86,22 +86,17 @@ def search(
     flat = x.reshape(len(x), int(np.prod(x.shape[1:])))
     margins.check_slopes(model, flat, y, batch_size)
     x_adv, steps = np.empty_like(flat), np.empty(len(x), np.int64)
-    with tqdm(
-        total=len(x),
-        disable=None if progress else True,
-        bar_format="{l_bar}{bar}| {elapsed}<{remaining}",
-    ) as bar:
+    shown, form = None if progress else True, "{l_bar}{bar}| {elapsed}<{remaining}"
+    with tqdm(total=len(x), disable=shown, bar_format=form) as bar:
         for start in range(0, len(x), stride):
             batch = slice(start, start + stride)
-            problem, how = (model, flat[batch], y[batch]), (max_steps, bar.update)
+            problem = model, flat[batch], y[batch], max_steps, bar.update
             if method == "sgd":
-                found = sgd.find(*problem, *how, regularization, learning_rate, batch_size)
+                found = sgd.find(*problem, regularization, learning_rate, batch_size)
             elif method == "lbfgs":
-                found = lbfgs.find(*problem, *how)
-            elif targeted:
-                found = minimal.find(*problem, *how, starts)
+                found = lbfgs.find(*problem)
             else:
-                found = minimal.find_nearest(*problem, *how, starts)
+                found = (minimal.find if targeted else minimal.find_nearest)(*problem, starts)
             x_adv[batch], steps[batch] = found
     checks.finite(x_adv, "logits or gradients")
     return x_adv.reshape(x.shape), steps
@@ -132,16 +127,13 @@ def distortions(noises):
 
 def summary(noises, reached, goal="the target"):
     """Lines of a table: how many reached their goal (bool (n,)), and the noise of all of them."""
-    l2 = sizes(noises)
-    return "\n".join(
-        (
-            f"attacked                     {len(noises):10d}",
-            f"reached {goal:20} {reached.mean():10.2%}",
-            f"|r|_2, mean                  {l2.mean():10.4f}",
-            f"|r|_2, median                {np.median(l2):10.4f}",
-            f"distortion sqrt(mean r²)     {distortions(noises).mean():10.4f}",
-            f"noise mean |r|               {np.abs(noises).mean():10.4f}",
-            f"noise max                    {noises.max():10.4f}",
-            f"noise min                    {noises.min():10.4f}",
-        )
-    )
+    measures = {
+        "|r|_2, mean": sizes(noises).mean(),
+        "|r|_2, median": np.median(sizes(noises)),
+        "distortion sqrt(mean r²)": distortions(noises).mean(),
+        "noise mean |r|": np.abs(noises).mean(),
+        "noise max": noises.max(),
+        "noise min": noises.min(),
+    }
+    lines = [f"attacked{len(noises):31d}", f"reached {goal:20}{reached.mean():11.2%}"]
+    return "\n".join([*lines, *(f"{name:28}{value:11.4f}" for name, value in measures.items())])
