@@ -6,36 +6,34 @@ import pytest
 
 from common import files
 
-FOLDERS = ". common common/images logreg_softmax method1_noise_optimization method2_fgsm".split()
-PAGES = [page for folder in FOLDERS for page in sorted((files.ROOT / folder).glob("*.md"))]
+FOLDERS = (
+    "common",
+    "common/images",
+    "logreg_softmax",
+    "method1_noise_optimization",
+    "method2_fgsm",
+)
+PAGES = [page for folder in ("", *FOLDERS) for page in sorted((files.ROOT / folder).glob("*.md"))]
 
 
-def prose(path):
-    """A page without its code, in which brackets are no links."""
-    return re.sub(r"^```.*?^```|`[^`\n]*`", "", path.read_text(encoding="utf-8"), flags=re.S | re.M)
+def without_code(page):
+    """The text of a page without its blocks of code, in which a # begins no heading."""
+    return re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.S | re.M)
 
 
-def anchors(path):
-    """What the headings of a page are called in links, as GitHub does it."""
-    text = re.sub(r"^```.*?^```", "", path.read_text(encoding="utf-8"), flags=re.S | re.M)
-    found = []
-    for heading in re.findall(r"^#+ +(.+?) *$", text, flags=re.M):
-        name = re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
-        again = sum(
-            re.fullmatch(rf"{re.escape(name)}(-\d+)?", other) is not None for other in found
-        )
-        found.append(f"{name}-{again}" if again else name)
-    return found
+def anchors(page):
+    """What links call the headings of a page, as GitHub does it."""
+    headings = re.findall(r"^#+ +(.+?) *$", without_code(page), flags=re.M)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(files.ROOT)))
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(files.ROOT)))
 def test_every_link_and_anchor_leads_somewhere(page):
-    for link in re.findall(r"\]\(([^)\s]+)\)", prose(page)):
+    prose = re.sub(r"`[^`\n]*`", "", without_code(page))
+    for link in re.findall(r"\]\(([^)\s]+)\)", prose):
         if re.match(r"[a-z]+:", link):
             continue
         place, _, anchor = link.partition("#")
         target = (page.parent / place).resolve() if place else page
-        assert target.exists(), f"{page.name}: {link}"
-        assert target.is_relative_to(files.ROOT), f"{page.name}: {link}"
-        if anchor:
-            assert anchor in anchors(target), f"{page.name}: {link}"
+        assert target.exists() and target.is_relative_to(files.ROOT), link
+        assert not anchor or anchor in anchors(target), link
