@@ -12,6 +12,7 @@ FOLDERS = (
     "logreg_softmax",
     "method1_noise_optimization",
     "method2_fgsm",
+    "tests/benchmarks",
 )
 PAGES = [page for folder in ("", *FOLDERS) for page in sorted((files.ROOT / folder).glob("*.md"))]
 
