@@ -3,12 +3,10 @@
     python logreg_softmax/exact.py
     python logreg_softmax/exact.py --limit 5000
 
-The smallest L2 noise inside the box towards a target, a quadratic programme; the smallest epsilon
-of the clipped sign step, the first root of a piecewise linear function; and the smallest epsilon
-over all noise inside the box, a linear programme (linear_programme.py).  The first and the last are
-certified by their duals.  The tables show how far above these the methods end.  The figure and the
-last table show why one noise pattern breaks every 2: the gradient of a linear model for 2 against 6
-is W_6 - W_2 at every image.
+Three tables show how far above the exact optima the methods end: the smallest L2 noise inside the
+box towards a target, the smallest epsilon of one clipped sign step, and that of any noise.  The
+figure and the last table show why one noise pattern breaks every 2: the gradient of a linear model
+for 2 against 6 is W_6 - W_2 at every image.
 
 reads   common/mnist.npz, common/weights/softmax.weights.h5, common/5k_samples.npz
 writes  img/exact_softmax.png, for other digits img/exact_softmax_{source}_to_{target}.png
@@ -19,6 +17,7 @@ from tqdm import tqdm
 
 from common import command, data, files, plots
 from common.networks import mnist
+from logreg_softmax.linear_programme import constraints, smallest_linf
 from method1_noise_optimization import attack
 
 STEPS = 100  # of Newton's method, at most
@@ -31,28 +30,22 @@ def smallest_noise(weights, bias, x, y_target, *, lead=0.0, batch_size=500):
         minimise |r|   subject to   z_t(x + r) - z_k(x + r) ≥ lead for k ≠ t,   0 ≤ x + r ≤ 1
 
     weights (d, classes), bias (classes,), x (n, ...) with d pixels in [0, 1], y_target (n,).
-    Returns (noise, bound), float64 like x and (n,): bound is a lower bound of |r|, from the
-    dual, and equals |noise| up to rounding.  noise meets the constraints up to rounding.
-    Where no image in the box will do, noise is NaN and bound infinite.
+    Returns (noise, bound), float64 like x and (n,): bound is a lower bound of |r|, from the dual
+    of this quadratic programme, and equals |noise| up to rounding.  noise meets the constraints up
+    to rounding.  Where no image in the box will do, noise is NaN and bound infinite.
     """
     import tensorflow as tf
 
     from common.search.box_projection import project
 
-    weights, bias = weights.astype(np.float64), bias.astype(np.float64)
-    classes = weights.shape[1]
     flat = x.reshape(len(x), -1).astype(np.float64)
     noise, bound = np.empty_like(flat), np.empty(len(x))
     for start in range(0, len(x), batch_size):
         batch = slice(start, start + batch_size)
-        c, target = flat[batch], y_target[batch]
-        others = np.array([[k for k in range(classes) if k != t] for t in target])
-        A = weights.T[target][:, np.newaxis] - weights.T[others]
-        b = lead - (bias[target][:, np.newaxis] - bias[others])
-        p, _, dual = project(
-            tf.constant(c), tf.constant(A), tf.constant(b), tf.zeros_like(b), STEPS
-        )
-        noise[batch] = p.numpy() - c
+        slopes, offsets = constraints(weights, bias, y_target[batch])
+        c, A, b = map(tf.constant, (flat[batch], slopes, lead - offsets))
+        p, _, dual = project(c, A, b, tf.zeros_like(b), STEPS)
+        noise[batch] = p.numpy() - flat[batch]
         bound[batch] = np.sqrt(2 * np.maximum(dual.numpy(), 0))
     # No two points of the box are further apart than this.
     none = bound > np.sqrt(flat.shape[1])
@@ -64,46 +57,32 @@ def smallest_eps(weights, bias, x, y_target, sign, *, lead=0.0):
     """The smallest eps with which a linear classifier sees clip(x - eps * sign) as the target.
 
     weights (d, classes), bias (classes,), x and sign (n, ...) with d pixels, y_target (n,).
-    Returns eps (n,) float64, NaN where no eps from 0 to 1 will do.  Between two of the epsilons at
-    which a pixel reaches 0 or 1, every lead z_t - z_k is a line; the leads at those epsilons
-    come from running sums over the pixels in the order in which they arrive.
+    Returns eps (n,) float64, NaN where no eps from 0 to 1 will do: the first root of a piecewise
+    linear function.  Between two of the epsilons at which a pixel reaches 0 or 1, every lead
+    z_t - z_k is a line; the leads at those epsilons come from running sums over the pixels in the
+    order in which they arrive.
     """
-    weights, bias = weights.astype(np.float64), bias.astype(np.float64)
-    x = x.reshape(len(x), -1).astype(np.float64)
-    sign = sign.reshape(len(x), -1).astype(np.float64)
-    eps = np.full(len(x), np.nan)
-    for i, (pixels, step, target) in enumerate(zip(x, sign, y_target, strict=True)):
-        others = np.arange(weights.shape[1]) != target
-        slopes = weights[:, [target]] - weights[:, others]
-        leads = pixels @ slopes + bias[target] - bias[others] - lead
-        stop = np.where(step > 0, pixels, np.where(step < 0, 1 - pixels, 0))
+    x, sign = (part.reshape(len(x), -1).astype(np.float64) for part in (x, sign))
+    eps, lines = np.full(len(x), np.nan), zip(*constraints(weights, bias, y_target), strict=True)
+    for i, (slopes, offsets) in enumerate(lines):
+        stop = np.where(sign[i] > 0, x[i], np.where(sign[i] < 0, 1 - x[i], 0))
         order = np.argsort(stop, kind="stable")
-        # rate[j]: how fast the leads change after the first j pixels have stopped.
-        moving = -step[order, np.newaxis] * slopes[order]
-        rate = moving.sum(axis=0) - np.concatenate(
-            [np.zeros((1, slopes.shape[1])), np.cumsum(moving, axis=0)]
-        )
         knots = np.concatenate([[0.0], stop[order], [1.0]])
-        widths = np.diff(knots)
-        starts = leads + np.concatenate(
-            [np.zeros((1, slopes.shape[1])), np.cumsum(rate * widths[:, np.newaxis], axis=0)[:-1]]
-        )
-        eps[i] = _first_crossing(starts, rate, widths, knots)
+        widths, zero = np.diff(knots), np.zeros((1, len(slopes)))
+        # rate[j]: how fast the leads change after the first j pixels have stopped.
+        moving = -sign[i, order, np.newaxis] * slopes.T[order]
+        rate = moving.sum(axis=0) - np.cumsum(np.concatenate([zero, moving]), axis=0)
+        rises = np.concatenate([zero, rate * widths[:, np.newaxis]])
+        starts = slopes @ x[i] + offsets - lead + np.cumsum(rises, axis=0)[:-1]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            root = -starts / rate
+        # Inside a piece, a rising line is at least zero from its root on, a falling one up to it.
+        since = np.where(starts >= 0, 0, np.where(rate > 0, root, np.inf)).max(axis=1)
+        until = np.where(rate < 0, np.where(starts >= 0, root, -np.inf), np.inf).min(axis=1)
+        good = np.flatnonzero(since <= np.minimum(until, widths) + 1e-15)
+        if len(good):
+            eps[i] = knots[good[0]] + since[good[0]]
     return eps
-
-
-def _first_crossing(starts, rate, widths, knots):
-    """The first place at which all lines are at least zero.
-
-    starts and rate (pieces, lines): values at each piece's left end, and slopes there.
-    """
-    with np.errstate(divide="ignore", invalid="ignore"):
-        root = -starts / rate
-    # Inside a piece, a rising line is at least zero from its root on, a falling one up to it.
-    since = np.where(starts >= 0, 0, np.where(rate > 0, root, np.inf)).max(axis=1)
-    until = np.where(rate < 0, np.where(starts >= 0, root, -np.inf), np.inf).min(axis=1)
-    good = np.flatnonzero(since <= np.minimum(until, widths) + 1e-15)
-    return knots[good[0]] + since[good[0]] if len(good) else np.nan
 
 
 @plots.our_style()
@@ -111,27 +90,22 @@ def draw(difference, x, sign, source, target, title):
     """The figure: W_target - W_source at the left, ten images and their steps at the right."""
     fig = plots.figure(15, 6.4, title)
     left, right = fig.subfigures(1, 2, width_ratios=(1, 2.6))
-    ax = left.subplots()
+    ax, below = left.subplots(), {"location": "bottom", "pad": 0.02}
     same = f"W_{target} − W_{source}, the same for every image"
     drawn = plots.noise(ax, difference, np.abs(difference).max(), same)
-    bar = left.colorbar(drawn, ax=ax, location="bottom", shrink=0.8, pad=0.02)
-    bar.set_label("logits a pixel unit")
-    columns = -(-len(x) // 2)
-    axes = right.subplots(4, columns, squeeze=False)
+    left.colorbar(drawn, ax=ax, shrink=0.8, **below).set_label("logits a pixel unit")
+    axes = right.subplots(4, -(-len(x) // 2), squeeze=False)
     for i, (image, pattern) in enumerate(plots.stacked_pairs(axes, len(x))):
         plots.digit(image, x[i])
         same = (sign[i] == np.sign(difference))[difference != 0].mean()
         steps = plots.noise(pattern, sign[i], 1, f"same sign: {same:.0%}")
-    bar = right.colorbar(
-        steps, ax=axes, location="bottom", shrink=0.35, aspect=30, pad=0.02, ticks=[-1, 0, 1]
-    )
+    bar = right.colorbar(steps, ax=axes, shrink=0.35, aspect=30, ticks=[-1, 0, 1], **below)
     bar.set_label(f"the sign step towards {target}, below each {source}")
     return fig
 
 
 def print_optima(model, x, y_target):
     """Three tables: the exact optimum, what certifies it, and how far above it the methods end."""
-    from logreg_softmax.linear_programme import smallest_linf
     from method2_fgsm import fgsm
     from method2_fgsm.smallest_eps import smallest_eps as search
 
@@ -143,7 +117,7 @@ def print_optima(model, x, y_target):
     print(f"largest duality gap, relative to |r|_2      {np.abs(optimum / bound - 1).max():.1e}")
     print(f"largest violation of a constraint (logits)  {violation.max():.1e}")
     print_table("|r|_2", "exact optimum", optimum)
-    for method in tqdm(attack.METHODS, disable=None):
+    for method in tqdm(("sgd", "lbfgs", "minimal"), disable=None):
         noise = attack.find_noise(model, x, y_target, method=method)
         print_row(method, attack.sizes(noise), optimum, attack.reached(model, x, noise, y_target))
 
@@ -176,17 +150,6 @@ def print_row(name, size, optimum, reached=True):
     tqdm.write(f"{name:20}{found.mean():7.1%}{size.mean():10.4f}{excess}")
 
 
-def print_pattern(model, x, pattern, source, target):
-    """The last table: one sign pattern (28, 28) on all images x of the source digit."""
-    print(f"\nsign(W_{target} - W_{source}) for each of {len(x)} {source}s")
-    rows = []
-    for eps in (0.1, 0.2, 0.3):
-        seen = mnist.classify(model, np.clip(x + np.float32(eps) * pattern, 0, 1))
-        shares = (seen == target).mean(), (seen != source).mean()
-        rows.append((f"{eps:.1f}", *map("{:.1%}".format, shares)))
-    print(command.table(("eps", f"seen as a {target}", f"no longer a {source}"), rows))
-
-
 def main(argv=None):
     parser = command.Parser(__doc__)
     command.option(parser, "--source", command.digit, 2, "digit of the figure")
@@ -202,15 +165,12 @@ def main(argv=None):
     name = "exact_softmax" + ("" if (source, target) == (2, 6) else f"_{source}_to_{target}")
     output = plots.check_output(args.output or files.IMG / f"{name}.png", args)
     x, y, _ = data.load_samples(args.samples)
-    model = mnist.load("softmax")
-    where = files.show(args.samples)
+    model, where = mnist.load("softmax"), files.show(args.samples)
     sources = x[mnist.correctly_classified([model], x, y, where, source=source)]
     right = mnist.correctly_classified([model], x, y, where)[: args.limit]
-    x, y = x[right], y[right]
 
-    print(f"softmax regression, {len(x)} digits, random targets, noise in pixel units")
-    y_target = attack.random_targets(y, args.seed)
-    print_optima(model, x, y_target)
+    print(f"softmax regression, {len(right)} digits, random targets, noise in pixel units")
+    print_optima(model, x[right], attack.random_targets(y[right], args.seed))
 
     from method2_fgsm import fgsm
 
@@ -219,12 +179,18 @@ def main(argv=None):
     pattern = np.sign(difference).astype(np.float32)
     first = sources[:10]
     steps = -fgsm.gradient_signs(model, first, np.full(len(first), target))
-    same = (steps == pattern)[:, difference != 0].mean()
     title = f"softmax regression: the step from {source} to {target} is one pattern"
     plots.save(draw(difference, first, steps, source, target, title), output)
-    name = f"W_{target} - W_{source}"
+
+    name, same = f"W_{target} - W_{source}", (steps == pattern)[:, difference != 0].mean()
     print(f"\nsteps {source} to {target}: {same:.1%} of the signs are those of {name}")
-    print_pattern(model, sources, pattern, source, target)
+    print(f"\nsign({name}) for each of {len(sources)} {source}s")
+    rows = []
+    for eps in (0.1, 0.2, 0.3):
+        seen = mnist.classify(model, np.clip(sources + np.float32(eps) * pattern, 0, 1))
+        shares = (seen == target).mean(), (seen != source).mean()
+        rows.append((f"{eps:.1f}", *map("{:.1%}".format, shares)))
+    print(command.table(("eps", f"seen as a {target}", f"no longer a {source}"), rows))
     return [output]
 
 

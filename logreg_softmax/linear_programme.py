@@ -27,12 +27,9 @@ def smallest_linf(weights, bias, x, y_target, *, lead=0.0):
     all noise, and equals eps up to rounding.  Where no image in [0, 1] will do, eps and p are
     NaN and bound is infinite.
     """
-    weights, bias = weights.astype(np.float64), bias.astype(np.float64)
     flat = x.reshape(len(x), -1).astype(np.float64)
-    others = np.array([np.delete(np.arange(len(bias)), t) for t in y_target], int)
-    slopes = weights.T[y_target][:, np.newaxis] - weights.T[others]
-    leads = np.einsum("nkd,nd->nk", slopes, flat) - lead
-    leads += bias[y_target][:, np.newaxis] - bias[others]
+    slopes, offsets = constraints(weights, bias, y_target)
+    leads = np.einsum("nkd,nd->nk", slopes, flat) - lead + offsets
 
     # One competitor at a time: the largest root, and whether its sign step beats the others too.
     roots = np.stack([root(slopes[:, k], leads[:, k], flat) for k in range(slopes.shape[1])], 1)
@@ -49,6 +46,13 @@ def smallest_linf(weights, bias, x, y_target, *, lead=0.0):
     return eps, p.reshape(x.shape), bound
 
 
+def constraints(weights, bias, y_target):
+    """z_t - z_k = slopes · x + offsets for all k ≠ t: float64 (n, k, d) and (n, k)."""
+    weights, bias = weights.T.astype(np.float64), bias.astype(np.float64)
+    others = np.array([np.delete(np.arange(len(bias)), t) for t in y_target], int)
+    return (own[y_target][:, np.newaxis] - own[others] for own in (weights, bias))
+
+
 def root(c, lead, x):
     """The first eps at which lead + Σ_j |c_j| min(eps, room_j) is at least zero.
 
@@ -60,9 +64,8 @@ def root(c, lead, x):
     # The slope behind each knot, where a pixel has used up its room, and the value at it.
     slope = np.cumsum(steepness[:, ::-1], axis=1)[:, ::-1]
     knots = np.concatenate([np.zeros((len(x), 1)), room], axis=1)
-    values = lead[:, np.newaxis] + np.concatenate(
-        [np.zeros((len(x), 1)), np.cumsum(slope * np.diff(knots, axis=1), axis=1)], axis=1
-    )
+    rises = np.cumsum(slope * np.diff(knots, axis=1), axis=1)
+    values = np.concatenate([lead[:, np.newaxis], lead[:, np.newaxis] + rises], axis=1)
     after = (values >= 0).argmax(axis=1)  # the first knot at or behind the root
     rows, before = np.arange(len(x)), np.maximum(after - 1, 0)
     with np.errstate(divide="ignore", invalid="ignore"):

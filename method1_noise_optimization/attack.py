@@ -1,12 +1,12 @@
-"""The smallest noise that turns an image into another class, by three methods.
+"""The smallest noise that turns an image into another class, by four methods.
 
     sgd       gradient descent on the noise, stopped where the target is reached     sgd.py
     lbfgs     minimise c |r| + loss(x + r, t) in the box (Szegedy et al. 2014)       lbfgs.py
     minimal   project exactly onto an averaged linearisation: the smallest noise      minimal.py
+    fewest    sort the pixels by what they gain on one: the fewest pixels             fewest.py
 
-Each works on a whole batch at once, with a target for each image, and for any Keras model from
-images in [0, 1] to logits (common/search/checks.py); minimal also without, for the nearest of the
-other classes.  Importing this module does not import TensorFlow.
+Each works on a whole batch at once, with a target for each image; the last two also without, for
+the nearest of the other classes.  Importing this module does not import TensorFlow.
 """
 
 import numpy as np
@@ -16,7 +16,7 @@ from common.networks import mnist
 from common.search import checks
 
 METHODS = ("sgd", "lbfgs", "minimal", "fewest")
-NEEDS_NO_TARGET = ("minimal", "fewest")
+UNTARGETED = METHODS[2:]
 REGULARIZATIONS = ("none", "l1", "l2")
 LEARNING_RATE = 0.008  # of sgd
 MAX_STEPS = {"sgd": 1000, "lbfgs": 50, "minimal": 120, "fewest": 60}
@@ -48,13 +48,13 @@ def search(
 ):
     """Find the adversarial images, and say how many steps each took.
 
-    x: float32 (n, ...) in [0, 1].  y: integers (n,), the targets; untargeted, the labels to leave,
-    for whichever class is nearest.
-    method: "sgd", "lbfgs" or "minimal"; untargeted, minimal alone.
+    model: any Keras model from images to logits.  x: float32 (n, ...) in [0, 1].  y: integers (n,),
+    the targets; untargeted, the labels to leave, for whichever class is nearest.
+    method: one of METHODS; untargeted, of UNTARGETED.
     regularization ("none", "l1": mean |r|, "l2": mean r²) and learning_rate: for sgd alone.
     max_steps: gradients for each image at most; for lbfgs, steps for one value of c, of which it
-    tries 13, and for minimal, at each start; choosing among the classes, where there is no target,
-    takes 3.5 times as many.  None is the method's own default.
+    tries 13, and for minimal and fewest, at each start; choosing among the classes, where there is
+    no target, takes 3.5 times as many, for fewest 7 times.  None is the method's own default.
     starts: of minimal, at most; more find smaller noise, and never larger.
     batch_size: images at a time; memory grows with it, and with n only by the result itself.
     progress: show a progress bar (on a terminal).
@@ -65,18 +65,19 @@ def search(
     Raises ValueError as `common/search/checks.py` says.
     """
     x, y = checks.checked(model, x, y, name="targets" if targeted else "labels")
-    known = {"method": (method, METHODS), "regularization": (regularization, REGULARIZATIONS)}
-    for name, (value, choices) in known.items():
-        if value not in choices:
-            raise ValueError(f"unknown {name} {value!r}: choose one of {', '.join(choices)}")
-    if method not in NEEDS_NO_TARGET and not targeted:
-        raise ValueError(f"{method} needs targets: without them choose minimal or fewest")
-    checks.positive("starts", starts, whole=True)
+    if method not in METHODS:
+        raise ValueError(f"unknown method {method!r}: choose one of {', '.join(METHODS)}")
+    if regularization not in REGULARIZATIONS:
+        known = ", ".join(REGULARIZATIONS)
+        raise ValueError(f"unknown regularization {regularization!r}: choose one of {known}")
+    if method not in UNTARGETED and not targeted:
+        raise ValueError(f"{method} needs targets: without them choose {' or '.join(UNTARGETED)}")
     max_steps = MAX_STEPS[method] if max_steps is None else max_steps
     batch_size = BATCH_SIZE[method] if batch_size is None else batch_size
     checks.positive("learning_rate", learning_rate)
-    checks.positive("max_steps", max_steps, whole=True)
-    checks.positive("batch_size", batch_size, whole=True)
+    counts = {"max_steps": max_steps, "starts": starts, "batch_size": batch_size}
+    for name, count in counts.items():
+        checks.positive(name, count, whole=True)
 
     from common.search import margins
     from method1_noise_optimization import fewest, lbfgs, minimal, sgd
@@ -87,24 +88,19 @@ def search(
     flat = x.reshape(len(x), int(np.prod(x.shape[1:])))
     margins.check_slopes(model, flat, y, batch_size)
     x_adv, steps = np.empty_like(flat), np.empty(len(x), np.int64)
-    with tqdm(
-        total=len(x),
-        disable=None if progress else True,
-        bar_format="{l_bar}{bar}| {elapsed}<{remaining}",
-    ) as bar:
+    shown, form = None if progress else True, "{l_bar}{bar}| {elapsed}<{remaining}"
+    with tqdm(total=len(x), disable=shown, bar_format=form) as bar:
         for start in range(0, len(x), stride):
             batch = slice(start, start + stride)
-            problem, how = (model, flat[batch], y[batch]), (max_steps, bar.update)
+            problem = model, flat[batch], y[batch], max_steps, bar.update
             if method == "sgd":
-                found = sgd.find(*problem, *how, regularization, learning_rate, batch_size)
+                found = sgd.find(*problem, regularization, learning_rate, batch_size)
             elif method == "lbfgs":
-                found = lbfgs.find(*problem, *how)
+                found = lbfgs.find(*problem)
             elif method == "fewest":
-                found = (fewest.find if targeted else fewest.find_nearest)(*problem, *how)
-            elif targeted:
-                found = minimal.find(*problem, *how, starts)
+                found = (fewest.find if targeted else fewest.find_nearest)(*problem)
             else:
-                found = minimal.find_nearest(*problem, *how, starts)
+                found = (minimal.find if targeted else minimal.find_nearest)(*problem, starts)
             x_adv[batch], steps[batch] = found
     checks.finite(x_adv, "logits or gradients")
     return x_adv.reshape(x.shape), steps
@@ -128,6 +124,11 @@ def sizes(noises):
     return np.sqrt(np.einsum("nd,nd->n", flat, flat, dtype=np.float64))
 
 
+def counts(noises):
+    """|r|_0: how many pixels each noise image (n, h, w) or (n, h, w, c) changes, (n,)."""
+    return (noises != 0).reshape(*noises.shape[:3], -1).any(axis=3).sum(axis=(1, 2))
+
+
 def distortions(noises):
     """sqrt(mean r²) over the pixels of each noise image, (n,): Szegedy et al. 2014, section 4.2."""
     return sizes(noises) / np.sqrt(np.prod(noises.shape[1:]))
@@ -135,16 +136,14 @@ def distortions(noises):
 
 def summary(noises, reached, goal="the target"):
     """Lines of a table: how many reached their goal (bool (n,)), and the noise of all of them."""
-    l2 = sizes(noises)
-    return "\n".join(
-        (
-            f"attacked                     {len(noises):10d}",
-            f"reached {goal:20} {reached.mean():10.2%}",
-            f"|r|_2, mean                  {l2.mean():10.4f}",
-            f"|r|_2, median                {np.median(l2):10.4f}",
-            f"distortion sqrt(mean r²)     {distortions(noises).mean():10.4f}",
-            f"noise mean |r|               {np.abs(noises).mean():10.4f}",
-            f"noise max                    {noises.max():10.4f}",
-            f"noise min                    {noises.min():10.4f}",
-        )
-    )
+    measures = {
+        "|r|_2, mean": sizes(noises).mean(),
+        "|r|_2, median": np.median(sizes(noises)),
+        "|r|_0 (pixels), mean": counts(noises).mean(),
+        "distortion sqrt(mean r²)": distortions(noises).mean(),
+        "noise mean |r|": np.abs(noises).mean(),
+        "noise max": noises.max(),
+        "noise min": noises.min(),
+    }
+    lines = [f"attacked{len(noises):31d}", f"reached {goal:20}{reached.mean():11.2%}"]
+    return "\n".join([*lines, *(f"{name:28}{value:11.4f}" for name, value in measures.items())])

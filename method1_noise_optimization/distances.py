@@ -3,15 +3,14 @@
     python method1_noise_optimization/distances.py
     python method1_noise_optimization/distances.py --models softmax mlp cnn --count 1000
 
-On top the share of digits that still stand, against the distance of the nearest image with another
-answer, whichever it is: |r|_2 at the left (minimal), |r|_inf at the right (many steps).  A digit
-that the network gets wrong as it is falls at zero.  Below, of the network that --model names, the
+On top the share of digits that still stand against the distance of the nearest image with another
+answer, |r|_2 at the left and |r|_inf at the right.  Below, of the network that --model names, the
 ten digits with the smallest distance and the ten with the largest, each above what it became.
 
 reads   common/mnist.npz, common/weights/{model}.weights.h5 of each network
 writes  img/distances.png, and method1_noise_optimization/distances.npz with a row for each network:
-        names (k,), labels (n,), and the distances l2 and linf, float32 (k, n), infinite where
-        nothing was found
+        names (k,), labels (n,), and the distances l2 and linf, float32 (k, n), zero where it is
+        wrong as it is and infinite where nothing was found
 """
 
 import numpy as np
@@ -54,12 +53,11 @@ def draw_digits(fig, x, x_adv, seen, distance, title):
     order = np.argsort(distance, kind="stable")
     order = order[(distance[order] > 0) & np.isfinite(distance[order])]
     axes = fig.subplots(4, SHOWN, squeeze=False)
-    for ax in axes.flat:
-        ax.set_visible(False)
+    plots.hide(axes)
     for rows, chosen in ((axes[:2], order[:SHOWN]), (axes[2:], order[-SHOWN:])):
         for i, before, after in zip(chosen, *rows, strict=False):
-            for ax in (before, after):
-                ax.set_visible(True)
+            before.set_visible(True)
+            after.set_visible(True)
             plots.digit(before, x[i])
             plots.digit(after, x_adv[i])
             after.set_xlabel(f"{seen[i]} | {distance[i]:.3f}", labelpad=2, fontsize=9.5)
@@ -68,9 +66,8 @@ def draw_digits(fig, x, x_adv, seen, distance, title):
 def main(argv=None):
     parser = command.Parser(__doc__)
     mnist.add_model(parser, "mlp")
-    parser.add_argument(
-        "--models", nargs="+", type=mnist.argument, default=NETWORKS, help="the networks"
-    )
+    names = {"nargs": "+", "type": mnist.argument, "default": NETWORKS}
+    parser.add_argument("--models", **names, help="the networks")
     command.add_count(parser, "--count", "how many test digits", 100)
     command.add_output(parser, "the figure; beside it FIGURE_distances.npz (default: see above)")
     args = parser.parse_args(argv)
@@ -79,33 +76,29 @@ def main(argv=None):
     if args.output:  # not mine.npz beside mine.png, which may be somebody's samples
         table = output.with_name(f"{output.stem}_distances.npz")
     files.check_output(table)
-    names = list(dict.fromkeys([*args.models, args.model]))
     engine.one_thread()  # the same figure on any number of cores
-    networks = {name: mnist.load(name) for name in names}
+    networks = {name: mnist.load(name) for name in dict.fromkeys([*args.models, args.model])}
     x, y = (part[: args.count] for part in data.load("test"))
 
     distances, images = {norm: {} for norm in NORMS}, {}
-    with tqdm(total=len(NORMS) * len(names), disable=None, unit="search") as bar:
-        for name, model in networks.items():
-            for norm in NORMS:
-                x_adv, distance = nearest(model, x, y, norm, starts=STARTS, steps=STEPS)
-                distances[norm][mnist.title(name)] = distance
-                if name == args.model:
-                    images[norm] = x, x_adv, mnist.classify(model, x_adv), distance
-                bar.update()
+    for name, model in tqdm(networks.items(), disable=None, unit="network"):
+        for norm in NORMS:
+            x_adv, distance = nearest(model, x, y, norm, starts=STARTS, steps=STEPS)
+            distances[norm][mnist.title(name)] = distance
+            if name == args.model:
+                images[norm] = x, x_adv, mnist.classify(model, x_adv), distance
+
     with files.replacing(table) as temporary, open(temporary, "wb") as file:
         sizes = {norm: np.float32([*found.values()]) for norm, found in distances.items()}
-        np.savez_compressed(file, names=np.array(names), labels=y, **sizes)
+        np.savez_compressed(file, names=np.array([*networks]), labels=y, **sizes)
     title = f"How far the nearest wrong answer is: {len(x):,} test digits"
     plots.save(draw(distances, images, mnist.title(args.model), title), output)
 
     print(f"{title}\n{'':32}right   mean |r|_2   median   mean |r|_inf   median")
     for name in distances["l2"]:
         l2, linf = (distances[norm][name][distances[norm][name] > 0] for norm in NORMS)
-        print(
-            f"{name:30}{len(l2) / len(x):7.1%}{l2.mean():13.4f}{np.median(l2):9.4f}"
-            f"{linf.mean():15.4f}{np.median(linf):9.4f}"
-        )
+        print(f"{name:30}{len(l2) / len(x):7.1%}{l2.mean():13.4f}{np.median(l2):9.4f}", end="")
+        print(f"{linf.mean():15.4f}{np.median(linf):9.4f}")
     return [output, table]
 
 

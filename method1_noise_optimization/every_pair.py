@@ -1,15 +1,12 @@
 """Every digit, or class, as every other: the smallest noise between all pairs of classes.
 
     python method1_noise_optimization/every_pair.py --model mlp
-    python method1_noise_optimization/every_pair.py --model mlp --norm linf
     python method1_noise_optimization/every_pair.py --model mine.keras --samples mine.npz
 
-On the left a 10 x 10 grid of adversarial images: the row is the digit that was written, the
-column the one that is seen after the smallest noise, the diagonal the originals.  On the right
-the mean size of that noise for each pair, over COUNT digits of each kind: which digits lie close
-together for the classifier, and which far apart.  Small means in L2 (`minimal`), or with --norm
-linf in the largest change of a pixel (the smallest epsilon by many steps).  A network of your own
-may have other classes, up to ten, and its samples any size.
+On the left a grid of adversarial images: the row is the digit that was written, the column the one
+that is seen after the smallest noise, the diagonal the originals.  On the right the mean size of
+that noise, over COUNT digits of each kind: |r|_2, or with --norm linf the largest change of a
+pixel.
 
 reads   common/weights/{model}.weights.h5 and common/5k_samples.npz, or a .keras file with at most
         ten classes and its samples
@@ -28,63 +25,37 @@ DIGITS = {"l2": 2, "linf": 3}  # after the point
 STEPS = 500  # of the search for the smallest epsilon
 
 
-def by_pair(classes, x, y, y_target, x_adv, size):
-    """One image for each pair of classes, and the mean size of the noise that reached its target.
-
-    size: (n,), infinite where it did not.  Returns images (classes, classes, ...), the originals on
-    the diagonal, and means (classes, classes), NaN there and where no image reached its target.
-    """
-    images = np.empty((classes, classes, *x.shape[1:]))
-    means = np.full((classes, classes), np.nan)
-    for source in range(classes):
-        images[source, source] = x[y == source][0]
-        for target in range(classes):
-            pair = (y == source) & (y_target == target)
-            if source != target:
-                images[source, target] = x_adv[pair][0]
-            found = pair & np.isfinite(size)
-            if found.any():
-                means[source, target] = size[found].mean()
-    return images, means
-
-
 @plots.our_style()
 def draw(images, means, names, norm, title, seen_as, written):
     """The figure: images (k, k, ...) and means (k, k), NaN on the diagonal, of classes `names`.
 
     seen_as, written: what its columns and rows are called.
     """
-    size, digits = NORMS[norm], DIGITS[norm]
     classes = range(len(names))
     fig = plots.figure(16, 8.4, title)
     left, right = fig.subfigures(1, 2, width_ratios=(1, 1.05))
     axes = left.subplots(len(names), len(names))
-    for source in classes:
-        for seen in classes:
-            ax = axes[source, seen]
-            plots.digit(ax, images[source, seen], names[seen] if source == 0 else None)
-            if seen == 0:
-                ax.set_ylabel(names[source], rotation=0, labelpad=10, va="center", ha="right")
-            if source == seen:  # the originals, in a frame
-                for spine in ax.spines.values():
-                    spine.set(visible=True, color=plots.COLOURS[1], linewidth=2.5)
+    ax = right.subplots()
+    drawn, middle = ax.imshow(means, cmap="viridis", vmin=0), np.nanmax(means) / 2
+    for source, seen in np.ndindex(means.shape):
+        plots.digit(axes[source, seen], images[source, seen], None if source else names[seen])
+        if source == seen:  # the originals, in a frame
+            for spine in axes[source, seen].spines.values():
+                spine.set(visible=True, color=plots.COLOURS[1], linewidth=2.5)
+        else:
+            mean = means[source, seen]
+            colour = "white" if mean < middle else "black"
+            text = f"{mean:.{DIGITS[norm]}f}"
+            ax.text(seen, source, text, ha="center", va="center", color=colour)
+    for name, first in zip(names, axes[:, 0], strict=True):
+        first.set_ylabel(name, rotation=0, labelpad=10, va="center", ha="right")
     left.supylabel(written, fontsize=12)
     left.suptitle(f"{seen_as} (in the frames: the originals)", fontsize=12)
-
-    ax = right.subplots()
-    drawn = ax.imshow(means, cmap="viridis", vmin=0)
-    middle = np.nanmax(means) / 2
-    for source in classes:
-        for seen in classes:
-            if source != seen:
-                mean = means[source, seen]
-                colour = "white" if mean < middle else "black"
-                ax.text(seen, source, f"{mean:.{digits}f}", ha="center", va="center", color=colour)
     ax.set(xlabel=seen_as, ylabel=written)
     ax.set_xticks(classes, names)
     ax.set_yticks(classes, names)
     ax.grid(False)
-    right.colorbar(drawn, ax=ax, shrink=0.8, label=f"mean {size} (pixel units)")
+    right.colorbar(drawn, ax=ax, shrink=0.8, label=f"mean {NORMS[norm]} (pixel units)")
     return fig
 
 
@@ -104,33 +75,39 @@ def main(argv=None):
     if k > 10:
         raise Failure(f"{network.model} has {k} classes, and every pair is drawn for at most ten")
 
-    where = files.show(args.samples)
+    where, count = files.show(args.samples), args.count
     kinds = [
-        mnist.correctly_classified([judge], x, y, where, source=digit, count=args.count)
-        for digit in range(k)
+        mnist.correctly_classified([judge], x, y, where, source=kind, count=count)[:count]
+        for kind in range(k)
     ]
-    chosen = np.concatenate([kind[: args.count] for kind in kinds])
     # Each digit nine times in a row, once for every other digit.
-    x, y = np.repeat(x[chosen], k - 1, axis=0), np.repeat(y[chosen], k - 1)
+    chosen = np.concatenate(kinds)
+    repeated, y = np.repeat(x[chosen], k - 1, axis=0), np.repeat(y[chosen], k - 1)
     y_target = (y + np.tile(np.arange(1, k), len(chosen))) % k
     how = {"targeted": True, "steps": STEPS, "judge": judge, "progress": True}
-    x_adv, size = nearest(model, x, y_target, args.norm, **how)
-    images, means = by_pair(k, x, y, y_target, x_adv, size)
+    x_adv, size = nearest(model, repeated, y_target, args.norm, **how)
+
+    images, means = np.empty((k, k, *x.shape[1:])), np.full((k, k), np.nan)
     reached = np.isfinite(size)
+    for source, seen in np.ndindex(k, k):
+        pair = (y == source) & (y_target == seen)
+        images[source, seen] = x[kinds[source][0]] if source == seen else x_adv[pair][0]
+        if (pair & reached).any():
+            means[source, seen] = size[pair & reached].mean()
     mean = size[reached].mean() if reached.any() else np.nan
 
-    symbol, digits = NORMS[args.norm], DIGITS[args.norm]
+    model, digits = mnist.title(args.model), DIGITS[args.norm]
     search = "minimal" if args.norm == "l2" else f"{STEPS} steps"
-    axes = ("class seen", "true class") if network.pixels else ("digit seen", "digit written")
-    title = (
-        f"{mnist.title(args.model)}, the smallest noise ({search}) for every pair of "
-        f"{'classes' if network.pixels else 'digits'}: mean {symbol} = {mean:.{digits}f}"
-    )
+    pairs, *axes = "digits", "digit seen", "digit written"
+    if network.pixels:
+        pairs, *axes = "classes", "class seen", "true class"
+    title = f"{model}, the smallest noise ({search}) for every pair of {pairs}"
+    title += f": mean {NORMS[args.norm]} = {mean:.{digits}f}"
     names = [network.label(place) for place in range(k)]
     plots.save(draw(images, means, names, args.norm, title, *axes), output)
 
     name = "|r|_2" if args.norm == "l2" else "|r|_inf"
-    print(f"{mnist.title(args.model)}: mean {name} over {args.count} images of each kind")
+    print(f"{model}: mean {name} over {count} images of each kind")
     print(f"written   seen as{' ' * (6 * k - 12)}mean")
     print("       " + "".join(f"{seen:>6.5}" for seen in names))
     for source, written in enumerate(names):

@@ -11,10 +11,9 @@ levels would be known but for one number t:
 
 with the smallest t that reaches the target (each level of a value is worth |G| and costs 2 |d| - 1
 more; in the second case a changed value costs the same however far it goes).  In a network G is a
-running average of the gradients met at the points tried, as in minimal.py: it settles at the mix
-of pieces and of competing classes under which the point is best.  t shrinks after each hit and
-grows after each miss, by a factor that comes nearer to one each time the two alternate, much as
-the radius in Rony et al. 2019 ("Decoupling Direction and Norm").  A step is one gradient.
+running average of the gradients met, as in minimal.py.  t shrinks after each hit and grows after
+each miss, by a factor that comes nearer to one each time the two alternate, much as the radius in
+Rony et al. 2019 ("Decoupling Direction and Norm").  A step is one gradient.
 """
 
 import numpy as np
@@ -39,10 +38,9 @@ def search(
 
     model: from images in [0, 1] to logits.  pixels: uint8 (n, ...), the originals.  y_target:
     integers (n,).  levels: None for the smallest L2 norm; N for as few values changed as can be,
-    none of them by more than N.  noise: float (n, ...) in [0, 1] units, where a smallest noise is
-    known already: the search begins in its direction.  confidence: the softmax probability that
-    the target must have, above 0 and below 1; None when it only has to be the largest.
-    max_steps: gradients for each image.
+    none of them by more than N.  noise: float (n, ...) in [0, 1] units, the direction to begin in.
+    confidence: the softmax probability that the target must have, above 0 and below 1; None when it
+    only has to be the largest.  max_steps: gradients for each image.
 
     Returns (images, reached): uint8 like pixels, and bool (n,).  An image that is its target
     already comes back as it is; where the target was not reached, the last image tried does.
@@ -60,8 +58,7 @@ def search(
     if not len(pixels):
         return pixels.copy(), np.zeros(0, bool)
     few, levels = levels is not None, 255 if levels is None else levels
-    needed = np.nan if confidence is None else np.log(confidence / (1 - confidence))
-    needed = tf.constant(needed, tf.float32)
+    needed = np.float32(np.nan if confidence is None else np.log(confidence / (1 - confidence)))
 
     original = pixels.astype(np.float32)
     shape = (-1, *[1] * (pixels.ndim - 1))
@@ -72,10 +69,9 @@ def search(
         G = (noise / np.maximum(size, 1e-12).reshape(shape)).astype(np.float32)
         t, met = (size * 255).astype(np.float32), WINDOW
     rate, cost = np.full(len(x), RATE, np.float32), np.full(len(x), np.inf, np.float32)
-    was_hit = np.zeros(len(x), bool)
-    state = tuple(map(tf.constant, (original, G, t, rate, was_hit, original, cost)))
+    state = original, G, t, rate, np.zeros(len(x), bool), original, cost
     for step in range(max_steps + 1):
-        weight = tf.constant(1.0 if met + step == 0 else WINDOW / (met + step + WINDOW))
+        weight = 1.0 if met + step == 0 else WINDOW / (met + step + WINDOW)
         state = _step(model, original, y_target, state, weight, float(levels), few, needed)
     image, *_, best, cost = (part.numpy() for part in state)
     reached = np.isfinite(cost)

@@ -2,17 +2,15 @@
 
     minimise   c |r| + loss(x + r, t)   subject to   0 ≤ x + r ≤ 1
 
-with the L2 norm and the cross entropy, by box-constrained L-BFGS, and a line search on c.  The
-more the noise costs, the smaller it gets, until it costs so much that the minimiser is no longer
-classified as t.  The search is for the c at which this happens.  (The paper asks for "the minimum
-c > 0".  Taken literally, that is any c close to zero, where the noise is largest; the minimum is
-meant for the weight on the loss instead, as Carlini & Wagner 2017 write it.)
+with the L2 norm and the cross entropy, by box-constrained L-BFGS, and a search for the largest c at
+which the minimiser is still classified as t.  (The paper's "minimum c > 0", taken literally, is any
+c close to zero, where the noise is largest; Carlini & Wagner 2017 weigh the loss instead.)
 
-The box-constrained L-BFGS is a projected one, for a batch: pixels at a bound, whose gradient
-would push them out, are held; on the others the direction is that of the two-loop recursion
-(Nocedal & Wright 2006, "Numerical Optimization", algorithm 7.4) over their part of the last
-pairs; the step along it is clipped to the box and shortened until the objective falls enough
-(Bertsekas 1982, "Projected Newton Methods for Optimization Problems with Simple Constraints").
+Pixels at a bound, whose gradient would push them out, are held; on the others the direction is that
+of the two-loop recursion (Nocedal & Wright 2006, "Numerical Optimization", algorithm 7.4) over
+their part of the last pairs; the step along it is clipped to the box and shortened until the
+objective falls enough (Bertsekas 1982, "Projected Newton Methods for Optimization Problems with
+Simple Constraints").
 """
 
 import numpy as np
@@ -25,7 +23,7 @@ C_RANGE = (1e-3, 1e2)  # c is searched for between these, on a logarithmic scale
 ROUNDS = 12  # halvings of that range: c is found to 0.3 %
 MEMORY = 6  # pairs of steps and gradient changes
 STEPS_A_CALL = 10
-# |r| has no gradient at r = 0: it is rounded off there, far below one grey level (1/255 a pixel).
+# |r| has no gradient at r = 0: it is rounded off there, far below one grey level.
 KINK = 1e-3
 # The logits of an image go into the cross entropy as if they lay so far apart, which is what those
 # of our MLP do: the same network in other units has the same borders, and needs the same c.
@@ -70,14 +68,6 @@ def _scale(model, x):
     return SPREAD / spread(logits(model, x))
 
 
-def objective(model, x, target, p, c, scale):
-    """c |p - x| + cross entropy, (n,), for points p (n, d), weights c and scales of the logits
-    (n,)."""
-    size = tf.sqrt(tf.reduce_sum((p - x) ** 2, axis=1) + KINK**2)
-    z = scale[:, tf.newaxis] * logits(model, p)
-    return c * size + tf.nn.sparse_softmax_cross_entropy_with_logits(target, z)
-
-
 def minimise(model, x, y_target, start, c, scale, *, max_steps):
     """Minimise the objective over the box from `start` (n, d), one weight c (n,) an image.
 
@@ -85,28 +75,16 @@ def minimise(model, x, y_target, start, c, scale, *, max_steps):
     final when a step no longer lowers its objective (in float32), or after max_steps.
     """
     p, steps = start.copy(), np.zeros(len(x), np.int64)
-    rows, pairs = np.arange(len(x)), None
+    rows, pairs = np.arange(len(x)), (tf.zeros((len(x), MEMORY, x.shape[1])),) * 2
     while len(rows) and steps.max() < max_steps:
-        if pairs is None:
-            empty = tf.zeros((len(x), MEMORY, x.shape[1]))
-            pairs = (empty, empty)
-        moved, pairs, taken, active = _steps(
-            model, x[rows], y_target[rows], p[rows], c[rows], scale[rows], *pairs,
-            tf.constant(min(STEPS_A_CALL, max_steps - steps.max())),
-        )  # fmt: skip
+        count = min(STEPS_A_CALL, max_steps - steps.max())
+        here = x[rows], y_target[rows], p[rows], c[rows], scale[rows]
+        moved, pairs, taken, active = _steps(model, *here, *pairs, count)
         p[rows] = moved
         steps[rows] += taken.numpy()
         keep = np.flatnonzero(active.numpy())
         rows, pairs = rows[keep], tuple(tf.gather(pair, keep) for pair in pairs)
     return p, steps
-
-
-@compiled
-def _value_and_gradient(model, x, target, p, c, scale):
-    with tf.GradientTape(watch_accessed_variables=False) as tape:
-        tape.watch(p)
-        value = objective(model, x, target, p, c, scale)
-    return value, tape.gradient(value, p)
 
 
 @compiled
@@ -119,62 +97,65 @@ def _steps(model, x, target, p, c, scale, moves, changes, count):
         free = ~(((p <= 0) & (gradient > 0)) | ((p >= 1) & (gradient < 0)))
         direction = _direction(tf.cast(free, p.dtype), gradient, moves, changes)
 
-        length = tf.ones_like(value)
-        new_p = tf.clip_by_value(p + direction, 0, 1)
-        new_value, new_gradient = _value_and_gradient(model, x, target, new_p, c, scale)
-        enough = _enough(value, gradient, p, new_p, new_value)
+        # Armijo's condition along the projected path.
+        length, enough = 3 * tf.ones_like(value), tf.zeros_like(active)
+        new_p, new_value, new_gradient = p, value, gradient
         tries = 0
-        while tries < 12 and tf.reduce_any(active & ~enough):
+        while tries < 13 and tf.reduce_any(active & ~enough):
             tries += 1
             length = tf.where(enough, length, length / 3)
             new_p = tf.clip_by_value(p + length[:, tf.newaxis] * direction, 0, 1)
             new_value, new_gradient = _value_and_gradient(model, x, target, new_p, c, scale)
-            enough = _enough(value, gradient, p, new_p, new_value)
+            fall = tf.reduce_sum(gradient * (new_p - p), axis=1)
+            enough = new_value <= value + 1e-4 * fall
 
         active &= enough
-        falls = new_value < value
-        moved = active[:, tf.newaxis]
-        moves = tf.concat([moves[:, 1:], tf.where(moved, new_p - p, 0)[:, tf.newaxis]], axis=1)
-        changes = tf.concat(
-            [changes[:, 1:], tf.where(moved, new_gradient - gradient, 0)[:, tf.newaxis]], axis=1
+        moved, still_falls = active[:, tf.newaxis], new_value < value
+        step, change = (
+            tf.where(moved, new - old, 0)[:, tf.newaxis]
+            for new, old in ((new_p, p), (new_gradient, gradient))
         )
+        moves = tf.concat([moves[:, 1:], step], axis=1)
+        changes = tf.concat([changes[:, 1:], change], axis=1)
         taken += tf.cast(active, taken.dtype)
         p, gradient = tf.where(moved, new_p, p), tf.where(moved, new_gradient, gradient)
         value = tf.where(active, new_value, value)
-        active &= falls
+        active &= still_falls
     return p, (moves, changes), taken, active
 
 
-def _enough(value, gradient, p, new_p, new_value):
-    """Armijo's condition along the projected path."""
-    return new_value <= value + 1e-4 * tf.reduce_sum(gradient * (new_p - p), axis=1)
+def _value_and_gradient(model, x, target, p, c, scale):
+    """The objective c |p - x| + cross entropy at points p (n, d): (n,), and its gradient."""
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch(p)
+        size = tf.sqrt(tf.reduce_sum((p - x) ** 2, axis=1) + KINK**2)
+        z = scale[:, tf.newaxis] * logits(model, p)
+        value = c * size + tf.nn.sparse_softmax_cross_entropy_with_logits(target, z)
+    return value, tape.gradient(value, p)
 
 
 def _direction(free, gradient, moves, changes):
     """-H∇F on the free pixels, with H from the pairs: the two-loop recursion."""
-    q = gradient * free
+    q = gradient = gradient * free
     moves, changes = moves * free[:, tf.newaxis], changes * free[:, tf.newaxis]
     curvature = tf.reduce_sum(moves * changes, axis=2)
     squares = tf.reduce_sum(changes * changes, axis=2)
     valid = curvature > 1e-6 * squares * KINK
     rho = tf.where(valid, 1 / tf.where(valid, curvature, 1), 0)
-    alphas = []
+    ratio = curvature / tf.where(valid, squares, 1)
+    alphas = {}
     for i in reversed(range(MEMORY)):
-        alpha = rho[:, i] * tf.reduce_sum(moves[:, i] * q, axis=1)
-        q -= alpha[:, tf.newaxis] * changes[:, i]
-        alphas.append(alpha)
+        alphas[i] = rho[:, i] * tf.reduce_sum(moves[:, i] * q, axis=1)
+        q -= alphas[i][:, tf.newaxis] * changes[:, i]
     # H's first guess from the newest pair; without one, a step of a tenth.
     scale = 0.1 / tf.maximum(tf.norm(q, axis=1), 1e-12)
     for i in range(MEMORY):
-        ratio = curvature[:, i] / tf.where(valid[:, i], squares[:, i], 1)
-        scale = tf.where(valid[:, i], ratio, scale)
+        scale = tf.where(valid[:, i], ratio[:, i], scale)
     q *= scale[:, tf.newaxis]
     for i in range(MEMORY):
         beta = rho[:, i] * tf.reduce_sum(changes[:, i] * q, axis=1)
-        q += (alphas[MEMORY - 1 - i] - beta)[:, tf.newaxis] * moves[:, i]
+        q += (alphas[i] - beta)[:, tf.newaxis] * moves[:, i]
     q *= free
     downhill = tf.reduce_sum(q * gradient, axis=1) > 0
-    steepest = (
-        gradient * free * (0.1 / tf.maximum(tf.norm(gradient * free, axis=1), 1e-12))[:, None]
-    )
-    return -tf.where(downhill[:, tf.newaxis], q, steepest)
+    tenth = 0.1 / tf.maximum(tf.norm(gradient, axis=1), 1e-12)
+    return -tf.where(downhill[:, tf.newaxis], q, gradient * tenth[:, tf.newaxis])

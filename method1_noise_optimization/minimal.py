@@ -15,8 +15,7 @@ G is a running average of the gradients, g's maximum is smoothed, p gets noise t
 is of a point between x and p that moves to x.  The README of this folder says why.  For a linear
 classifier the answer is exact.
 
-A step costs one gradient.  An image needs a few arrays of its own size and, for the last
-projection, a few for each of the strongest competitors, whatever the number of classes.
+A step costs one gradient.  Memory does not grow with the number of classes.
 """
 
 import itertools
@@ -38,7 +37,7 @@ TEMPERATURES, COLDEST = (0.25, 0.75, 0.08, 2.5), 8e-4
 BLURS, CLEAR = (0.5, 2.0, 1.0), 2 / 3
 # So many starts begin at x, then as many at the nearest hit, with this temperature and blur; every
 # second one of these holds on to what it has reached (`_descend`).
-IN_TURN, TEMPERATURE_NEAR, BLUR_NEAR = 4, 0.08, 0.5
+IN_TURN, NEAR = 4, (0.08, 0.5)
 # The weight of a new gradient beside m earlier ones is WINDOW / (m + WINDOW), and over the second
 # half of the steps it falls to zero besides.
 WINDOW = 10.0
@@ -78,11 +77,9 @@ def find(model, x, y_target, max_steps, progress, starts):
     for start, from_x, *settings in plan(starts):
         if not len(rows):
             break
-        settings = (tf.constant(value) for value in (start, max_steps, *settings))
-        origin = x[rows] if from_x else x_adv[rows]
-        point, near, distance = (
-            part.numpy() for part in _descend(model, x[rows], origin, y_target[rows], *settings)
-        )
+        here = x[rows], (x if from_x else x_adv)[rows], y_target[rows]
+        found = _descend(model, *here, start, max_steps, *settings)
+        point, near, distance = (part.numpy() for part in found)
         steps[rows] += max_steps
         before = size[rows]
         missed, nearer = np.isinf(before) & np.isinf(distance), distance < before
@@ -100,10 +97,8 @@ def find_nearest(model, x, y, max_steps, progress, starts):
     """The nearest points of any class but the labels y (n,), or x where none was found, and how
     many gradients each took: the same number for every image.
 
-    In turn all candidates (common/search/nearest_class.py) get a share of max_steps, then the best
-    one all; of the further starts each third one looks at all of them again, from further away, and
-    the others go on from the nearest point.  Each start takes at most three times max_steps, and
-    the order of the candidates as many gradients as there are.
+    One candidate (common/search/nearest_class.py) is looked for at a time, as ROUNDS say; each
+    start takes at most three times max_steps, and the order of the candidates one gradient each.
     """
     candidates = min(nearest_class.MOST, model.output_shape[-1] - 1)
     turns = [*ROUNDS[:2], *itertools.islice(itertools.cycle(ROUNDS[2:]), starts - 1)]
@@ -118,9 +113,8 @@ def find_nearest(model, x, y, max_steps, progress, starts):
 
     def search(goal, best, number, steps):
         _, from_x, *settings = turns[number]
-        settings = (tf.constant(value) for value in (max(number - 1, 0), steps, *settings))
         origin = x if from_x else best.reshape(x.shape)
-        _, near, distance = _descend(model, x, origin, goal, *settings)
+        _, near, distance = _descend(model, x, origin, goal, max(number - 1, 0), steps, *settings)
         progress(len(x) * steps / gradients)
         return near.numpy().reshape(best.shape), distance.numpy()
 
@@ -131,14 +125,12 @@ def find_nearest(model, x, y, max_steps, progress, starts):
 
 def plan(starts):
     """Of each start its number, whether it begins at x, its first temperature, blur and hold."""
-    from_x = 0
+    temperatures, blurs = itertools.cycle(TEMPERATURES), itertools.cycle(BLURS)
     for start in range(starts):
         if start // IN_TURN % 2:
-            yield start, False, TEMPERATURE_NEAR, BLUR_NEAR, float(start % 2)
+            yield start, False, *NEAR, float(start % 2)
         else:
-            turn = TEMPERATURES[from_x % len(TEMPERATURES)], BLURS[from_x % len(BLURS)]
-            yield start, True, *turn, 0.0
-            from_x += 1
+            yield start, True, next(temperatures), next(blurs), 0.0
 
 
 @compiled
@@ -158,7 +150,7 @@ def _descend(model, x, p, target, start, steps, warmest, blur, hold):
     for i in tf.range(steps):
         share = tf.cast(i, tf.float32) / tf.cast(steps, tf.float32)
         temperature = unit * warmest * (COLDEST / warmest) ** share
-        hit, smooth, gradient = _hit_and_slope(model, p, target, temperature)
+        hit, smooth, gradient = hit_and_slope(model, p, target, temperature)
 
         distance = tf.norm(p - x, axis=1)
         nearer = hit & (distance < size)
@@ -179,7 +171,7 @@ def _descend(model, x, p, target, start, steps, warmest, blur, hold):
     return p, best, tf.where(size < np.inf, tf.norm(best - x, axis=1), size)
 
 
-def _hit_and_slope(model, p, target, temperature):
+def hit_and_slope(model, p, target, temperature):
     """Whether p is a hit, the margin smoothed by temperatures (n,), and its gradient at p."""
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(p)

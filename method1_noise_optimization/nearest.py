@@ -17,9 +17,9 @@ def nearest(model, x, y, norm, *, targeted=False, starts=1, steps=500, judge=Non
     Returns (x_adv, size): float32 like x, and (n,), in pixel units, infinite where none was found.
     """
     if norm == "l2":
-        settings = {"targeted": targeted, "method": "minimal", "starts": starts}
+        settings = {"method": "minimal", "starts": starts, "progress": progress}
         batch_size = min(attack.BATCH_SIZE["minimal"], mnist.at_a_time(x))
-        x_adv, _ = attack.search(model, x, y, batch_size=batch_size, progress=progress, **settings)
+        x_adv, _ = attack.search(model, x, y, targeted=targeted, batch_size=batch_size, **settings)
         size = attack.sizes(x_adv - x)
     else:
         # Here method 1 looks at method 2, whose norm this is.

@@ -1,24 +1,25 @@
-"""Transfer: noise that fools one network fools others, which have never been looked at.
+"""Transfer: does noise made for one network fool others, which the attack has never seen?
 
     python method1_noise_optimization/transfer.py
     python method1_noise_optimization/transfer.py --models mlp cnn cnn_robust
 
-First the three models: adversarial digits are made for each by the fast gradient sign, and by the
-smallest noise towards a random wrong digit, which is shown once more amplified to a common size
-(Szegedy et al. 2014, section 4.2, table 2; Goodfellow et al. 2015, section 8).  Then networks that
-share no training digit, trained here, in memory (tables 3 and 4).  Sizes are root mean squares over
-the pixels, sqrt(mean(r**2)), after clipping to [0, 1].  The control is Gaussian noise of the same
-size.  Every table is over test digits that all of its networks classify correctly.
+Digits made for each of the models, by the fast gradient sign, and by the smallest noise towards a
+random wrong digit, as found and amplified to a common size (Szegedy et al. 2014, tables 2 to 4;
+Goodfellow et al. 2015, section 8); then for networks that share no training digit, trained here.
+Sizes are sqrt(mean(r**2)) after clipping to [0, 1].  The control is Gaussian noise of that size.
+Every table is over test digits that all of its networks classify correctly.
 
 reads   common/mnist.npz, common/5k_samples.npz, common/weights/{softmax,mlp,cnn}.weights.h5
 writes  img/transfer.png (for other --models: img/transfer_{models}.png)
 """
 
 import numpy as np
+from tqdm import tqdm
 
 from common import command, data, files, plots
 from common.networks import mnist, training
-from method1_noise_optimization.transferability import noise_tables, sign_table
+from method1_noise_optimization import attack
+from method1_noise_optimization.attack import distortions
 
 GAUSSIAN = "Gaussian noise"
 # Szegedy et al. (2014), table 4: error of each network (columns) on what was made for each (rows)
@@ -59,35 +60,108 @@ def train_halves(seed):
     ]
 
 
-def heat_map(ax, table, names, title):
-    """Error rates in percent, as numbers on colours; the last row is the control.
+def amplified(x, noise, to, steps=40):
+    """clip(x + s * noise) with s, for each image, such that the noise has the size `to` in the end.
 
-    table (networks + 1, networks), names of the networks.
+    Clipping takes some of the noise away; the size grows with s all the same, so bisection finds
+    it.  An image whose noise cannot grow so far gets what there is.
     """
-    drawn = ax.imshow(100 * table, cmap="Reds", vmin=0, vmax=100, aspect="auto")
-    for row, line in enumerate(table):
-        for column, error in enumerate(line):
-            digits = 0 if error >= 0.0995 or not error else 1
-            colour = "white" if error > 0.55 else "black"
-            text = f"{100 * error:.{digits}f}"
-            ax.text(column, row, text, ha="center", va="center", color=colour)
-    ax.axhline(len(names) - 0.5, color="white", linewidth=4)
-    ax.set_xticks(range(len(names)), names, fontsize=9)
-    ax.set_yticks(range(len(table)), [*names, GAUSSIAN], fontsize=9)
-    ax.set_title(title, fontsize=10)
-    ax.grid(False)
-    return drawn
+    low, high = np.zeros(len(x)), np.ones(len(x))
+
+    def moved(s):
+        return np.clip(x + s[:, np.newaxis, np.newaxis].astype(np.float32) * noise, 0, 1)
+
+    for _ in range(20):
+        high[distortions(moved(high) - x) < to] *= 2
+    for _ in range(steps):
+        middle = (low + high) / 2
+        small = distortions(moved(middle) - x) < to
+        low, high = np.where(small, middle, low), np.where(small, high, middle)
+    return moved(high)
+
+
+def answers(networks, images):
+    """What each network says of each set of images (n, 28, 28): (sets, networks, n)."""
+    return np.array([[mnist.classify(model, x) for model in networks] for x in images])
+
+
+def table(networks, x, y, images, gaussian, size):
+    """The errors and the mean sizes of a list of adversarial images, and last of the control.
+
+    gaussian: standard normal noise like x, which is scaled to `size`.
+    Returns (sets + 1, networks) and (sets + 1,).
+    """
+    images = [*images, amplified(x, gaussian, size)]
+    sizes = np.array([distortions(image - x).mean() for image in images])
+    return (answers(networks, images) != y).mean(axis=2), sizes
+
+
+def noise_tables(networks, x, y, to, seed):
+    """The two tables of minimal noise towards random targets: {"as found": …, "amplified": …}.
+
+    Each is (errors, sizes, unclipped), as `table` gives them, and the errors (networks,) under the
+    control where it is not clipped.
+    """
+    targets = attack.random_targets(y, seed)
+    noises = [
+        attack.find_noise(model, x, targets, method="minimal")
+        for model in tqdm(networks, disable=None, unit="network")
+    ]
+    gaussian = np.random.default_rng(seed + 1).standard_normal(x.shape, np.float32)
+    size = np.float32(np.mean([distortions(noise).mean() for noise in noises]))
+    images = {
+        "as found": (size, [np.clip(x + noise, 0, 1) for noise in noises]),
+        "amplified": (np.float32(to), [amplified(x, noise, to) for noise in noises]),
+    }
+    return {
+        kind: (
+            *table(networks, x, y, made, gaussian, size),
+            (answers(networks, [x + size * gaussian])[0] != y).mean(axis=1),
+        )
+        for kind, (size, made) in images.items()
+    }
+
+
+def sign_table(networks, x, y, eps, seed):
+    """The table of the fast gradient sign, and how often wrong answers agree.
+
+    Returns (errors, sizes, agreement): as `table` gives them, and (networks, networks): of the
+    digits made for one network that it and another both get wrong, the share that they take for
+    the same digit.
+    """
+    from method2_fgsm import fgsm
+
+    images = [fgsm.fgsm(model, x, y, eps) for model in networks]
+    gaussian = np.random.default_rng(seed + 1).standard_normal(x.shape, np.float32)
+    size = np.mean([distortions(image - x).mean() for image in images])
+    seen = answers(networks, images)
+    agreement = np.full(seen.shape[:2], np.nan)
+    for source, other in np.ndindex(agreement.shape):
+        own, others = seen[source, source], seen[source, other]
+        both = (own != y) & (others != y)
+        if both.any():
+            agreement[source, other] = (own == others)[both].mean()
+    return *table(networks, x, y, images, gaussian, size), agreement
 
 
 @plots.our_style()
 def draw(panels):
-    """The figure: two rows of heat maps, from (table, names, title) each."""
-    fig = plots.figure(
-        14, 8, "Transfer: error in % of each network (columns) on digits made against each (rows)"
-    )
+    """The figure: two rows of heat maps, from (errors, names of the networks, title) each; the last
+    row of errors (networks + 1, networks) is the control."""
+    title = "Transfer: error in % of each network (columns) on digits made against each (rows)"
+    fig = plots.figure(14, 8, title)
     axes = fig.subplots(2, 3)
-    for ax, panel in zip(axes.flat, panels, strict=True):
-        drawn = heat_map(ax, *panel)
+    for ax, (errors, names, heading) in zip(axes.flat, panels, strict=True):
+        drawn = ax.imshow(100 * errors, cmap="Reds", vmin=0, vmax=100, aspect="auto")
+        for (row, column), error in np.ndenumerate(errors):
+            text = f"{100 * error:.{0 if error >= 0.0995 or not error else 1}f}"
+            colour = "white" if error > 0.55 else "black"
+            ax.text(column, row, text, ha="center", va="center", color=colour)
+        ax.axhline(len(names) - 0.5, color="white", linewidth=4)
+        ax.set_xticks(range(len(names)), names, fontsize=9)
+        ax.set_yticks(range(len(errors)), [*names, GAUSSIAN], fontsize=9)
+        ax.set_title(heading, fontsize=10)
+        ax.grid(False)
     for ax in axes[:, 0]:
         ax.set_ylabel("made against")
     for ax in axes[1]:
@@ -96,9 +170,9 @@ def draw(panels):
     return fig
 
 
-def print_table(title, table, sizes, unclipped, names):
+def print_table(title, errors, sizes, unclipped, names):
     """The errors with the sizes of the noise, and below them those of `unclipped` noise, if any."""
-    lines = zip([*names, GAUSSIAN], sizes, table, strict=True)
+    lines = zip([*names, GAUSSIAN], sizes, errors, strict=True)
     rows = [(name, f"{size:.3f}", *percent(line)) for name, size, line in lines]
     if unclipped is not None:
         rows.append(("the same, not clipped", f"{sizes[-1]:.3f}", *percent(unclipped)))
@@ -121,8 +195,8 @@ def main(argv=None):
     parser = command.Parser(__doc__)
     pixels = command.pixel_size
     command.option(parser, "--eps", pixels, 0.25, "of the sign step, in pixel units")
-    amplified = "root mean square to which minimal noise is amplified, in pixel units"
-    command.option(parser, "--size", pixels, 0.1, amplified)
+    size = "root mean square to which minimal noise is amplified, in pixel units"
+    command.option(parser, "--size", pixels, 0.1, size)
     command.add_count(parser, "--count", "how many digits at most", 1000)
     models = "the classifiers of the first tables"
     command.option(parser, "--models", mnist.argument, mnist.NAMES, models, nargs="+")
@@ -133,22 +207,24 @@ def main(argv=None):
     suffix = "" if tuple(args.models) == mnist.NAMES else f"_{'_'.join(args.models)}"
     output = plots.check_output(args.output or files.IMG / f"transfer{suffix}.png", args)
     x, y, _ = data.load_samples(args.samples)
-    networks = [mnist.load(name) for name in args.models]
 
-    where = files.show(args.samples)
-    right = mnist.correctly_classified(networks, x, y, where)[: args.count]
-    own_x, own_y = x[right], y[right]
-    sign, sign_sizes, agreement = sign_table(networks, own_x, own_y, args.eps, args.seed)
-    own = noise_tables(networks, own_x, own_y, args.size, args.seed)
+    def right(networks):
+        """The digits that all of them classify correctly."""
+        places = mnist.correctly_classified(networks, x, y, files.show(args.samples))[: args.count]
+        return x[places], y[places]
+
+    networks = [mnist.load(name) for name in args.models]
+    digits = right(networks)
+    errors, sizes, agreement = sign_table(networks, *digits, args.eps, args.seed)
+    own = noise_tables(networks, *digits, args.size, args.seed)
     halves = train_halves(args.seed)
-    right = mnist.correctly_classified(halves, x, y, where)[: args.count]
-    half_x, half_y = x[right], y[right]
-    half = noise_tables(halves, half_x, half_y, args.size, args.seed)
+    half_digits = right(halves)
+    half = noise_tables(halves, *half_digits, args.size, args.seed)
 
     names, half_names = [short(name) for name in args.models], list(HALVES)
     ticks = [name.replace(", ", "\n") for name in half_names]
     panels = [
-        (sign, names, f"fast gradient sign, ε = {args.eps:g}"),
+        (errors, names, f"fast gradient sign, ε = {args.eps:g}"),
         (own["as found"][0], names, "smallest noise, as found"),
         (own["amplified"][0], names, f"smallest noise, amplified to size {args.size:g}"),
         (half["as found"][0], ticks, "disjoint halves, as found"),
@@ -157,15 +233,15 @@ def main(argv=None):
     ]
     plots.save(draw(panels), output)
 
-    print(f"\n{len(own_x)} digits that all these models classify correctly")
-    print_table(f"fast gradient sign, eps {args.eps:g}", sign, sign_sizes, None, names)
+    print(f"\n{len(digits[0])} digits that all these models classify correctly")
+    print_table(f"fast gradient sign, eps {args.eps:g}", errors, sizes, None, names)
     print_table("smallest noise, as found", *own["as found"], names)
     print_table("smallest noise, amplified", *own["amplified"], names)
     print("\nfast gradient sign: wrong answers that agree, where both are wrong")
     rows = [(name, *percent(line)) for name, line in zip(names, agreement, strict=True)]
     print(command.table(("made against", *names), rows))
     print(f"published: made against maxout, softmax agrees   {PUBLISHED_AGREEMENT:.1%}")
-    print(f"\n{len(half_x)} digits that all three half-trained networks classify correctly")
+    print(f"\n{len(half_digits[0])} digits that all three half-trained networks classify correctly")
     for kind, title in (("as found", "smallest noise, as found"), ("amplified", "amplified")):
         print_table(title, *half[kind], half_names)
         published = zip([*half_names, GAUSSIAN], PUBLISHED[kind], strict=True)

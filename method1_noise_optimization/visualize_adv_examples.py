@@ -4,9 +4,9 @@
     python method1_noise_optimization/visualize_adv_examples.py RESULTS.npz
 
 A random choice of the digits that reached their target, "Orig" the label, "New" what the model
-says now.  Photographs of attack_imnet.py come in their order, with names and confidences; the noise
-is amplified by the factor that the title names, or, where whole grey levels were asked for, shows
-which values go up and down (Szegedy et al. 2014, figure 5).
+says now.  Photographs come in their order, with names and confidences; their noise is amplified by
+the factor that the title names, or, where whole grey levels were asked for, shows which values go
+up and down (Szegedy et al. 2014, figure 5).
 
 reads   a result file of attack_mnist.py (default: the MLP's by sgd) or of attack_imnet.py
 writes  img/noise_{model}_{method}.png, for sgd without or with L1 regularisation
@@ -26,7 +26,6 @@ SCRIPTS = (
     "method1_noise_optimization/attack_mnist.py",
     "method1_noise_optimization/attack_imnet.py",
 )
-SEEN = ("y_preds", "confidences"), ("y_preds_adversarial", "confidences_adversarial")
 # How much the noise may be amplified: round numbers.
 FACTORS = tuple(digit * 10**power for power in range(5) for digit in (1, 2, 5))
 
@@ -35,15 +34,13 @@ FACTORS = tuple(digit * 10**power for power in range(5) for digit in (1, 2, 5))
 def draw(found, chosen, rows, columns, title):
     """The figure: `rows` by `columns` triples of the chosen images."""
     fig, groups = plots.groups(len(chosen), columns, rows, 3, (4.2, 1.75, 1.5), title)
-    keys = ("xs", "noises", "y_trues", "y_preds_adversarial")
-    x, noises, *labels = (found[key][chosen] for key in keys)
-    y, y_adv = ([results.label(found["config"], place) for place in part] for part in labels)
-    limit = np.abs(noises).max()
+    x, noises = found["xs"][chosen], found["noises"][chosen]
+    limit, l2, label = np.abs(noises).max(), sizes(noises), results.label
     for i, (original, adversarial, noise) in enumerate(groups):
-        plots.digit(original, x[i], f"Orig: {y[i]}")
-        plots.digit(adversarial, x[i] + noises[i], f"New: {y_adv[i]}")
-        size = sizes(noises[i : i + 1])[0]
-        drawn = plots.noise(noise, noises[i], limit, f"|r|₂ = {size:.2f}")
+        y, y_adv = (found[key][chosen[i]] for key in ("y_trues", "y_preds_adversarial"))
+        plots.digit(original, x[i], f"Orig: {label(found['config'], y)}")
+        plots.digit(adversarial, x[i] + noises[i], f"New: {label(found['config'], y_adv)}")
+        drawn = plots.noise(noise, noises[i], limit, f"|r|₂ = {l2[i]:.2f}")
     if x.shape[3:] == (3,):
         fig.supxlabel(f"noise in colour: grey is 0, white and black are ±{limit:.3g}", fontsize=11)
         return fig
@@ -56,12 +53,11 @@ def photo_name(config):
     """The name of the figure of photographs."""
     model, levels, target = (config.get(name) for name in ("model", "levels", "target"))
     goal = files.plain((GOALS.get(target) or class_labels.of_settings(config)[target]).lower())
-    if levels is not None:
-        first = "one_grey_level" if levels == 1 else f"{levels}_grey_levels"
-        goal = "" if goal == "ostrich" else f"_{goal}"
-        return f"{first}{goal}_{model}.png"
-    other = "" if config["method"] == "minimal" else f"_{config['method']}"
-    return f"{goal}_{model}{other}.png"
+    if levels is None:
+        method = "" if config["method"] == "minimal" else f"_{config['method']}"
+        return f"{goal}_{model}{method}.png"
+    first = "one_grey_level" if levels == 1 else f"{levels}_grey_levels"
+    return f"{first}{'' if goal == 'ostrich' else f'_{goal}'}_{model}.png"
 
 
 @plots.our_style()
@@ -71,7 +67,9 @@ def draw_photographs(found, rows, columns):
     config = found["config"]
     levels, target, method = (config.get(key) for key in ("levels", "target", "method"))
     if levels is None:
-        factor = amplification(noises)
+        # The largest that leaves 99 % of the noise's values within half the range.
+        large = np.quantile(np.abs(noises), 0.99)
+        factor = max([factor for factor in FACTORS if factor * large <= 0.5], default=1)
         amount = [f"|r|₂ = {size:.2f}" for size in sizes(noises)]
         legend = f"photograph | noise × {factor:,}, grey is none | adversarial"
     else:
@@ -97,17 +95,11 @@ def answers(found, form):
 
     form: how a name and a confidence are written.
     """
-    names = class_labels.of_settings(found["config"])
-    return [
-        [form.format(names[y], sure) for y, sure in zip(found[ys], found[confidence], strict=True)]
-        for ys, confidence in SEEN
-    ]
-
-
-def amplification(noises):
-    """The largest round factor that leaves 99 % of the noise's values within half the range."""
-    size = np.quantile(np.abs(noises), 0.99)
-    return max([factor for factor in FACTORS if factor * size <= 0.5], default=1)
+    names, texts = class_labels.of_settings(found["config"]), []
+    for when in ("", "_adversarial"):
+        seen = zip(found[f"y_preds{when}"], found[f"confidences{when}"], strict=True)
+        texts.append([form.format(names[y], confidence) for y, confidence in seen])
+    return texts
 
 
 def photo_table(found):
@@ -132,33 +124,27 @@ def main(argv=None):
     args = parser.parse_args(argv)
 
     found = results.load_from(args.results, *SCRIPTS)
-    if str(found["config"]["script"]).endswith("attack_imnet"):
-        output = args.output or files.IMG / photo_name(found["config"])
-        plots.check_output(output, args)
-        plots.save(draw_photographs(found, args.rows, args.columns), output)
+    config, shape = found["config"], (args.rows, args.columns)
+    if str(config["script"]).endswith("attack_imnet"):
+        output = plots.check_output(args.output or files.IMG / photo_name(config), args)
+        plots.save(draw_photographs(found, *shape), output)
         print(photo_table(found))
         return [output]
 
-    model, method = (found["config"][name] for name in ("model", "method"))
-    regularization = found["config"].get("regularization")
-    other = f"_{regularization}" if regularization in ("none", "l1") else ""
-    output = args.output or files.IMG / f"noise_{model}_{method}{other}.png"
-    plots.check_output(output, args)
-
+    model, method, kind = (config.get(key) for key in ("model", "method", "regularization"))
+    name = f"noise_{model}_{method}" + (f"_{kind}" if kind in ("none", "l1") else "")
+    output = plots.check_output(args.output or files.IMG / f"{name}.png", args)
     reached = results.succeeded(found)
     if not reached.any():
         raise command.Failure(
             f"{files.show(args.results)}: no image reached its target: try more --max-steps"
         )
     chosen = np.random.default_rng(args.seed).permutation(np.flatnonzero(reached))
-    kind = "images" if "pixels" in found["config"] else "digits"
     title = f"{mnist.title(model)}, {method}"
-    if method == "sgd":
-        title += f", regularisation {regularization}"
-    title += f": mean |r|₂ = {sizes(found['noises']).mean():.2f} over {len(reached):,} {kind}"
-    chosen = chosen[: args.rows * args.columns]
-    plots.save(draw(found, chosen, args.rows, args.columns, title), output)
-
+    title += f", regularisation {kind}" if method == "sgd" else ""
+    title += f": mean |r|₂ = {sizes(found['noises']).mean():.2f} over {len(reached):,} "
+    title += "images" if "pixels" in config else "digits"
+    plots.save(draw(found, chosen[: args.rows * args.columns], *shape, title), output)
     print(summary(found["noises"], reached))
     return [output]
 

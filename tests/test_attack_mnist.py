@@ -18,21 +18,29 @@ from method1_noise_optimization import (
 from method1_noise_optimization.attack import sizes, summary
 
 
-@pytest.fixture(scope="module", autouse=True)
-def drawn(own_folders):
-    """Two hundred samples, where the scripts look for them."""
-    generate_5k.main(["--count", "200"])
+@pytest.fixture(scope="module")
+def samples(tmp_path_factory):
+    path = tmp_path_factory.mktemp("samples") / "s.npz"
+    generate_5k.main(["--count", "80", "--output", str(path)])
+    return path
+
+
+@pytest.fixture(autouse=True)
+def loaded(trained, samples, monkeypatch):
+    """Eighty samples, where the scripts look for them, and the networks that are there."""
+    monkeypatch.setattr(data, "SAMPLES", samples)
+    monkeypatch.setattr(mnist, "load", lambda name, path=None: trained[name])
 
 
 def run(folder, *arguments):
     path = folder / "r.npz"
-    attack_mnist.main([*arguments, "--limit", "60", "--output", str(path)])
+    attack_mnist.main([*arguments, "--limit", "30", "--output", str(path)])
     return results.load(path)
 
 
 def test_what_is_saved_are_hits_on_correctly_classified_digits(trained, tmp_path, capsys):
-    found = run(tmp_path, "--method", "minimal", "--model", "mlp")
-    x, y, _ = (array[:60] for array in data.load_samples())
+    found = run(tmp_path, "--method", "minimal", "--starts", "2")
+    x, y, _ = (array[:30] for array in data.load_samples())
     right = mnist.classify(trained["mlp"], x) == y
     np.testing.assert_array_equal(found["xs"], x[right])
     np.testing.assert_array_equal(found["y_trues"], y[right])
@@ -55,22 +63,25 @@ def test_random_targets_are_all_other_digits_with_the_same_chance():
     assert counts[~np.eye(10, dtype=bool)].min() > 60
 
 
-def test_one_target_for_all_leaves_out_those_that_show_it(trained, tmp_path, capsys):
+def test_one_target_for_all_leaves_out_those_that_show_it_and_is_drawn(tmp_path, capsys):
     found = run(tmp_path, "--target", "3", "--regularization", "l1")
     assert (found["y_targets"] == 3).all()
     assert (found["y_trues"] != 3).all()
     assert found["config"]["regularization"] == "l1"
     assert "are a 3 already" in capsys.readouterr().out
+    written = visualize_adv_examples.main([str(tmp_path / "r.npz")])
+    assert written == [files.IMG / "noise_mlp_sgd_l1.png"]
+    assert "reached the target" in capsys.readouterr().out
 
 
-def test_too_few_steps_are_reported_and_saved(trained, tmp_path, capsys):
+def test_too_few_steps_are_reported_and_saved(tmp_path, capsys):
     found = run(tmp_path, "--max-steps", "1")
-    assert (found["y_preds_adversarial"] != found["y_targets"]).mean() > 0.5
+    missed = found["y_preds_adversarial"] != found["y_targets"]
+    assert missed.mean() > 0.5
     assert (found["steps"] == 1).all()
     assert "did not reach their target" in capsys.readouterr().out
-    labels = dict.fromkeys(results.LABELS, found["y_trues"]) | {"y_targets": found["y_targets"]}
-    images = {name: found[name] for name in results.IMAGES}
-    results.save(tmp_path / "missed.npz", **images, **labels, config=found["config"])
+    arrays = {name: found[name][missed] for name in found if name != "config"}
+    results.save(tmp_path / "missed.npz", **arrays, config=found["config"])
     with pytest.raises(Failure, match="no image reached its target"):
         visualize_adv_examples.main([str(tmp_path / "missed.npz")])
 
@@ -85,42 +96,22 @@ def test_the_measures_are_those_of_the_papers():
 
 
 def test_any_other_digit_will_do(trained, tmp_path, capsys):
-    path = tmp_path / "any.npz"
-    attack_mnist.main(
-        f"--target any --method minimal --starts 1 --limit 12 --output {path}".split()
-    )
-    found = results.load(path)
+    found = run(tmp_path, "--target", "any", "--method", "minimal", "--starts", "1")
     assert re.search(r"reached another class +100\.00%", capsys.readouterr().out)
     assert "y_targets" not in found
     assert results.succeeded(found).all()
     assert (found["y_preds_adversarial"] != found["y_trues"]).all()
     assert not check_results.violations(found, trained["mlp"])
-    assert visualize_adv_examples.main([str(path)]) == [files.IMG / "noise_mlp_minimal.png"]
     with pytest.raises(SystemExit):
         attack_mnist.main(["--target", "any"])
 
 
-def test_the_nearest_wrong_answer_is_compared_by_the_ways_that_need_no_target(trained, capsys):
-    (written,) = compare_methods.main(["--limit", "10", "--model", "softmax", "--target", "any"])
-    assert written == files.IMG / "noise_methods_softmax_any.png"
+def test_the_ways_that_need_no_target_and_every_pair_are_drawn_and_counted(capsys, monkeypatch):
+    monkeypatch.setitem(compare_methods.WAYS["many steps, smallest ε"], "steps", 40)
+    options = ["--limit", "10", "--model", "softmax", "--target", "any"]
+    assert compare_methods.main(options) == [files.IMG / "noise_methods_softmax_any.png"]
     out = capsys.readouterr().out
     assert [way for way in compare_methods.WAYS if way in out] == list(compare_methods.WAYS)[-3:]
-
-
-def test_saved_results_are_drawn(trained, tmp_path, capsys):
-    run(tmp_path)
-    written = visualize_adv_examples.main([str(tmp_path / "r.npz")])
-    assert written == [files.IMG / "noise_mlp_sgd.png"]
-    assert "reached the target" in capsys.readouterr().out
-
-
-def test_six_ways_and_every_pair_are_drawn_and_counted(trained, capsys, monkeypatch):
-    monkeypatch.setitem(compare_methods.WAYS["many steps, smallest ε"], "steps", 40)
-    (methods,) = compare_methods.main(["--limit", "10", "--model", "softmax"])
-    out = capsys.readouterr().out
-    assert methods.read_bytes().startswith(b"\x89PNG")
-    for way in compare_methods.WAYS:
-        assert way in out
     (pairs,) = every_pair.main(["--count", "1", "--model", "softmax"])
     assert pairs.read_bytes().startswith(b"\x89PNG")
     assert "100.00% of 90" in capsys.readouterr().out

@@ -32,15 +32,11 @@ def test_the_point_agrees_with_scipy():
     assert (mu > 1e-6).sum(axis=1).max() >= 2  # corners are among them
     for i in range(len(c)):
         reference = minimize(
-            lambda q, c=c[i]: ((q - c) ** 2).sum() / 2,
+            lambda q, c=c[i]: (((q - c) ** 2).sum() / 2, q - c),
             np.full(8, 0.5),
-            jac=lambda q, c=c[i]: q - c,
+            jac=True,
             bounds=[(0, 1)] * 8,
-            constraints={
-                "type": "ineq",
-                "fun": lambda q, A=A[i], b=b[i]: A @ q - b,
-                "jac": lambda q, A=A[i]: A,
-            },
+            constraints={"type": "ineq", "fun": lambda q, A=A[i], b=b[i]: A @ q - b},
             method="SLSQP",
             options={"ftol": 1e-14, "maxiter": 500},
         )
@@ -89,16 +85,12 @@ def test_steps_onto_one_constraint_never_go_too_far():
         np.testing.assert_allclose(reached[-1], exact, rtol=1e-6)
 
 
-def test_a_point_that_satisfies_everything_is_left_alone():
+def test_a_point_that_satisfies_everything_is_left_alone_and_none_is_told_by_the_dual():
     c, A, _ = problems(5, 20, 3)
     p, mu, dual = solve(c, A, np.einsum("nmd,nd->nm", A, c) - 1)
     np.testing.assert_array_equal(p, c)
     assert not mu.any()
     assert not dual.any()
-
-
-def test_a_programme_without_a_solution_is_told_by_its_dual():
-    c, A, _ = problems(5, 20, 3)
     p, _, dual = solve(c, A, np.full((5, 3), 1e3))
     assert (dual > 10).all()
     assert np.isfinite(p).all()
@@ -106,7 +98,7 @@ def test_a_programme_without_a_solution_is_told_by_its_dual():
     np.testing.assert_allclose(p, c, rtol=1e-6)
 
 
-@pytest.mark.parametrize("size", [0, 1e-6, 1, 1e6])
+@pytest.mark.parametrize("size", [0, 1e-6, 1e6])
 @pytest.mark.parametrize(("dtype", "atol"), [(tf.float64, 1e-9), (tf.float32, 1e-5)])
 def test_constraints_that_are_alike_or_do_not_count_change_nothing(size, dtype, atol):
     """Whatever the scale of their numbers; where all are zero the point itself is nearest."""

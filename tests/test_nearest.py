@@ -39,19 +39,13 @@ def test_a_linear_model_is_left_through_the_nearest_half_space(classes):
     for i, k in np.ndindex(10, classes):
         a, c = weights[:, k] - weights[:, y[i]], bias[k] - bias[y[i]]
 
-        def lead(p, a=a, c=c):
-            return p @ a + c
+        def lead(length, along, image=x[i], a=a, c=c):
+            return np.clip(image + length * along, 0, 1) @ a + c
 
-        def ball(mu, image=x[i], a=a):
-            return np.clip(image + mu * a, 0, 1)
-
-        def box(eps, image=x[i], a=a):
-            return np.clip(image + eps * np.sign(a), 0, 1)
-
-        if lead(box(1)) > 0:  # z_k can get ahead
-            mu = brentq(lambda mu, lead=lead, ball=ball: lead(ball(mu)), 0, 1e4)
-            l2[i, k] = np.linalg.norm(ball(mu) - x[i])
-            linf[i, k] = brentq(lambda eps, lead=lead, box=box: lead(box(eps)), 0, 1)
+        if lead(1, np.sign(a)) > 0:  # z_k can get ahead
+            mu = brentq(lead, 0, 1e4, args=(a,))
+            l2[i, k] = np.linalg.norm(np.clip(x[i] + mu * a, 0, 1) - x[i])
+            linf[i, k] = brentq(lead, 0, 1, args=(np.sign(a),))
     model = linear(weights, bias)
     noise = nearest_noise(model, x, y)
     assert reached(model, x, noise, y, targeted=False).all()
@@ -63,7 +57,7 @@ def test_a_linear_model_is_left_through_the_nearest_half_space(classes):
 
 def test_softmax_regression_needs_the_smallest_of_nine_programmes(trained, right):
     model = trained["softmax"]
-    x, y = right(model, 12)
+    x, y = right(model, 8)
     weights, bias = model.get_weights()
     targets = [(y + k) % 10 for k in range(1, 10)]
     l2 = np.min([sizes(exact.smallest_noise(weights, bias, x, t)[0]) for t in targets], axis=0)
@@ -78,8 +72,8 @@ def test_softmax_regression_needs_the_smallest_of_nine_programmes(trained, right
 def test_no_target_is_nearer_than_the_nearest_wrong_answer(trained, right):
     """At the same number of gradients or fewer, on a network."""
     model = trained["mlp"]
-    x, y = right(model, 100)
-    l2, linf = np.full((2, 9, 100), np.inf)
+    x, y = right(model, 25)
+    l2, linf = np.full((2, 9, 25), np.inf)
     for k in range(9):
         target = (y + k + 1) % 10
         noise = find_noise(model, x, target, method="minimal", max_steps=100)
@@ -87,35 +81,32 @@ def test_no_target_is_nearer_than_the_nearest_wrong_answer(trained, right):
         l2[k, hit] = sizes(noise)[hit]
         linf[k] = np.nan_to_num(smallest_eps(model, x, target, steps=60)[0], nan=np.inf)
     near, steps = search(model, x, y, targeted=False, method="minimal", starts=4)
-    assert (mnist.classify(model, near) != y).all()
     assert steps.max() <= 900
     eps, x_adv = smallest_eps(model, x, y, targeted=False, steps=540)
-    assert (mnist.classify(model, x_adv) != y).all()
-    for size, best in ((sizes(near - x), l2.min(axis=0)), (eps, linf.min(axis=0))):
+    for found, size, best in ((near, sizes(near - x), l2.min(axis=0)), (x_adv, eps, linf.min(0))):
+        assert (mnist.classify(model, found) != y).all()
         assert (size <= 1.02 * best).all()
         assert size.mean() <= best.mean()
 
 
 def test_more_steps_find_no_more_noise(trained, right):
     """Not even where they are too few to reach most of the rivals."""
-    x, y = right(trained["mlp"], 50)
+    x, y = right(trained["mlp"], 25)
     few, more, most = (
-        sizes(nearest_noise(trained["mlp"], x, y, starts=1, max_steps=steps)).mean()
-        for steps in (10, 30, 60)
+        sizes(nearest_noise(trained["mlp"], x, y, max_steps=steps)).mean() for steps in (10, 30, 60)
     )
     assert few >= 0.999 * more >= 0.998 * most
+    settings = {"targeted": False, "method": "minimal"}
     for steps in (1, 5, 12):
-        _, taken = search(
-            trained["mlp"], x[:2], y[:2], targeted=False, method="minimal", max_steps=steps
-        )
+        _, taken = search(trained["mlp"], x[:2], y[:2], max_steps=steps, **settings)
         assert (taken <= 9 + 3 * steps).all()
 
 
 @pytest.mark.parametrize("targeted", [False, True])
 def test_what_has_done_its_work_stays(targeted):
     """A network that sees of each pixel whether it is above a half, and so has no slope beyond: the
-    nearest answer is that of the best of all 2^14 ways to cross, or a little nearer."""
-    pixels, steep, images, rng = 14, 40.0, 20, np.random.default_rng(0)
+    nearest answer is that of the best of all 2^10 ways to cross, or a little nearer."""
+    pixels, steep, images, rng = 10, 40.0, 8, np.random.default_rng(0)
     sizes_of_layers = [(pixels, "sigmoid"), (32, "relu"), (5, None)]
     stack = [keras.layers.Dense(units, activation) for units, activation in sizes_of_layers]
     model = keras.Sequential([keras.Input((pixels,)), *stack])
@@ -124,75 +115,68 @@ def test_what_has_done_its_work_stays(targeted):
     x = rng.uniform(0, 0.35, (images, pixels)).astype(np.float32)
     x = np.where(rng.uniform(size=x.shape) < 0.5, x, 1 - x)
     crossed = np.where(x < 0.5, 0.5 + 4 / steep, 0.5 - 4 / steep).astype(np.float32)
-    y = mnist.classify(model, x)
-    target = (y + 1) % 5
+    target, y = mnist.predict(model, x).argsort(axis=1)[:, -2:].T
     ways = np.array(list(itertools.product([False, True], repeat=pixels)))
     best = np.full(images, np.inf)
     for i in range(images):
         points = np.where(ways, crossed[i], x[i])
         seen = mnist.classify(model, points)
-        best[i] = sizes(points - x[i])[seen == target[i] if targeted else seen != y[i]].min()
+        hit = seen == target[i] if targeted else seen != y[i]
+        best[i] = sizes(points - x[i])[hit].min(initial=np.inf)
+    possible = np.isfinite(best)
+    assert possible.sum() >= 6
     if targeted:
         noise = find_noise(model, x, target, method="minimal", starts=8)
-        assert (mnist.classify(model, x + noise) == target).all()
+        assert (mnist.classify(model, x + noise) == target)[possible].all()
     else:
         noise = nearest_noise(model, x, y, starts=4)
     assert (sizes(noise) <= 1.02 * best).all()
 
 
 def test_one_step_goes_away_from_the_label_as_far_as_it_has_to(trained, right):
-    x, y = right(trained["mlp"], 30)
-    eps, x_adv = smallest_eps(trained["mlp"], x, y, targeted=False)
+    model = trained["mlp"]
+    x, y = right(model, 25)
+    eps, x_adv = smallest_eps(model, x, y, targeted=False)
     found = np.isfinite(eps)
-    assert found.sum() > 20
-    np.testing.assert_array_equal(
-        x_adv[found], fgsm(trained["mlp"], x[found], y[found], eps[found])
-    )
-    assert (mnist.classify(trained["mlp"], x_adv[found]) != y[found]).all()
-    less = fgsm(trained["mlp"], x[found], y[found], (eps[found] - 1.1e-4).clip(0))
-    assert (mnist.classify(trained["mlp"], less) == y[found]).all()
-    many, _ = smallest_eps(trained["mlp"], x, y, targeted=False, steps=3)
+    assert found.sum() > 15
+    np.testing.assert_array_equal(x_adv[found], fgsm(model, x[found], y[found], eps[found]))
+    assert (mnist.classify(model, x_adv[found]) != y[found]).all()
+    less = fgsm(model, x[found], y[found], (eps[found] - 1.1e-4).clip(0))
+    assert (mnist.classify(model, less) == y[found]).all()
+    many, _ = smallest_eps(model, x, y, targeted=False, steps=3)
     assert (many[found] <= eps[found] + 1e-4).all()
 
 
-def test_what_is_wrong_already_needs_no_noise(trained, right):
-    x, y = right(trained["mlp"], 10)
-    y = (y + 1) % 10
-    assert not nearest_noise(trained["mlp"], x, y).any()
-    for steps in (1, 60):
-        eps, x_adv = smallest_eps(trained["mlp"], x, y, targeted=False, steps=steps)
-        assert not eps.any()
-        np.testing.assert_array_equal(x_adv, x)
-
-
-def test_where_there_is_no_other_answer_there_is_no_noise():
+def test_what_is_wrong_already_or_always_right_gets_no_noise():
     model = linear(np.zeros((6, 3)), np.eye(3)[0])
-    x, y = np.full((2, 6), 0.5, np.float32), np.zeros(2, int)
-    assert not nearest_noise(model, x, y).any()
-    for steps in (1, 60):
-        eps, x_adv = smallest_eps(model, x, y, targeted=False, steps=steps)
-        assert np.isnan(eps).all()
-        np.testing.assert_array_equal(x_adv, x)
+    x = np.full((2, 6), 0.5, np.float32)
+    for label, expected in ((1, 0), (0, np.nan)):
+        y = np.full(2, label)
+        assert not nearest_noise(model, x, y).any()
+        for steps in (1, 60):
+            eps, x_adv = smallest_eps(model, x, y, targeted=False, steps=steps)
+            np.testing.assert_array_equal(eps, expected)
+            np.testing.assert_array_equal(x_adv, x)
 
 
 def test_distances_are_those_of_the_attacks_and_zero_where_it_is_wrong_already(
     trained, digits, tmp_path, monkeypatch, capsys
 ):
+    monkeypatch.setattr(mnist, "load", trained.get)
     monkeypatch.setattr(distances, "STEPS", 60)
     monkeypatch.setattr(distances, "STARTS", 1)
     names = ["softmax", "mlp"]
-    distances.main(["--models", *names, "--count", "30", "--output", str(tmp_path / "d.png")])
+    distances.main(["--models", *names, "--count", "20", "--output", str(tmp_path / "d.png")])
     table = capsys.readouterr().out
     assert (tmp_path / "d.png").read_bytes().startswith(b"\x89PNG")
     found = np.load(tmp_path / "d_distances.npz")
     assert found["names"].tolist() == names
-    x, y = (part[:30] for part in digits)
+    x, y = (part[:20] for part in digits)
     for name, l2, linf in zip(names, found["l2"], found["linf"], strict=True):
-        model = trained[name]
-        right = mnist.classify(model, x) == y
+        right = mnist.classify(trained[name], x) == y
         for distance in (l2, linf):
             np.testing.assert_array_equal(distance > 0, right)
-        eps, _ = smallest_eps(model, x, y, targeted=False, steps=60)
+        eps, _ = smallest_eps(trained[name], x, y, targeted=False, steps=60)
         np.testing.assert_allclose(linf, eps)
         assert (l2 <= 28 * linf).all()  # of whatever lies within linf in each pixel
         assert f"{l2[right].mean():.4f}" in table
@@ -217,46 +201,34 @@ class Passes(keras.layers.Layer):
         return counted(x)
 
 
-def passes_of(attack, classes):
-    """What an attack(model, x, y) takes on a linear model: passes forward and backward."""
-    rng = np.random.default_rng(0)
-    passes, dense = Passes(), keras.layers.Dense(classes)
-    model = keras.Sequential([keras.Input((8,)), passes, dense])
-    bias = np.where(np.arange(classes) < 10, 0, -9)
-    dense.set_weights([0.1 * rng.normal(size=(8, classes)), bias])
-    x = rng.uniform(size=(3, 8)).astype(np.float32)
-    y = mnist.classify(model, x)
-    attack(model, x, y)  # the model is tried, once
-    passes.count.assign([0, 0])
-    attack(model, x, y)
-    return passes.count.numpy()
-
-
 def test_a_thousand_classes_take_no_more_passes_than_ten():
-    steps = None
-
-    def l2(model, x, y):
-        nonlocal steps
-        _, (steps, *_) = search(model, x, y, targeted=False, method="minimal", max_steps=60)
-
-    def linf(model, x, y):
-        smallest_eps(model, x, y, targeted=False, steps=200)
-
-    forward, backward = passes_of(l2, 10)
-    np.testing.assert_array_equal(passes_of(l2, 1000), (forward, backward))
-    assert steps == 9 + 9 * 10 + 60
+    counted = []
+    for classes in (10, 1000):
+        rng = np.random.default_rng(0)
+        passes, dense = Passes(), keras.layers.Dense(classes)
+        model = keras.Sequential([keras.Input((8,)), passes, dense])
+        bias = np.where(np.arange(classes) < 10, 0, -9)
+        dense.set_weights([0.1 * rng.normal(size=(8, classes)), bias])
+        x = rng.uniform(size=(3, 8)).astype(np.float32)
+        y = mnist.classify(model, x)
+        nearest_noise(model, x, y, max_steps=1)  # the model is tried, once
+        passes.count.assign([0, 0])
+        _, steps = search(model, x, y, targeted=False, method="minimal", max_steps=60)
+        counted.append(passes.count.numpy())
+    np.testing.assert_array_equal(*counted)
+    assert (steps == 9 + 9 * 10 + 60).all()
     # One more looks for what is not finite, and one improves what each rival came to.
-    assert backward == steps + 1 + 10
-    _, backward = passes_of(linf, 10)
-    assert passes_of(linf, 1000)[1] == backward
+    assert counted[0][1] == steps[0] + 1 + 10
+    passes.count.assign([0, 0])
+    smallest_eps(model, x, y, targeted=False, steps=200)
     # The linearised borders, and a first guess at each search.
-    assert backward == 200 + 9 + 10 + 1
+    assert passes.count.numpy()[1] == 200 + 9 + 10 + 1
 
 
-@pytest.mark.parametrize("method", ["sgd", "lbfgs"])
-def test_the_other_methods_need_targets(trained, right, method):
-    x, y = right(trained["mlp"], 2)
-    with pytest.raises(ValueError, match="needs targets"):
-        find_noise(trained["mlp"], x, y, targeted=False, method=method)
+def test_the_other_methods_need_targets(trained, right):
+    task = trained["mlp"], *right(trained["mlp"], 2)
+    for method in ("sgd", "lbfgs"):
+        with pytest.raises(ValueError, match="needs targets"):
+            find_noise(*task, targeted=False, method=method)
     with pytest.raises(ValueError, match="confidence"):
-        smallest_eps(trained["mlp"], x, y, targeted=False, confidence=0.5)
+        smallest_eps(*task, targeted=False, confidence=0.5)

@@ -1,10 +1,9 @@
 """The nearest wrong answer: which of the other classes has its border nearest to an image.
 
-An attack without a target may end at any class but the label y.  The region of the others is the
-union of the half spaces z_k > z_y, were the logits z linear, and its point nearest to x lies on the
-border of one of them alone.  So the search is for one rival k at a time: the candidates in the
-order of their linearised borders (Moosavi-Dezfooli et al. 2016, "DeepFool"), then in that of what
-was found for them, and fewer of them the more steps each is given.
+The region of all classes but the label y is the union of the half spaces z_k > z_y, were the logits
+z linear, and its point nearest to x lies on the border of one of them alone.  So the search is for
+one rival k at a time: the candidates in the order of their linearised borders (Moosavi-Dezfooli et
+al. 2016, "DeepFool"), then in that of what was found for them.
 """
 
 import numpy as np
