@@ -1,23 +1,18 @@
 """The fewest pixels with which a linear classifier changes its answer, exactly.
 
-With the slope a of z_k - z_y and its value -m < 0 at the image x, pixel j adds at most
+With the slope a of z_k - z_y, pixel j adds at most max(a_j (1 - x_j), -a_j x_j) to it, at 1 or 0,
+whatever the others do.  So against one rival k the best pixels are those that add most, as many as
+it takes to make up for z_y - z_k, and without a target the least of all rivals is the answer.
 
-    γ_j = max(a_j (1 - x_j), -a_j x_j)        at the end of its range, 1 or 0
-
-whatever the others do, so for one rival k the best n pixels are those of the n largest γ, and as
-many are needed as it takes for their sum to reach m.  Without a target the least of all rivals is
-the answer.
-
-Towards a target t all rivals have to be beaten by the same pixels at once, and no order of the
-pixels serves them all: that is a mixed-integer linear programme,
+Towards a target t the same pixels have to beat all rivals at once, in a mixed-integer programme:
 
     minimise Σ_j b_j   subject to   z_t(x + r) - z_k(x + r) ≥ 0 for k ≠ t,
                                     -x_j b_j ≤ r_j ≤ (1 - x_j) b_j,   b_j in {0, 1}
-
-which SciPy (HiGHS) solves, or bounds from below where time runs out.
 """
 
 import numpy as np
+
+from logreg_softmax.linear_programme import constraints
 
 
 def fewest_pixels(weights, bias, x, y):
@@ -25,45 +20,38 @@ def fewest_pixels(weights, bias, x, y):
 
     weights (d, classes), bias (classes,), x (n, ...) with d pixels in [0, 1], y integers (n,).
     """
-    flat, counts = x.reshape(len(x), -1).astype(np.float64), np.empty(len(x))
-    for i, (pixels, label) in enumerate(zip(flat, y, strict=True)):
-        slopes, leads = _against(weights, bias, pixels, label)
-        gains = np.sort(np.maximum(-slopes * (1 - pixels), slopes * pixels))[:, ::-1].cumsum(axis=1)
-        enough = np.where(gains > leads[:, np.newaxis], np.arange(1, len(pixels) + 1), np.inf)
-        counts[i] = np.where(leads < 0, 0, enough.min(axis=1)).min()
-    return counts
+    counts = []
+    for pixels, *lines in zip(x.reshape(len(x), -1), *constraints(weights, bias, y), strict=True):
+        slopes, leads = lines[0], lines[0] @ pixels + lines[1]
+        adds = np.sort(np.maximum(slopes * pixels, slopes * (pixels - 1)), axis=1)[:, ::-1]
+        behind = np.insert(adds.cumsum(axis=1), 0, 0, axis=1) > leads[:, np.newaxis]
+        counts.append(np.where(behind.any(axis=1), behind.argmax(axis=1), np.inf).min())
+    return np.array(counts)
 
 
 def fewest_to_target(weights, bias, x, y_target, seconds=10):
     """The same for x to be classified as y_target (n,): (counts, bounds), float64 (n,).
 
-    seconds: for each image.  bounds are below the optimum, and equal counts where it was found.
+    seconds: for each image.  The bounds are below the optimum, and equal counts where it was found.
     """
     from scipy.optimize import Bounds, LinearConstraint, milp
-    from scipy.sparse import bmat, diags
+    from scipy.sparse import diags, hstack
 
-    flat, found = x.reshape(len(x), -1).astype(np.float64), np.full((2, len(x)), np.inf)
-    for i, (pixels, target) in enumerate(zip(flat, y_target, strict=True)):
-        slopes, leads = _against(weights, bias, pixels, target)
-        unit, d = diags(np.ones(len(pixels))), len(pixels)
+    found, lines = [], constraints(weights, bias, y_target)
+    for pixels, slopes, offsets in zip(x.reshape(len(x), -1), *lines, strict=True):
+        d, one = len(pixels), diags(np.ones(len(pixels)))
         programme = milp(
             np.repeat([0, 1], d),
             integrality=np.repeat([0, 1], d),
-            bounds=Bounds(np.concatenate([-pixels, np.zeros(d)]), 1),
+            bounds=Bounds(np.repeat([-1, 0], d), 1),
             constraints=[
-                LinearConstraint(np.hstack([slopes, 0 * slopes]), lb=-leads),
-                LinearConstraint(bmat([[unit, diags(pixels)]]), lb=0),
-                LinearConstraint(bmat([[unit, diags(pixels - 1)]]), ub=0),
+                LinearConstraint(np.hstack([slopes, 0 * slopes]), lb=-slopes @ pixels - offsets),
+                LinearConstraint(hstack([one, diags(pixels)]), lb=0),
+                LinearConstraint(hstack([one, diags(pixels - 1)]), ub=0),
             ],
             options={"time_limit": seconds},
         )
-        if programme.status != 2:  # infeasible
-            counts = programme.fun, np.ceil(programme.mip_dual_bound - 1e-6)
-            found[:, i] = np.inf if counts[0] is None else round(counts[0]), counts[1]
-    return found
-
-
-def _against(weights, bias, pixels, label):
-    """Of z_label less each other logit, the slopes (classes - 1, d), and the values at pixels."""
-    slopes = np.delete(weights[:, [label]] - weights, label, axis=1).T.astype(np.float64)
-    return slopes, slopes @ pixels + np.delete(bias[label] - bias, label)
+        best = np.inf if programme.fun is None else round(programme.fun)
+        bound = programme.mip_dual_bound if programme.status != 2 else np.inf  # 2: infeasible
+        found.append((best, np.ceil(bound - 1e-6)))
+    return np.array(found).reshape(-1, 2).T

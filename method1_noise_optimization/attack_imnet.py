@@ -47,7 +47,7 @@ def main(argv=None):
     if target == "any":
         how["targeted"], target_of, to_8_bits = False, None, photo_noise.smallest_file_of_any
     if args.method == "fewest":
-        to_8_bits = photo_noise.as_it_is
+        to_8_bits = None  # rounded: what has changed is black or white
     return photo_run.attack(
         args,
         network,

@@ -1,26 +1,28 @@
-"""The nearest image with another answer in L2 or L∞, by the method for each: for comparisons."""
+"""The nearest image with another answer in a norm, by the method for each: for comparisons."""
 
 import numpy as np
 
 from common.networks import mnist
 from method1_noise_optimization import attack
 
-NORMS = {"l2": "|r|₂", "linf": "|r|∞"}
+NORMS = {"l2": "|r|₂", "linf": "|r|∞", "l0": "|r|₀"}
 
 
 def nearest(model, x, y, norm, *, targeted=False, starts=1, steps=500, judge=None, progress=False):
     """The nearest images found that are anything but y, or targeted, that are y.
 
     x: float32 (n, ...) in [0, 1].  y: integers (n,).  norm: "l2", by `minimal` from at most so many
-    `starts`, or "linf", by `smallest_eps` in so many `steps`.  judge: the network whose answers
-    count, if it is not the one that is attacked.
-    Returns (x_adv, size): float32 like x, and (n,), in pixel units, infinite where none was found.
+    `starts`, "linf", by `smallest_eps` in so many `steps`, or "l0", by `fewest`.  judge: the
+    network whose answers count, if it is not the one that is attacked.
+    Returns (x_adv, size): float32 like x, and (n,), in pixel units, for "l0" in pixels, infinite
+    where none was found.
     """
-    if norm == "l2":
-        settings = {"method": "minimal", "starts": starts, "progress": progress}
-        batch_size = min(attack.BATCH_SIZE["minimal"], mnist.at_a_time(x))
+    if norm != "linf":
+        method, measure = ("minimal", attack.sizes) if norm == "l2" else ("fewest", attack.counts)
+        settings = {"method": method, "starts": starts, "progress": progress}
+        batch_size = min(attack.BATCH_SIZE[method], mnist.at_a_time(x))
         x_adv, _ = attack.search(model, x, y, targeted=targeted, batch_size=batch_size, **settings)
-        size = attack.sizes(x_adv - x)
+        size = measure(x_adv - x)
     else:
         # Here method 1 looks at method 2, whose norm this is.
         from method2_fgsm.smallest_eps import smallest_eps

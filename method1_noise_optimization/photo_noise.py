@@ -45,10 +45,5 @@ def smallest_file_of_any(model, pixels, x_adv, y):
     return smallest_file(model, pixels, x_adv, mnist.classify(model, x_adv))
 
 
-def as_it_is(model, pixels, x_adv, y):
-    """x_adv in 8 bits, where what has changed is black or white."""
-    return _pixels(x_adv)
-
-
 def _pixels(x):
     return np.round(x * 255).astype(np.uint8)
