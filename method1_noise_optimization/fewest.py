@@ -90,7 +90,7 @@ def _descend(model, x, p, target, start, steps, noise):
     size = tf.fill(tf.shape(x)[:1], np.float32(np.inf))
     count = _count(tf.reduce_any(p != x, axis=2))
     most, k = tf.where(count > 0, count - 1, size), size
-    for i in tf.range(steps + 1):
+    for i in tf.range(steps):
         share = tf.cast(i, tf.float32) / tf.cast(steps, tf.float32)
         temperature = unit * WARMEST * (COLDEST / WARMEST) ** share
         hit, smooth, gradient = hit_and_slope(model, p, target, temperature)
