@@ -56,7 +56,7 @@ def main(argv=None):
         names = tuple(f"{name}_augmented" for name in names)
     if args.hidden is not None:
         if args.model != "all" or args.augment:
-            parser.error("--hidden excludes --model and --augment")
+            parser.error("--hidden and --model or --augment exclude each other")
         names = (mnist.fully_connected(args.hidden, args.activation),)
         decay = args.weight_decay or training.published_decay(args.hidden)
         layers = len(args.hidden) + 1
