@@ -84,15 +84,6 @@ def test_images_go_in_as_the_network_declares_them(tmp_path, takes, given):
     np.testing.assert_allclose(mnist.softmax(model(x).numpy()), expected, rtol=1e-5)
 
 
-def test_pixels_are_what_keras_itself_makes_of_them():
-    x = np.random.default_rng(0).random((3, 4, 4, 3), np.float32)
-    fed = {"0..1": x, "0..255": 255 * x}
-    for kind, mode in (("-1..1", "tf"), ("caffe", "caffe"), ("torch", "torch")):
-        fed[kind] = keras.applications.imagenet_utils.preprocess_input(255 * x, mode=mode)
-    for kind in keras_file.KINDS:
-        np.testing.assert_allclose(keras_file.scaled(x, kind), fed[kind], rtol=1e-4, atol=1e-4)
-
-
 def test_one_sigmoid_becomes_two_logits_and_three_lose_theirs(tmp_path):
     x, path = np.random.default_rng(0).random((7, 4, 4), np.float32), tmp_path / "n.keras"
     for ending in ([layers.Dense(1, "sigmoid")], [layers.Dense(1), layers.Activation("sigmoid")]):
