@@ -14,7 +14,6 @@ from method1_noise_optimization import (
     attack,
     attack_mnist,
     compare_methods,
-    every_pair,
     szegedy_table,
     transfer,
     visualize_adv_examples,
@@ -111,17 +110,12 @@ def test_any_other_digit_will_do(trained, tmp_path, capsys):
         attack_mnist.main(["--target", "any"])
 
 
-def test_the_ways_that_need_no_target_and_every_pair_are_drawn_and_counted(capsys, monkeypatch):
+def test_the_ways_that_need_no_target_are_drawn_and_counted(capsys, monkeypatch):
     monkeypatch.setitem(compare_methods.WAYS["many steps, smallest ε"], "steps", 40)
     options = ["--limit", "10", "--model", "softmax", "--target", "any"]
     assert compare_methods.main(options) == [files.IMG / "noise_methods_softmax_any.png"]
     out = capsys.readouterr().out
     assert [way for way in compare_methods.WAYS if way in out] == list(compare_methods.WAYS)[-3:]
-    (pairs,) = every_pair.main(["--count", "1", "--model", "softmax"])
-    assert pairs.read_bytes().startswith(b"\x89PNG")
-    assert "100.00% of 90" in capsys.readouterr().out
-    with pytest.raises(Failure, match="correctly classified 0s"):
-        every_pair.main(["--count", "1000"])
 
 
 @pytest.fixture(scope="module")
