@@ -42,6 +42,7 @@ def nearest_mean(digits):
     return model
 
 
+@pytest.mark.slow
 def test_every_attack_stays_in_the_box_and_all_together_leave_what_each_of_them_leaves(
     trained, nearest_mean, x_y
 ):
@@ -85,6 +86,7 @@ def test_the_random_numbers_of_an_image_do_not_depend_on_those_beside_it(nearest
     assert np.abs(one - other).max() > EPS / 10
 
 
+@pytest.mark.slow
 def test_of_the_card_a_curve_is_at_epsilon_what_its_row_says(monkeypatch, tmp_path):
     """Also where the sign step carries a wrong image past the border, and so mends it."""
     layers = keras.layers.Flatten(), keras.layers.Dense(2, "relu"), keras.layers.Dense(2)
@@ -172,6 +174,7 @@ def test_the_gradient_drawn_is_that_of_the_loss(trained, right):
         assert gradient.ravel()[pixel] == pytest.approx(slope[0], rel=0.05, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_gradients_noise_and_curves_of_three_networks_are_drawn(
     trained, digits, monkeypatch, tmp_path
 ):

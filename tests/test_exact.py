@@ -96,6 +96,7 @@ def test_fgsm_finds_the_smallest_epsilon(task):
     assert np.median(found[both] - eps[both]) < 2e-4
 
 
+@pytest.mark.slow
 def test_the_script_measures_the_methods_and_draws_the_figure(
     trained, tmp_path, capsys, monkeypatch
 ):

@@ -110,6 +110,7 @@ def test_any_other_digit_will_do(trained, tmp_path, capsys):
         attack_mnist.main(["--target", "any"])
 
 
+@pytest.mark.slow
 def test_the_ways_that_need_no_target_are_drawn_and_counted(capsys, monkeypatch):
     monkeypatch.setitem(compare_methods.WAYS["many steps, smallest ε"], "steps", 40)
     options = ["--limit", "10", "--model", "softmax", "--target", "any"]
@@ -173,6 +174,7 @@ def test_the_halves_are_disjoint_and_whole():
     assert sorted([*first, *second]) == list(range(60000))
 
 
+@pytest.mark.slow
 def test_transfer_draws_and_reports_the_same_again(trained, monkeypatch, tmp_path, capsys):
     halves = [trained["mlp"], trained["softmax"], trained["mlp"]]
     monkeypatch.setattr(transfer, "train_halves", lambda seed: halves)

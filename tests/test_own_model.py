@@ -250,7 +250,7 @@ def test_samples_that_are_none(tmp_path):
         ({"labels": np.arange(4)}, "no images"),
         (right | {"images": dim}, "largest pixel is 16, not 255.*--pixels"),
         (right | {"labels": np.zeros((4, 3))}, "one-hot"),
-        (right | {"labels": names}, "place of each class .* as names"),
+        (right | {"labels": names}, "not numbers of classes from 0 for 4 images"),
         (right | {"names": np.arange(4)}, "not text"),
     ):
         np.savez(tmp_path / "s.npz", **arrays)
@@ -258,11 +258,10 @@ def test_samples_that_are_none(tmp_path):
             data.load_own_samples(tmp_path / "s.npz")
 
 
-def test_what_an_attack_cannot_do_and_a_lack_of_memory_are_one_line(mine, refuses, monkeypatch):
-    memory = tf.errors.ResourceExhaustedError(None, None, "OOM")
-    for error, culprit in ((memory, "out of memory"), (ValueError("no slope"), "no slope")):
-        monkeypatch.setattr(fgsm, "fgsm", Mock(side_effect=error))
-        refuses("method2_fgsm/mnist_fast_gradient", *arguments(mine), culprit=culprit)
+def test_a_lack_of_memory_is_one_line(mine, refuses, monkeypatch):
+    error = tf.errors.ResourceExhaustedError(None, None, "OOM")
+    monkeypatch.setattr(fgsm, "fgsm", Mock(side_effect=error))
+    refuses("method2_fgsm/mnist_fast_gradient", *arguments(mine), culprit="out of memory")
 
 
 def test_targets_and_samples_that_do_not_fit(mine, refuses, place):
@@ -300,8 +299,7 @@ def test_both_scripts_attack_it_and_their_results_are_drawn_and_checked(mine, tm
         capsys.readouterr()
         assert check_results.main([str(output), "--model", str(mine[0])]) == []
         assert check_results.main([str(output)]) == []
-        checked = re.findall(r"(?m)^  predictions +(.*)", capsys.readouterr().out)
-        assert checked == ["ok", "not checked"]
+        assert capsys.readouterr().out.count("whose predictions are not recomputed") == 1
     results.save(output, **(found | {"y_preds_adversarial": np.roll(said, 1)}))
     with pytest.raises(Failure, match="violation"):
         check_results.main([str(output), "--model", str(mine[0])])
@@ -322,6 +320,7 @@ def test_in_half_precision_reached_is_what_the_file_itself_says(mine, tmp_path):
     assert (asked != found["y_trues"]).mean() > 0.95
 
 
+@pytest.mark.slow
 def test_a_report_card_in_colour_with_names(mine, place, capsys, monkeypatch):
     for name, value in {"STEPS": 5, "SMALLEST_STEPS": 10, "QUERIES": 30, "DRAWS": 3}.items():
         monkeypatch.setattr(ensemble, name, value)

@@ -177,6 +177,7 @@ def test_the_learning_rate_rises_in_a_straight_line_and_falls_back_to_zero():
     np.testing.assert_allclose(at, [0, 0.25, 0.5, 0.25, 0], atol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_trained_network_withstands_steps_and_every_script_knows_it(
     trained, monkeypatch, tmp_path, digits
 ):
@@ -211,6 +212,7 @@ def certified_mlp(own_folders):
     return mnist.load("mlp_certified")
 
 
+@pytest.mark.slow
 def test_much_is_proven_of_what_was_trained_on_bounds_and_nothing_breaks_it(
     certified_mlp, trained, monkeypatch
 ):
@@ -268,6 +270,7 @@ def test_an_attack_that_breaks_a_proof_ends_the_script():
         certified.both_edges(largest, steps < [2, 0])
 
 
+@pytest.mark.slow
 def test_both_edges_are_drawn_and_saved(certified_mlp, trained, monkeypatch, tmp_path):
     networks = dict.fromkeys(("softmax", "strided_certified"), PROVEN)
     monkeypatch.setattr(certified, "NETWORKS", networks)
