@@ -135,10 +135,6 @@ def applied(function):
     return keras.Model(image, function(linear()(image)))
 
 
-def with_last(function):
-    return functional(layers.Flatten(), layers.Dense(3), layers.Lambda(function))
-
-
 PROBABILITIES = {
     "Dense with softmax": lambda: linear(activation="softmax"),
     "a Softmax layer": lambda: functional(linear(), layers.Softmax()),
@@ -199,7 +195,7 @@ REFUSED = {
     "a map of logits": (lambda: functional(layers.Dense(3)), "not one row of logits"),
     "images of another size": (lambda: called(Subclassed()), r"does not take images \(5, 3, 1\)"),
     "mixed_float16": (lambda: linear(dtype="mixed_float16"), "float16"),
-    "no gradient": (lambda: with_last(ops.stop_gradient), "cannot be differentiated"),
+    "no gradient": (lambda: applied(ops.stop_gradient), "cannot be differentiated"),
     "steps without a slope": (
         lambda: functional(layers.Lambda(lambda x: ops.sign(x - 0.5)), linear()),
         "cannot be differentiated",
