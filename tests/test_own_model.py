@@ -339,6 +339,7 @@ def test_the_interval_holds_what_a_binomial_count_makes_likely():
     assert (draws.binomial(40, high, 200000) <= 7).mean() == pytest.approx(0.025, abs=0.002)
 
 
+@pytest.mark.slow
 def test_the_scripts_that_draw_digits_draw_its_classes(mine, place, capsys, monkeypatch):
     """Every image reaches its target by its own smallest epsilon, and the names are said."""
     monkeypatch.setattr(every_pair, "STEPS", 40)
