@@ -1,10 +1,7 @@
 """Figures are the same whatever the reader has set, and are what their names say."""
 
 import ast
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import matplotlib
@@ -55,16 +52,6 @@ def test_whatever_makes_a_figure_does_so_in_our_style():
                     decorators = [ast.unparse(node) for node in function.decorator_list]
                     assert decorators == ["plots.our_style()"], (path, function.name)
     assert len(makers) > 10
-
-
-def test_a_backend_that_is_not_there_is_none_that_is_needed():
-    done = subprocess.run(
-        [sys.executable, "-c", "from common import plots"],
-        env={**os.environ, "PYTHONPATH": str(files.ROOT), "MPLBACKEND": "no_such"},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
 
 
 def test_dollars_in_a_name_are_drawn_and_are_no_formula(tmp_path):

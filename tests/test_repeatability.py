@@ -6,8 +6,6 @@
 import importlib
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -102,32 +100,30 @@ def test_another_seed_trains_other_weights():
 
 DRAW = """
 import importlib, sys
-main = importlib.import_module(sys.argv[1]).main
-for seed, name in ("0", "a.png"), ("0", "b.png"), ("1", "c.png"):
-    main(["r.npz", "--rows", "1", "--columns", "2", "--seed", seed, "--output", name])
+for name in sys.argv[1:]:
+    main = importlib.import_module(name).main
+    for seed, output in ("0", "a.png"), ("0", "b.png"), ("1", "c.png"):
+        options = "--rows", "1", "--columns", "2", "--seed", seed
+        main([name + ".npz", *options, "--output", name + output])
 assert not {"tensorflow", "keras"} & sys.modules.keys()
 """
 
 
-@pytest.mark.parametrize(
-    ("module", "script"),
-    [
-        ("method2_fgsm.visualize_mnist", "mnist_fast_gradient"),
-        (f"{METHOD1}.visualize_adv_examples", "attack_mnist"),
-    ],
-)
-def test_pictures_of_results_repeat_and_follow_the_seed_without_tensorflow(
-    tmp_path, module, script
-):
+def test_pictures_of_results_repeat_and_follow_the_seed_without_tensorflow(tmp_path, python):
+    """Nor with a backend of Matplotlib that is there."""
     xs = np.random.default_rng(0).uniform(size=(40, 28, 28)).astype(np.float32)
-    y = np.arange(40) % 10
-    other = (y + 1) % 10
-    results.save(
-        tmp_path / "r.npz", xs=xs, noises=0 * xs, y_trues=y, y_preds=y, y_preds_adversarial=other,
-        y_targets=other,
-        config={"script": script, "model": "mlp", "eps": 0.1, "method": "minimal", "target": None},
-    )  # fmt: skip
-    command = [sys.executable, "-c", DRAW, module]
-    subprocess.run(command, cwd=tmp_path, env={"PYTHONPATH": str(files.ROOT)}, check=True)
-    first, again, other = ((tmp_path / f"{name}.png").read_bytes() for name in "abc")
-    assert first == again != other
+    labels = {name: np.arange(40) % 10 for name in ("y_trues", "y_preds")}
+    labels |= {name: np.arange(1, 41) % 10 for name in ("y_preds_adversarial", "y_targets")}
+    config = {"model": "mlp", "eps": 0.1, "method": "minimal", "target": None}
+    drawn = {
+        "method2_fgsm.visualize_mnist": "mnist_fast_gradient",
+        f"{METHOD1}.visualize_adv_examples": "attack_mnist",
+    }
+    for name, script in drawn.items():
+        own = config | {"script": script}
+        results.save(tmp_path / f"{name}.npz", xs=xs, noises=0 * xs, config=own, **labels)
+    done = python("-c", DRAW, *drawn, cwd=tmp_path, MPLBACKEND="no_such")
+    assert done.returncode == 0, done.stderr
+    for name in drawn:
+        first, again, other = ((tmp_path / f"{name}{x}.png").read_bytes() for x in "abc")
+        assert first == again != other
