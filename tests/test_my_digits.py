@@ -64,7 +64,6 @@ WAYS = {
     "small and off centre": lambda digit: typed(digit, high=40, at=(250, 160)),
     "cut close": lambda digit: typed(digit, size=(66, 80)),
     "on grainy paper in a shadow": lambda digit: shaded(grainy(typed(digit), 15)),
-    "in pencil": lambda digit: grainy(typed(digit, ink=(170,) * 3, paper=(225, 220, 210)), 6),
     "with dust, and a line below": lambda digit: crossed(typed(digit), *DUST, (90, 170, 210, 170)),
 }
 
@@ -95,8 +94,6 @@ SQUARES = [(0, at, 300, at) for at in range(0, 300, 40)] + [
 REFUSED = {
     "a shadow on blank paper": (shaded(PAPER), "blank"),
     "grain": (grainy(PAPER, 12), "blank"),
-    "one pixel": (np.zeros((1, 1, 3), np.uint8), "blank"),
-    "a speck": (typed(".", high=20), "blank"),
     "squared paper": (crossed(typed(3), *SQUARES), "touches all four edges"),
 }
 
