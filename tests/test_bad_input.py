@@ -238,26 +238,25 @@ def test_a_disk_that_runs_full(place, capsys):
 
 # What the scripts are given ----------------------------------------------------------------------
 
-# What is broken, where a script reads in its own way.
-SCRIPTS = {
-    "common/check_results": "results",
-    "common/generate_5k": "digits",
-    "logreg_softmax/exact": "weights",
-    "method1_noise_optimization/attack_mnist": "samples",
-}
 
-
-@pytest.mark.parametrize("script", SCRIPTS)
-def test_scripts_name_what_is_broken(refuses, place, monkeypatch, script):
-    what = SCRIPTS[script]
+@pytest.mark.parametrize(
+    ("script", "broken"),
+    [
+        ("common/check_results", "out.npz"),
+        ("common/generate_5k", "digits.npz"),
+        ("logreg_softmax/exact", "weights/softmax.weights.h5"),
+        ("method1_noise_optimization/attack_mnist", "samples.npz"),
+    ],
+)
+def test_scripts_name_what_is_broken(refuses, place, monkeypatch, script, broken):
     samples(place / "samples.npz")
     monkeypatch.setattr(data, "SAMPLES", place / "samples.npz")
-    if what == "digits":
+    if broken == "digits.npz":
         monkeypatch.setattr(data, "PATH", place / "digits.npz")
-    broken = mnist.weights_path("softmax") if what == "weights" else place / f"{what}.npz"
-    broken.write_bytes(b"")
-    arguments = [broken] if what == "results" else []
-    refuses(script, *arguments, culprit=f"{broken.name} is truncated")
+    path = place / broken
+    path.write_bytes(b"")
+    arguments = [path] if script == "common/check_results" else []
+    refuses(script, *arguments, culprit=f"{path.name} is truncated")
 
 
 @pytest.mark.parametrize(

@@ -159,7 +159,6 @@ def test_no_scheduler_and_no_scheduler_file_are_one_line(monkeypatch, tmp_path):
         refused(f"no Dask cluster works at {address}", address)
 
 
-@pytest.mark.slow
 def test_a_scheduler_without_workers_or_that_goes_away_is_one_line(monkeypatch):
     monkeypatch.setattr(cluster, "JOIN", 0.5)
     options = {"processes": False, "dashboard_address": None, "protocol": "tcp"}
