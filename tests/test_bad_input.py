@@ -104,16 +104,15 @@ def test_no_reader_takes_a_broken_file(tmp_path, kind):
         results.load(path)
 
 
-VISUALIZERS = {
-    "method2_fgsm/visualize_mnist": "mnist_fast_gradient",
-    "method2_fgsm/visualize_imnet": "imnet_fast_gradient",
-    "method1_noise_optimization/visualize_adv_examples": "attack_imnet",
-}
-
-
-@pytest.mark.parametrize("script", VISUALIZERS)
-def test_results_of_another_script_are_not_drawn(refuses, place, script):
-    attack = VISUALIZERS[script]
+@pytest.mark.parametrize(
+    ("script", "attack"),
+    [
+        ("method2_fgsm/visualize_mnist", "mnist_fast_gradient"),
+        ("method2_fgsm/visualize_imnet", "imnet_fast_gradient"),
+        ("method1_noise_optimization/visualize_adv_examples", "attack_imnet"),
+    ],
+)
+def test_results_of_another_script_are_not_drawn(refuses, place, script, attack):
     digits_results(place / "results.npz", script=["attack_mnist"])
     refuses(script, place / "results.npz", culprit=f"{attack}.py: run `python")
     digits_results(place / "results.npz", count=0, script=attack)

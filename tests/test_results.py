@@ -31,10 +31,10 @@ def test_the_digits_are_mnist(digits):
     assert x.std(dtype=np.float64) == pytest.approx(0.3081, abs=1e-4)
 
 
-def other(path, **change):
+def others(path):
     """A file such as ours, with other digits."""
-    arrays = {"x_test": np.zeros((10000, 28, 28), np.uint8), "y_test": np.zeros(10000, np.uint8)}
-    np.savez(path, **arrays | change)
+    empty = {"x_test": np.zeros((10000, 28, 28), np.uint8), "y_test": np.zeros(10000, np.uint8)}
+    np.savez(path, **empty)
 
 
 def flip_a_bit(path):
@@ -44,14 +44,7 @@ def flip_a_bit(path):
     path.write_bytes(content)
 
 
-@pytest.mark.parametrize(
-    ("make", "message"),
-    [
-        (flip_a_bit, "truncated"),
-        (other, "altered"),
-        (lambda path: other(path, x_test=np.zeros((10000, 28, 28))), "not uint8"),
-    ],
-)
+@pytest.mark.parametrize(("make", "message"), [(flip_a_bit, "truncated"), (others, "altered")])
 def test_other_digits_are_refused(tmp_path, make, message):
     make(tmp_path / "mnist.npz")
     with pytest.raises(Failure, match=rf"mnist\.npz.*{message}.*git checkout"):
@@ -264,19 +257,20 @@ def test_photographs_are_checked_but_for_their_predictions(checked):
 
 
 @pytest.mark.parametrize(
-    ("shape", "config", "option", "named"),
+    ("config", "option", "named"),
     [
-        ((28, 28), {"model": "mlp"}, "--model", "mine.keras"),
-        ((8, 8), {"model": "a.keras", "pixels": "0..1"}, "--model", "mlp"),
-        ((8, 8, 3), {"model": "efficientnet_lite0"}, "--weights", "w.h5"),
+        ({"model": "mlp"}, "--model", "mine.keras"),
+        ({"model": "a.keras", "pixels": "0..1"}, "--model", "mlp"),
+        ({"model": "efficientnet_lite0"}, "--weights", "w.h5"),
     ],
 )
 def test_a_network_that_is_asked_for_and_not_looked_at_is_an_error(
-    tmp_path, monkeypatch, shape, config, option, named
+    tmp_path, monkeypatch, config, option, named
 ):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "w.h5").touch()
-    images, labels = np.zeros((1, *shape), np.float32), dict.fromkeys(results.LABELS, np.array([0]))
+    images = np.zeros((1, 28, 28) if config["model"] == "mlp" else (1, 8, 8, 3), np.float32)
+    labels = dict.fromkeys(results.LABELS, np.array([0]))
     results.save(tmp_path / "r.npz", xs=images, noises=images, **labels, config=config)
     with pytest.raises(Failure, match=rf"r\.npz holds .* {config['model']}, not of {named}: name"):
         check_results.main(["r.npz", option, named])
