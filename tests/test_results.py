@@ -176,11 +176,11 @@ def honest(tmp_path_factory, digits):
 def checked(tmp_path, capsys):
     """A function: what the checker prints of arrays, and whether it says PASS."""
 
-    def check(found, *options):
+    def check(found):
         # Past the checks that `results.save` makes.
         np.savez(tmp_path / "r.npz", **found | {"config": np.array(json.dumps(found["config"]))})
         with contextlib.suppress(Failure):
-            check_results.main([str(tmp_path / "r.npz"), *options])
+            check_results.main([str(tmp_path / "r.npz")])
         *printed, last = capsys.readouterr().out.splitlines()
         return "\n".join(printed), last == "PASS"
 
@@ -225,12 +225,13 @@ def test_what_is_stated_or_repeated_wrongly_is_named(honest, checked):
         assert message in printed
 
 
-def test_other_weights_do_not_confirm_the_predictions(honest, checked, tmp_path):
+def test_other_weights_do_not_confirm_the_predictions(honest, checked, tmp_path, monkeypatch):
     printed, passed = checked(honest)
     assert passed
     assert "not recomputed" not in printed
-    mnist.build("softmax").save_weights(tmp_path / "other.weights.h5")
-    printed, passed = checked(honest, "--weights", str(tmp_path / "other.weights.h5"))
+    monkeypatch.setattr(files, "WEIGHTS", tmp_path)
+    mnist.build("softmax").save_weights(mnist.weights_path("softmax"))
+    printed, passed = checked(honest)
     assert not passed
     assert "does not say y_preds " in printed
 
@@ -257,23 +258,19 @@ def test_photographs_are_checked_but_for_their_predictions(checked):
 
 
 @pytest.mark.parametrize(
-    ("config", "option", "named"),
+    ("shape", "config", "named"),
     [
-        ({"model": "mlp"}, "--model", "mine.keras"),
-        ({"model": "a.keras", "pixels": "0..1"}, "--model", "mlp"),
-        ({"model": "efficientnet_lite0"}, "--weights", "w.h5"),
+        ((28, 28), {"model": "mlp"}, "mine.keras"),
+        ((8, 8), {"model": "a.keras", "pixels": "0..1"}, "mlp"),
+        ((8, 8, 3), {"model": "vgg16"}, "mlp"),
     ],
 )
-def test_a_network_that_is_asked_for_and_not_looked_at_is_an_error(
-    tmp_path, monkeypatch, config, option, named
-):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "w.h5").touch()
-    images = np.zeros((1, 28, 28) if config["model"] == "mlp" else (1, 8, 8, 3), np.float32)
+def test_a_network_that_is_asked_for_and_not_looked_at_is_an_error(tmp_path, shape, config, named):
+    path, images = tmp_path / "r.npz", np.zeros((1, *shape), np.float32)
     labels = dict.fromkeys(results.LABELS, np.array([0]))
-    results.save(tmp_path / "r.npz", xs=images, noises=images, **labels, config=config)
+    results.save(path, xs=images, noises=images, **labels, config=config)
     with pytest.raises(Failure, match=rf"r\.npz holds .* {config['model']}, not of {named}: name"):
-        check_results.main(["r.npz", option, named])
+        check_results.main([str(path), "--model", named])
 
 
 def test_every_violation_of_every_file_is_listed(honest, tmp_path, checked, capsys):
