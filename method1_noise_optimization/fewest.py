@@ -29,8 +29,8 @@ from method1_noise_optimization.minimal import hit_and_slope
 
 # As in minimal.py: the first and last temperature, and the weight of a new gradient.
 WARMEST, COLDEST, WINDOW = 0.25, 8e-4, 10.0
-# How many pixels a step changes: before the first hit so many times as many as the one before, and
-# never more than this share of the best hit.
+# How many pixels a step changes: before the first hit so many times as many as the one before, to
+# the power of the step, and never more than this share of the best hit.
 MORE, FEWER = 1.15, 0.85
 # Without a target, of each round: the share of the steps that a rival gets, how many rivals, and
 # the noise on the logarithms of the gains.  With one, each round is a start.
@@ -108,7 +108,8 @@ def _descend(model, x, p, target, start, steps, noise):
             missing = tf.reduce_sum(G * (p - x), axis=[1, 2]) - smooth
             k = 1 + _count(gained < missing[:, tf.newaxis])
         else:
-            k *= MORE
+            # Without a hit ever more: on photographs the first slopes promise far too much.
+            k = tf.minimum(k * MORE ** tf.cast(i, tf.float32), float(gains.shape[1]))
         k = tf.minimum(k, most)
         # The same noise for all images, so that none depends on its place in the batch.
         drawn = tf.random.stateless_normal(tf.shape(gains)[1:], seed=tf.stack([start, i]))
