@@ -25,7 +25,7 @@ from common.networks import mnist
 
 SAMPLES, OURS = files.COMMON / "my_samples.npz", files.COMMON / "digits"
 DRAWN = 20  # digits in the figure at most
-TITLE = "handwritten digits, the same as MNIST would have them, and what the models see"
+TITLE = "each picture, its 28 × 28 pixels, each model's answer (and how sure it is)"
 
 
 def read(paths, label):

@@ -58,7 +58,9 @@ def most_confident(attacked):
 
 def _heading(attacked):
     config = attacked["config"]
-    title = f"{imagenet.title(config['model'])}, fast gradient sign, ε = {config['eps']:g}"
+    title = (
+        f"{imagenet.title(config['model'])}, sign step (FGSM), ε = {config['eps']:g} (pixel units)"
+    )
     if config["target"] is None:
         return title
     return f"{title}, target {class_labels.of_settings(config)[config['target']]}"
@@ -71,7 +73,7 @@ def draw_pairs(attacked, rows, columns):
     fooled = before != after if target is None else after == target
     headings = [f"{names[b]} / {names[a]}" for b, a in zip(before, after, strict=True)]
     pairs = [*zip(attacked["xs"], attacked["xs"] + attacked["noises"], strict=True)]
-    title = f"{_heading(attacked)}\nbefore / after (in grey: not fooled)"
+    title = f"{_heading(attacked)}\nanswer before / after (in grey: not fooled)"
     inches = 3.7, 2.25, 0.7
     return plots.photo_groups(pairs, columns, rows, headings, fooled, inches, 11, title)[0]
 

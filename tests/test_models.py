@@ -140,7 +140,7 @@ def test_the_ten_colours_stay_apart_for_colour_blind_eyes():
     ("name", "title", "train"),
     [
         ("mlp", "MLP", "common/train_mnist.py --model mlp"),
-        ("cnn_adversarial", "CNN, adversarially trained",
+        ("cnn_adversarial", "CNN, trained on sign steps",
          "method2_fgsm/adversarial_training.py --model cnn"),
         ("strided_certified", "strided CNN, trained on bounds",
          "method2_fgsm/adversarial_training.py --model strided --attack bounds"),

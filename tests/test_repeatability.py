@@ -32,7 +32,7 @@ def few_digits(trained, tmp_path_factory):
         patch.setattr(data, "SAMPLES", path)
         patch.setattr(data, "load", lambda split: [part[:600] for part in real(split)])
         patch.setattr(plain_and_adversarial, "PGD_STEPS", 3)
-        patch.setitem(compare_methods.WAYS["many steps, smallest ε"], "steps", 40)
+        patch.setitem(compare_methods.WAYS["smallest ε, 500 steps"], "steps", 40)
         yield path
 
 
