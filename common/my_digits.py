@@ -1,4 +1,4 @@
-"""Your own handwriting, made into digits like MNIST's, which every attack then takes.
+"""Make digits like MNIST's of your own handwriting, for every attack to take.
 
     python common/my_digits.py 2.png 7_second.jpg 5.jpg
     python common/my_digits.py IMG_4711.jpg --label 7 --output seven.npz
@@ -11,7 +11,7 @@ without one is left out with a line that says why.
 
 reads   the pictures, common/weights/{softmax,mlp,cnn}.weights.h5
 writes  common/my_samples.npz: images float32 (n, 28, 28) in [0, 1], labels int64 (n,)
-        img/my_digits.png: before, after, and what the three models say
+        img/my_digits.png: each picture, its 28 x 28 pixels, each model's answer
 """
 
 import sys

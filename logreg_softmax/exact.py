@@ -1,4 +1,4 @@
-"""The exact answers for softmax regression: how good the attacks are, to the last digit.
+"""Compute the exact answers for softmax regression, and how near the attacks come to them.
 
     python logreg_softmax/exact.py
     python logreg_softmax/exact.py --limit 5000

@@ -1,4 +1,4 @@
-"""The same ten digits under every method, and what a regulariser changes.
+"""Attack the same digits with every method, and measure what a regulariser changes.
 
     python method1_noise_optimization/compare_methods.py --model mlp
     python method1_noise_optimization/compare_methods.py --model mine.keras --samples mine.npz

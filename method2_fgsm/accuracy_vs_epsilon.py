@@ -1,4 +1,4 @@
-"""How fast accuracy falls as epsilon grows, for the three models on the full test set.
+"""Draw how fast accuracy falls as epsilon grows, for the three models on all test digits.
 
     python method2_fgsm/accuracy_vs_epsilon.py
 

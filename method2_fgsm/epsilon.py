@@ -1,4 +1,4 @@
-"""Class scores against epsilon: what one straight line through a classifier looks like.
+"""Draw the class scores against epsilon, along the line of the sign step.
 
     python method2_fgsm/epsilon.py --model softmax
     python method2_fgsm/epsilon.py --model mine.keras --samples mine.npz --source cat --target dog
