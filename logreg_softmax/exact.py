@@ -125,7 +125,7 @@ def print_optima(model, x, y_target):
     first_root = smallest_eps(weights, bias, x, y_target, sign)
     one_step, _ = search(model, x, y_target)
     print_table("smallest epsilon", "exact first root", first_root)
-    print_row("fgsm", one_step, first_root)
+    print_row("smallest_eps", one_step, first_root)
 
     optimum, _, bound = smallest_linf(weights, bias, x, y_target)
     many_steps, _ = search(model, x, y_target, steps=MANY_STEPS)

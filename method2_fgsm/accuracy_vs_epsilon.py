@@ -70,9 +70,7 @@ def main(argv=None):
 
     at = EPS.tolist().index(PUBLISHED_EPS)
     ours = [(mnist.title(name), errors[name][at], confidences[name][at]) for name in errors]
-    rows = [
-        (name, f"{1 - e:.1%}", f"{confidence:.1%}") for name, e, confidence in (*ours, *PUBLISHED)
-    ]
+    rows = [(name, f"{1 - e:.1%}", f"{sure:.1%}") for name, e, sure in (*ours, *PUBLISHED)]
     titles = f"at eps {PUBLISHED_EPS}", "accuracy", "mean confidence when wrong"
     print(f"\n{command.table(titles, rows)}")
     return [output]

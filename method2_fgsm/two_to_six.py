@@ -3,9 +3,8 @@
     python method2_fgsm/two_to_six.py --model softmax
     python method2_fgsm/two_to_six.py --model cnn --source 3 --target 8
 
-The step is that of Goodfellow et al. (2015, section 4), -eps * sign(gradient of the loss for the
-target), with the smallest eps that makes the network over 50 % sure of the target.  Where none
-does, it is the smallest with which the target is ahead.
+One targeted step (FGSM, Goodfellow et al. 2015, section 4) with the smallest epsilon that makes the
+network over 50 % sure of the target, or else with the smallest that puts the target ahead.
 
 reads   common/mnist.npz or --samples, common/weights/{model}.weights.h5 or a .keras file
 writes  img/2s_{model}.png; other digits img/3s_as_8s_{model}.png; with --samples its name is added
@@ -80,8 +79,7 @@ def main(argv=None):
         sure, _ = smallest_eps(model, x, np.full(len(x), pair.target), confidence=0.5)
         # Where no epsilon reaches the target, the image is shown as it is.
         eps = np.nan_to_num(np.where(np.isnan(sure), choice.eps, sure))
-        goal = pair.target_name
-        step = f"smallest ε with over 50 % for the {goal}, else with the {goal} ahead"
+        step = f"smallest ε with over 50 % for the {pair.target_name}, else with it ahead"
     steps = -fgsm.gradient_signs(model, x, np.full(len(x), pair.target))
     x_adv = np.clip(x + (eps * steps.T).T, 0, 1)
     seen, logits = own_model.answers(model, judge, x_adv)

@@ -58,12 +58,9 @@ def most_confident(attacked):
 
 def _heading(attacked):
     config = attacked["config"]
-    title = (
-        f"{imagenet.title(config['model'])}, sign step (FGSM), ε = {config['eps']:g} (pixel units)"
-    )
-    if config["target"] is None:
-        return title
-    return f"{title}, target {class_labels.of_settings(config)[config['target']]}"
+    model, eps, target = (config[name] for name in ("model", "eps", "target"))
+    goal = "" if target is None else f", target {class_labels.of_settings(config)[target]}"
+    return f"{imagenet.title(model)}, sign step (FGSM), ε = {eps:g} (pixel units){goal}"
 
 
 def draw_pairs(attacked, rows, columns):
