@@ -4,9 +4,8 @@
     python method1_noise_optimization/visualize_adv_examples.py RESULTS.npz
 
 A random choice of the digits that reached their target, with label and new answer.  Photographs
-come in their order, with names and confidences; their noise is amplified by the factor that the
-title names, or, where whole grey levels were asked for, shows which values go up and down
-(Szegedy et al. 2014, figure 5).
+come in their order; their noise is amplified by the factor that the title names, or shows which
+values go up or down by whole grey levels (Szegedy et al. 2014, figure 5).
 
 reads   a result file of attack_mnist.py (default: the MLP's by sgd) or of attack_imnet.py
 writes  img/noise_{model}_{method}.png, for sgd without or with L1 regularisation

@@ -79,7 +79,8 @@ def main(argv=None):
         sure, _ = smallest_eps(model, x, np.full(len(x), pair.target), confidence=0.5)
         # Where no epsilon reaches the target, the image is shown as it is.
         eps = np.nan_to_num(np.where(np.isnan(sure), choice.eps, sure))
-        step = f"smallest ε with over 50 % for the {pair.target_name}, else with it ahead"
+        goal = pair.target_name
+        step = f"smallest ε with over 50 % for the {goal}, else with the {goal} ahead"
     steps = -fgsm.gradient_signs(model, x, np.full(len(x), pair.target))
     x_adv = np.clip(x + (eps * steps.T).T, 0, 1)
     seen, logits = own_model.answers(model, judge, x_adv)
