@@ -1,4 +1,4 @@
-"""What a network is worth: how far the nearest wrong answer is, for each digit, in three norms.
+"""Measure how far the nearest wrong answer is from each digit, in L2, in L∞ and in pixels.
 
     python method1_noise_optimization/distances.py
     python method1_noise_optimization/distances.py --models softmax mlp cnn --count 1000

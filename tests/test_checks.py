@@ -303,7 +303,7 @@ def test_a_changed_activation_is_refused():
 
 def test_epsilon_is_in_pixel_units():
     for eps in (8, -0.1, np.nan, "0.1", [0.1, 0.2, 0.3], [[], [1]], True):
-        with pytest.raises(ValueError, match=r"eps (is in \[0, 1\] pixel units|must be)"):
+        with pytest.raises(ValueError, match=r"eps must be"):
             checks.pixel_size("eps", eps, np.zeros((2, *SHAPE)))
 
 

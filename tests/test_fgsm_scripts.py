@@ -54,8 +54,8 @@ def test_the_saved_results_are_the_attack(attacked, trained, drawn, capsys):
     seen = mnist.classify(trained["mlp"], found["xs"] + found["noises"])
     assert (seen == found["y_preds_adversarial"]).mean() > 0.995  # but for rounding
     assert np.abs(found["noises"]).max() <= 0.15 + 1e-6
-    error = (found["y_preds_adversarial"] != found["y_trues"]).mean()
-    assert f"error rate                   {error:10.2%}" in capsys.readouterr().out
+    accuracy = (found["y_preds_adversarial"] == found["y_trues"]).mean()
+    assert f"accuracy                     {accuracy:10.2%}" in capsys.readouterr().out
 
 
 def test_a_target_is_aimed_at_and_only_digits_that_became_it_are_drawn(attacked, tmp_path, capsys):

@@ -132,7 +132,7 @@ def test_softmax_sums_to_one_even_for_huge_logits():
 def test_a_name_says_what_the_model_is_and_how_it_is_trained():
     adversarial = "method2_fgsm/adversarial_training.py --model"
     for name, title, command in (
-        ("cnn_adversarial", "CNN, adversarially trained", f"{adversarial} cnn"),
+        ("cnn_adversarial", "CNN, trained on sign steps", f"{adversarial} cnn"),
         ("strided_certified", "strided CNN, trained on bounds",
          f"{adversarial} strided --attack bounds"),
         ("fc100-100-10_sigmoid", "FC100-100-10, sigmoid",

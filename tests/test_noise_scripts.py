@@ -112,7 +112,7 @@ def test_any_other_digit_will_do(trained, tmp_path, capsys):
 
 @pytest.mark.slow
 def test_the_ways_that_need_no_target_are_drawn_and_counted(capsys, monkeypatch):
-    monkeypatch.setitem(compare_methods.WAYS["many steps, smallest ε"], "steps", 40)
+    monkeypatch.setitem(compare_methods.WAYS["smallest ε, 500 steps"], "steps", 40)
     options = ["--limit", "10", "--model", "softmax", "--target", "any"]
     assert compare_methods.main(options) == [files.IMG / "noise_methods_softmax_any.png"]
     out = capsys.readouterr().out

@@ -29,7 +29,7 @@ def few_digits(trained, tmp_path_factory):
         patch.setattr(data, "SAMPLES", path)
         patch.setattr(data, "load", lambda split: [part[:600] for part in real(split)])
         patch.setattr(plain_and_adversarial, "PGD_STEPS", 3)
-        ways = {way: compare_methods.WAYS[way] for way in ("sgd, L2", "minimal")}
+        ways = {way: compare_methods.WAYS[way] for way in ("sgd, L2", "minimal, one start")}
         patch.setattr(compare_methods, "WAYS", ways)
         patch.setattr(compare_methods, "PUBLISHED", {})
         yield path
