@@ -34,18 +34,18 @@ TIE = 1e-4  # share of an image's largest output
 ROUNDED_SIGNS = 1e-3  # share of an image's pixels
 
 
-def violations(found, model=None):
-    """What is wrong with results, as `results.load` gives them, and the Keras model that is said to
-    have made them: a list of lines."""
+def violations(found, model=None, judge=None):
+    """What is wrong with results, as `results.load` gives them, and the Keras models that are said
+    to have made them, as `own_model.load` gives them: a list of lines."""
     lines = []
-    for what, bad in by_row(found, model):
+    for what, bad in by_row(found, model, judge or model):
         bad = bad.any(axis=tuple(range(1, bad.ndim)))
         if bad.any():
             lines.append(f"{what} in {bad.sum()} of {len(bad)} rows, first in row {bad.argmax()}")
     return lines
 
 
-def by_row(found, model):
+def by_row(found, model, judge):
     """Yield what may be wrong, and bool (n, ...) where it is."""
     xs, noises, y = found["xs"], found["noises"], found["y_trues"]
     eps, target = (found["config"].get(name) for name in ("eps", "target"))
@@ -84,7 +84,11 @@ def by_row(found, model):
 
     if model is not None:
         for name, x in (("y_preds", xs), ("y_preds_adversarial", xs + noises)):
-            yield f"the model does not say {name}", ~says(model, x, found[name])
+            yield f"the model does not say {name}", ~says(judge, x, found[name])
+        if (p := found.get("confidences_adversarial")) is not None:
+            z = mnist.predict(model, xs + noises)
+            tie = max(TIE, logits.rounding(model)) * np.abs(z).max(axis=1)
+            yield "the model is not as sure", np.abs(mnist.softmax(z).max(axis=1) - p) > tie
 
 
 def says(model, x, labels):
@@ -97,33 +101,33 @@ def says(model, x, labels):
 
 
 def model_of(config, shape, name=None, weights=None):
-    """The model that made predictions on images of a shape, None where it is not at hand, or what
-    is asked for cannot have made them."""
+    """The models that made predictions on images of a shape, as `own_model.load` gives them: none
+    where they are not at hand, or what is asked for cannot have made them."""
     said, pixels = config.get("model"), config.get("pixels")
     ours = name or said
     if shape == (data.SIDE, data.SIDE) and pixels is None and isinstance(ours, str):
-        return mnist.load(ours, weights) if mnist.known(ours) else None
+        return (mnist.load(ours, weights),) if mnist.known(ours) else ()
     if isinstance(name, Path) and pixels in keras_file.KINDS and weights is None:
-        return keras_file.load(name, shape, pixels)[1]
+        return keras_file.load(name, shape, pixels)
     # Others than these would be downloaded.
     here = weights or (said == efficientnet_lite.NAME and efficientnet_lite.installed())
     same = config.get("weights") == (weights and files.sha256(weights))
     if name is None and said in imagenet.NAMES and here and same:
-        return imagenet.load(said, weights)
-    return None
+        return (imagenet.load(said, weights),)
+    return ()
 
 
 def report(path, name=None, weights=None):
     """Check one file, with the model of that name and weights; returns the violations."""
     found = results.load(path, remedy="name a file that an attack script wrote")
     said, path = found["config"].get("model"), files.show(path)
-    model = model_of(found["config"], found["xs"].shape[1:], name, weights)
+    models = model_of(found["config"], found["xs"].shape[1:], name, weights)
     asked = " with ".join(str(given) for given in (name, weights) if given)
-    if model is None and asked:
+    if asked and not models:
         raise Failure(f"{path} holds results of {said}, not of {asked}: name what made it, or none")
-    kept = "" if model is not None else ", whose predictions are not recomputed"
+    kept = "" if models else ", whose predictions are not recomputed"
     print(f"{path}: {len(found['xs'])} images, attacks on {name or said}{kept}")
-    lines = violations(found, model)
+    lines = violations(found, *models)
     print(*lines, "FAIL" if lines else "PASS", sep="\n", flush=True)
     return lines
 

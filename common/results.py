@@ -20,6 +20,7 @@ LABELS = ("y_trues", "y_preds", "y_preds_adversarial")
 # The dtype of each array, and whether a row of it is an image or a number.
 KEYS = dict.fromkeys((*IMAGES, "signs"), ("float32", "image"))
 KEYS |= dict.fromkeys((*LABELS, "y_targets", "indices"), ("int64", "number"))
+KEYS["confidences_adversarial"] = "float32", "number"
 ROUNDING = 1e-6  # of x + (x_adv - x) in float32
 
 
@@ -94,9 +95,12 @@ def label(config, place):
 
 
 def succeeded(found):
-    """Which attacks of a file reached their target, or left the label where there is none: (n,)."""
-    seen = found["y_preds_adversarial"]
-    return seen == found["y_targets"] if "y_targets" in found else seen != found["y_trues"]
+    """Which attacks of a file reached their target, or left the label where there is none, with the
+    confidence that was asked for: (n,)."""
+    seen, least = found["y_preds_adversarial"], found["config"].get("confidence")
+    hit = seen == found["y_targets"] if "y_targets" in found else seen != found["y_trues"]
+    sure = least is None or found["confidences_adversarial"].astype(np.float64) > least
+    return hit & sure
 
 
 def problem(arrays):
@@ -105,10 +109,14 @@ def problem(arrays):
         if name not in arrays:
             return f"{name} is missing"
     try:
-        if not isinstance(json.loads(str(arrays["config"])), dict):
+        config = json.loads(str(arrays["config"]))
+        if not isinstance(config, dict):
             raise ValueError
     except (ValueError, RecursionError):
         return "config is not a JSON object"
+    least = config.get("confidence")
+    if least is not None and not ("confidences_adversarial" in arrays and isinstance(least, float)):
+        return "confidence is no number, or confidences_adversarial is missing"
     images = arrays["xs"].shape
     if len(images) < 3:
         return f"xs has shape {images}, not (n, height, width)"

@@ -44,9 +44,10 @@ def read_batch(folder, side, batch):
     return [each for each in photographs if each[0] in paths], pixels, skipped, drawn
 
 
-def attack_batch(network, attack, pngs, to_8_bits, for_figure, batch):
+def attack_batch(network, attack, pngs, to_8_bits, for_figure, confidence, batch):
     """Attack what was read, save its PNGs, and look at original, adversarial image and PNG.
 
+    confidence: what the new answer has to be surer than, to count.
     Returns rows, arrays of them for the figure (none: an empty dict), and what was skipped.
     """
     photographs, pixels, skipped, drawn = batch
@@ -83,7 +84,8 @@ def attack_batch(network, attack, pngs, to_8_bits, for_figure, batch):
         columns["l2" + kind] = np.linalg.norm(flat, axis=1)
         columns["distortion" + kind] = columns["l2" + kind] / np.sqrt(flat.shape[1])
         columns["changed" + kind] = (flat != 0).mean(axis=1)
-        now = columns["y_pred" + (kind or "_adversarial")]
+        now, p = (columns[name + (kind or "_adversarial")] for name in ("y_pred", "confidence"))
+        now = np.where(p.astype(np.float64) > confidence, now, y_preds)
         columns["fools" + kind] = list(map(_fools, y_preds, now, labels, targets))
     figure = {}
     if drawn:

@@ -99,6 +99,7 @@ def attack(args, network, attack, target_of, settings, title, *, to_8_bits=None,
         written.append(pngs)
     settings |= network.settings()
     how = pngs and os.path.abspath(pngs), to_8_bits or photo_rows.round_to_8_bits, for_figure
+    how += (settings.get("confidence") or 0,)
     with locked(output) as unfinished, engine.start(args.cluster) as run:
         run = functools.partial(
             run,
