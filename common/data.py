@@ -58,8 +58,9 @@ def _read(path, name):
 
 
 def add_samples(parser):
-    """--samples: the file of digits to work on."""
-    command.option(parser, "--samples", command.path, SAMPLES, "the digits, from generate_5k.py")
+    """--samples: the file of digits to work on; for a network of one's own also a folder."""
+    what = "digits or own samples, a file or folder"
+    command.option(parser, "--samples", command.path, SAMPLES, what)
 
 
 def draw_samples(count, seed):

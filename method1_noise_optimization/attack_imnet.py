@@ -48,7 +48,7 @@ def main(argv=None):
     if to_8_bits:
         to_8_bits = functools.partial(to_8_bits, confidence=args.confidence)
     if args.confidence:
-        goal += f", probability above {args.confidence:g}"
+        goal += f", probability above {args.confidence}"
     return photo_run.attack(
         args,
         network,

@@ -63,7 +63,7 @@ def main(argv=None):
     reached = results.succeeded(found.arrays | {"config": config})
     steps = found.arrays["steps"]
     kind = f", regularisation {args.regularization}" if kind else ""
-    kind += f", probability above {args.confidence:g}" if args.confidence else ""
+    kind += f", probability above {args.confidence}" if args.confidence else ""
     print(f"{mnist.title(args.model)}, {method}{kind}, noise in pixel units")
     print(*found.table, sep="\n")
     goal = "another class" if target == "any" else "the target"
