@@ -59,8 +59,7 @@ def _read(path, name):
 
 def add_samples(parser):
     """--samples: the file of digits to work on; for a network of one's own also a folder."""
-    what = "digits or own samples, a file or folder"
-    command.option(parser, "--samples", command.path, SAMPLES, what)
+    command.option(parser, "--samples", command.path, SAMPLES, "a file of samples, or a folder")
 
 
 def draw_samples(count, seed):

@@ -60,8 +60,7 @@ def main(argv=None):
     if args.confidence:
         found.arrays["confidences_adversarial"] = mnist.softmax(found.logits).max(axis=1)
     results.save(output, config=config, **found.arrays)
-    reached = results.succeeded(found.arrays | {"config": config})
-    steps = found.arrays["steps"]
+    reached, steps = results.succeeded(found.arrays | {"config": config}), found.arrays["steps"]
     kind = f", regularisation {args.regularization}" if kind else ""
     kind += f", probability above {args.confidence}" if args.confidence else ""
     print(f"{mnist.title(args.model)}, {method}{kind}, noise in pixel units")
