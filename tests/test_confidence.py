@@ -238,3 +238,31 @@ def test_photographs_count_where_the_network_is_sure_enough(tmp_path, capsys):
                 assert {row["changed_8bit"] for row in rows} == {"0"}
     with pytest.raises(Failure, match="confidence was 0"):
         attack_imnet.main([*own, "--target", "any", "--resume"])
+
+
+def test_a_file_with_one_sigmoid_is_attacked_and_checked(tmp_path, monkeypatch, capsys):
+    """Two classes of which one is the label; the network of the file gives a probability."""
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    x = rng.random((20, 4, 4)).astype(np.float32)
+    dense = keras.layers.Dense(1, activation="sigmoid")
+    network = keras.Sequential([keras.Input((4, 4)), keras.layers.Flatten(), dense])
+    w = rng.normal(size=(16, 1))
+    dense.set_weights([w, -w.sum(axis=0) / 2])
+    network.save("n.keras")
+    np.savez("s.npz", images=x, labels=((x.reshape(20, 16) - 0.5) @ w > 0).astype(int))
+    own = ["--model", "n.keras", "--samples", "s.npz", "--pixels", "0..1", "--output", "r.npz"]
+    for target in ("any", "random"):
+        how = ["--method", "minimal", "--starts", "1", "--target", target, "--confidence", "0.7"]
+        attack_mnist.main([*own, *how])
+        found = results.load(tmp_path / "r.npz")
+        assert len(found["xs"]) == 20
+        assert results.succeeded(found).all()
+        p = network.predict(found["xs"] + found["noises"], verbose=0)[:, 0]
+        p = np.where(found["y_trues"] == 1, 1 - p, p)
+        np.testing.assert_allclose(found["confidences_adversarial"], p, rtol=1e-5)
+        # For one straight border the smallest noise is just enough.
+        assert (p > 0.7).all()
+        assert (p < 0.701).all()
+        assert check_results.main(["r.npz", "--model", "n.keras"]) == []
+    assert "PASS" in capsys.readouterr().out
