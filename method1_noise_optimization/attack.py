@@ -88,7 +88,7 @@ def search(
     stride = max(len(x), 1) if method == "sgd" else batch_size
     model = margins.sized(model, x)
     if confidence is not None:
-        model = margins.sure(model, confidence)
+        model = margins.sure(model, float(confidence))
         if not targeted:  # nor may it become the class for "not sure enough"
             y = np.column_stack([y, np.full_like(y, model.output_shape[-1] - 1)])
     flat = x.reshape(len(x), int(np.prod(x.shape[1:])))

@@ -111,7 +111,7 @@ class Sized:
 
 
 class Sure(Sized):
-    """A model with one class more, "not sure enough": predicted, but where one has p > c.
+    """A model with one class more, "not sure enough", which is predicted unless one has p > c.
 
     Its logits are z_k - log(1 - p_k), with p the softmax of the model's logits z, and at the end
     logsumexp(z) + log(c / (1 - c)): a class is ahead of that by its log odds less those of c.
