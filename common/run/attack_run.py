@@ -67,7 +67,7 @@ def attack_digits(network, attack, x, y, indices, target=None, *, cluster=None, 
             already = f"left out: are a {network.label(target)} already"
             table.append(f"{already:28} {(right & ~kept).sum():10d}")
         if not kept.any():
-            raise Failure(f"none of the {len(x)} digits is left to attack: choose other ones")
+            raise Failure(f"all {len(x)} images are misclassified or the target: choose others")
         x, y, y_target, indices = (
             None if array is None else array[kept] for array in (x, y, y_target, indices)
         )

@@ -193,7 +193,7 @@ def pixel_size(name, value, images=None):
     sizes = number(name, value, () if images is None else images.shape[:1])
     if not ((sizes >= 0) & (sizes <= 1)).all():
         raise ValueError(
-            f"{name} is in [0, 1] pixel units (8/255 = 0.0314), which {value!r:.60} is not"
+            f"{name} must be in [0, 1] pixel units (8/255 = 0.0314), not {value!r:.60}"
         )
     if images is None:
         return sizes
