@@ -35,14 +35,12 @@ def test_an_output_that_the_run_has_for_something_else_is_refused(tmp_path, name
     [
         ("method1_noise_optimization/attack_mnist", "--samples", "a.npz"),
         ("method2_fgsm/imnet_fast_gradient", "--labels", "a.csv"),
-        ("method2_fgsm/imnet_fast_gradient", "--classes", "a.csv"),
         ("method2_fgsm/two_to_six", "--samples", "a.png"),
     ],
 )
 def test_scripts_refuse_to_overwrite_what_they_read(refuses, place, script, given, name):
     (place / name).write_text("0\n")
-    model = ("--model", "vgg16") if given == "--classes" else ()
-    refuses(script, *model, given, place / name, "--output", place / name, culprit=name)
+    refuses(script, given, place / name, "--output", place / name, culprit=name)
 
 
 def test_handwriting_is_not_overwritten_by_the_figure_of_it(refuses, place):

@@ -206,13 +206,13 @@ def test_a_batch_keeps_its_order_and_says_what_it_leaves_out(tmp_path):
         photos.save_png(tmp_path / name, np.full((40, 40, 3), i, np.uint8))
     (tmp_path / "03.png").write_bytes(b"")
     (tmp_path / "07.png").write_bytes(b"no image")
-    paths, images, skipped = photos.read_batch(tmp_path, names, SIDE)
-    assert paths == [name for name in names if name not in ("03.png", "07.png")]
+    found, images, skipped, _ = photos.read_batch(tmp_path, SIDE, ([(n,) for n in names], 0))
+    assert found == [(name,) for name in names if name not in ("03.png", "07.png")]
     assert list(images[:, 0, 0, 0]) == [0, 1, 2, 4, 5, 6, 8, 9]
     assert [path for path, _ in skipped] == ["03.png", "07.png"]
     assert {reason for _, reason in skipped} == {photos.NO_IMAGE}
-    paths, images, skipped = photos.read_batch(tmp_path, ["03.png"], SIDE)
-    assert (paths, images.shape, len(skipped)) == ([], (0, SIDE, SIDE, 3), 1)
+    found, images, skipped, _ = photos.read_batch(tmp_path, SIDE, ([("03.png",)], 0))
+    assert (found, images.shape, len(skipped)) == ([], (0, SIDE, SIDE, 3), 1)
 
 
 def test_each_of_our_photographs_has_its_licence_and_a_modest_size():

@@ -22,8 +22,7 @@ from distributed.scheduler import NoWorkerError
 from common import files, results
 from common.command import Failure
 
-CONNECT = 10  # seconds for a scheduler to answer
-JOIN = 60  # seconds for its first worker, which may still be loading its packages
+CONNECT, JOIN = 10, 60  # seconds for a scheduler to answer, and for its first worker to be ready
 CODE = ("common", "logreg_softmax", "method1_noise_optimization", "method2_fgsm")
 
 for name in ("distributed", "distributed.client"):
@@ -45,9 +44,8 @@ def connect(cluster):
             address = json.loads(Path(cluster).read_text())["address"] if file else cluster
             client = stack.enter_context(Client(address, timeout=CONNECT))
             client.wait_for_workers(1, timeout=JOIN)
-            trial = _work, pickle.dumps((int, 0)), environment()
-            client.run_on_scheduler(*trial)
-            client.run(*trial)
+            for run in (client.run_on_scheduler, client.run):
+                run(_work, pickle.dumps((int, 0)), environment())
         except Failure:
             raise
         except Exception as error:  # a file, a network, other servers, a missing project
@@ -69,9 +67,9 @@ def connect(cluster):
             died = f"{error.task[0]} ended every worker that tried it"
             raise Failure(f"{died}: is memory short, or does a file crash its decoder?") from error
         except Exception as error:
-            if client.status == "running" and not isinstance(error, CancelledError | NoWorkerError):
-                raise
-            raise Failure(f"the cluster at {address} was lost: start it again") from error
+            if client.status != "running" or isinstance(error, CancelledError | NoWorkerError):
+                raise Failure(f"the cluster at {address} was lost: start it again") from error
+            raise
 
 
 @functools.cache

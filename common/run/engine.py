@@ -4,9 +4,8 @@
         for result in run(attack_batch, batches, prepare=read_batch):
             ...
 
-An operation of TensorFlow has one thread, and there are as many batches at a time as cores.  So a
-sum is taken in the same order wherever and beside whatever it is computed.  At most `AHEAD` batches
-for each core are under way, so memory does not grow with their number.
+An operation of TensorFlow has one thread, so a sum is taken in the same order wherever it is
+computed.  At most `AHEAD` batches for each core are under way, so memory does not grow.
 """
 
 import functools
@@ -35,12 +34,10 @@ def start(cluster=None):
 
     cluster: a scheduler's address or file; None: threads of this process.  Begin with this, since
     TensorFlow takes its number of threads before it computes anything.
-
     A result is function(batch), or function(prepare(batch)): `prepare` reads while a GPU computes.
     Both are functions of a module (workers import them) or `functools.partial` of such, called by
     several threads at once.  name(batch) is what a message calls it.
-    Raises `Failure` for whatever is wrong with the cluster, and for a batch that kills its workers.
-    What is raised in a worker is raised here.
+    Raises `Failure` as `cluster.connect` does, and what is raised in a worker.
     """
     if cluster is not None:
         try:
