@@ -18,10 +18,6 @@ class Failure(Exception):
     """Its message names the file or value and the way out."""
 
 
-class Refused(Failure, ValueError):
-    """The same of functions that are called from Python too."""
-
-
 class Parser(argparse.ArgumentParser):
     """A parser whose manual is the script's docstring and whose errors are one line."""
 
@@ -62,10 +58,8 @@ def path(text):
 
 
 def number(low, high, meaning, *, whole=False):
-    """The type of an argument: a number from low to high, such as 0.03 or 8/255, or a whole one.
-
-    meaning: what it should be, for the message.
-    """
+    """The type of an argument: a number from low to high, such as 0.03 or 8/255, or a whole one;
+    `meaning` says so in the message."""
 
     def read(text):
         numerator, slash, denominator = text.partition("/")
@@ -86,7 +80,6 @@ digit = number(0, 9, "a digit from 0 to 9", whole=True)
 positive_int = number(1, 2**31 - 1, "a whole number of at least 1, below 2**31", whole=True)
 seed = number(0, 2**32 - 1, "a whole number from 0 to 2**32 - 1", whole=True)
 positive_float = number(math.ulp(0), sys.float_info.max, "a number above 0")
-# Of epsilon and other sizes of noise.
 pixel_size = number(0, 1, "between 0 and 1 (pixel units; write 8/255 for 8 of 255 grey levels)")
 
 
@@ -95,12 +88,15 @@ def one_line(message):
     return " ".join(str(message).split())
 
 
+def from_root(path):
+    """`path` as results record it: from the repository root where it lies inside it."""
+    absolute = Path(os.path.abspath(path))
+    return absolute.relative_to(ROOT).as_posix() if absolute.is_relative_to(ROOT) else str(path)
+
+
 def show(path):
     """`path` as messages print it: short where the working directory is the repository root."""
-    path = Path(path)
-    if Path.cwd() == ROOT and (ROOT / path).is_relative_to(ROOT):
-        return (ROOT / path).relative_to(ROOT).as_posix()
-    return str(path)
+    return from_root(path) if Path.cwd() == ROOT else str(path)
 
 
 def table(titles, rows):
@@ -116,10 +112,8 @@ def table(titles, rows):
 
 
 def run(main):
-    """Run a script's `main`, and print the names of the files that it says it wrote.
-
-    Exits with 0 done, 1 failed, 2 wrong arguments, 130 interrupted: threads are not waited for.
-    """
+    """Run a script's `main`, and print the names of the files that it says it wrote.  Exits with 0
+    done, 1 failed, 2 wrong arguments, 130 interrupted: threads are not waited for."""
     for stream in (sys.stdout, sys.stderr):  # which may not show all that a file name may hold
         stream.reconfigure(errors="backslashreplace")
     code = 1

@@ -17,12 +17,6 @@ WEIGHTS = COMMON / "weights"
 IMG = ROOT / "img"
 
 
-def from_root(path):
-    """`path` as results record it: from the repository root where it lies inside it."""
-    absolute = Path(os.path.abspath(path))
-    return absolute.relative_to(ROOT).as_posix() if absolute.is_relative_to(ROOT) else str(path)
-
-
 def plain(name):
     """The name of a class as a part of a file's name: "T-shirt/top" becomes T_shirt_top."""
     return re.sub(r"\W+", "_", name)
@@ -73,9 +67,8 @@ def sha256(path):
 def replacing(path):
     """Yield a temporary name beside `path`, with its suffix; the file there takes `path`'s place.
 
-    When the block raises or writes nothing, or the process dies, what stood at `path` before is
-    untouched.  A link's target is replaced.  Of missing folders only our own (img, common/weights)
-    are made, since a mistyped name should not become a new one.
+    When the block raises or writes nothing, or the process dies, what stood at `path` before stays.
+    A link's target is replaced.  Of missing folders only our own (img, common/weights) are made.
     """
     with writing(path):
         target = Path(os.path.realpath(path))
@@ -88,7 +81,7 @@ def replacing(path):
             raise Failure(
                 f"cannot write {show(path)}: it is write-protected, or not a file; name another"
             )
-        # Of the name only the end, since together they may not be longer than the system takes.
+        # Of the name only the end, lest both together are longer than the system takes.
         temporary = target.with_name(f".{os.getpid()}.{secrets.token_hex(4)}.{target.name[-40:]}")
         TEMPORARY.add(temporary)
         try:

@@ -36,16 +36,12 @@ def versions():
 def save(path, *, config, **arrays):
     """Write a result file; the same arguments give the same bytes.
 
-    config: settings for JSON; the "versions" are added.  arrays: those of `KEYS`, None where an
-    optional one is not there, and other numbers with a row for each image.  Raises `ValueError` for
-    what `load` would turn down.
+    config: settings for JSON.  arrays: those of `KEYS`, None where an optional one is not there,
+    and other numbers with a row for each image.  Raises `ValueError` for what `load` turns down.
     """
-    names = dict.fromkeys((*KEYS, *arrays))  # always in the same order
-    arrays = {
-        name: np.asarray(arrays[name], KEYS.get(name, (None,))[0])
-        for name in names
-        if arrays.get(name) is not None
-    }
+    # Always in the same order.
+    arrays = {name: arrays[name] for name in (*KEYS, *arrays) if arrays.get(name) is not None}
+    arrays = {name: np.asarray(a, KEYS.get(name, (None,))[0]) for name, a in arrays.items()}
     arrays["config"] = np.array(json.dumps(config | {"versions": versions()}, sort_keys=True))
     if wrong := problem(arrays):
         raise ValueError(wrong)

@@ -14,6 +14,7 @@ import tensorflow as tf
 
 import common
 from common import command, files
+from common.search import checks
 
 
 def python(*arguments, **environment):
@@ -61,7 +62,7 @@ NO_MEMORY = "error: out of memory: ask for fewer or smaller things at a time"
     ("error", "code", "line"),
     [
         (command.Failure("a\nb: mend it"), 1, "error: a b: mend it"),
-        (command.Refused("a\nb"), 1, "error: a b"),
+        (checks.Refused("a\nb"), 1, "error: a b"),
         (MemoryError(), 1, NO_MEMORY),
         (tf.errors.ResourceExhaustedError(None, None, ""), 1, NO_MEMORY),
         (KeyboardInterrupt(), 130, "interrupted"),

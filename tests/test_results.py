@@ -132,12 +132,13 @@ def test_what_is_stated_or_repeated_wrongly_is_named(honest, checked):
         assert message in printed
 
 
-def test_other_weights_do_not_confirm_the_predictions(honest, checked, tmp_path):
+def test_other_weights_do_not_confirm_the_predictions(honest, checked, tmp_path, monkeypatch):
     printed, passed = checked(honest)
     assert passed
     assert "not recomputed" not in printed
-    mnist.build("softmax").save_weights(tmp_path / "other.weights.h5")
-    printed, passed = checked(honest, "--weights", str(tmp_path / "other.weights.h5"))
+    monkeypatch.setattr(files, "WEIGHTS", tmp_path)
+    mnist.build("softmax").save_weights(mnist.weights_path("softmax"))
+    printed, passed = checked(honest)
     assert not passed
     assert "does not say y_preds " in printed
 
@@ -166,24 +167,21 @@ def test_photographs_are_checked_but_for_their_predictions(checked, rows):
 
 
 @pytest.mark.parametrize(
-    ("shape", "config", "option", "named"),
+    ("shape", "config", "named"),
     [
-        ((28, 28), {"model": "mlp"}, "--model", "mine.keras"),
-        ((8, 8), {"model": "a.keras", "pixels": "0..1"}, "--model", "mlp"),
-        ((8, 8), {"model": "a.keras", "pixels": "0..1"}, "--weights", "w.h5"),
-        ((8, 8, 3), {"model": "vgg16"}, "--model", "mlp"),
-        ((8, 8, 3), {"model": "efficientnet_lite0"}, "--weights", "w.h5"),
+        ((28, 28), {"model": "mlp"}, "mine.keras"),
+        ((8, 8), {"model": "a.keras", "pixels": "0..1"}, "mlp"),
+        ((8, 8, 3), {"model": "vgg16"}, "mlp"),
     ],
 )
 def test_a_network_that_is_asked_for_and_not_looked_at_is_an_error(
-    tmp_path, monkeypatch, shape, config, option, named
+    tmp_path, monkeypatch, shape, config, named
 ):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "w.h5").touch()
     images, labels = np.zeros((1, *shape), np.float32), dict.fromkeys(results.LABELS, np.array([0]))
     results.save(tmp_path / "r.npz", xs=images, noises=images, **labels, config=config)
     with pytest.raises(Failure, match=rf"r\.npz holds .* {config['model']}, not of {named}: name"):
-        check_results.main(["r.npz", option, named])
+        check_results.main(["r.npz", "--model", named])
 
 
 def test_every_violation_of_every_file_is_listed(honest, tmp_path, checked, capsys):

@@ -9,8 +9,7 @@ Input (n, 224, 224, 3) float32 in [0, 1], output logits (n, 1000).  Because the 
 part of the model, epsilon, noise and clipping mean the same for all of them: pixel values.
 
 The other three are those of keras.applications.  Keras downloads their weights the first time; a
-file with the weights in Keras's own format does as well.  And `.keras` files, of which is found out
-what photographs they take.
+file with the weights in Keras's own format does as well.  And the networks of `.keras` files.
 """
 
 from pathlib import Path
@@ -42,12 +41,9 @@ def title(name):
     return TITLES.get(name, name)
 
 
-def open_network(model, *, names=None, pixels=None, weights=None):
-    """What is known of one of these networks, or of a file's: an `own_model.Network`.
-
-    names, pixels: of a file, as in `own_model.open_network`, but that there are no labels to find
-    out what it expects: `Failure` where its beginning does not say.  weights: as in `load`.
-    """
+def open_for_photographs(model, names=None, pixels=None, weights=None):
+    """As `own_model.open_network`: one of these, with its weights as in `load`, or that of a file,
+    with names and pixels; `Failure` where its beginning does not say those."""
     if weights if isinstance(model, Path) else names or pixels:
         ways = "--weights goes with our networks, --classes and --pixels with a .keras file"
         raise Failure(f"{ways}, and --model is {own_model.stem(model)}")
@@ -55,14 +51,14 @@ def open_network(model, *, names=None, pixels=None, weights=None):
         if weights:
             weights_file.check(weights, remedy=REMEDY)
         return own_model.in_file(model, weights, load, classes=CLASSES, shape=(SIDE, SIDE, 3))
-    network = keras_file.read(model)
     with keras_file.naming(model):
+        network = keras_file.read(model)
         shape, pixels = photograph_shape(network), pixels or begins_with(network)
         if not pixels:
             kinds = " or ".join(keras_file.KINDS)
             raise ValueError(f"it does not say which pixels it expects: give --pixels {kinds}")
-        fitted = keras_file.fit(network, shape, pixels)
-        return own_model.known(model, network, fitted, pixels, names)
+        models, ending = keras_file.pair(network, shape, pixels), keras_file.ending(network)
+        return own_model.known(model, models, pixels, names, ending)
 
 
 def load(name, weights=None):

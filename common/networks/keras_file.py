@@ -80,7 +80,7 @@ def load(path, shape, pixels):
     """
     network = read(path)
     with naming(path):
-        return fit(network, shape, pixels), fit(network, shape, pixels, as_it_is=True)
+        return pair(network, shape, pixels)
 
 
 @contextmanager
@@ -90,6 +90,11 @@ def naming(path):
         yield
     except ValueError as error:
         raise Failure(f"{files.show(path)}: {error}") from error
+
+
+def pair(network, shape, pixels):
+    """The two models of `load`."""
+    return fit(network, shape, pixels), fit(network, shape, pixels, as_it_is=True)
 
 
 def fit(network, shape, pixels, *, as_it_is=False):
@@ -162,6 +167,14 @@ def without_softmax(network):
         if is_binary(network):
             raise
         return network  # and refused where it gives probabilities (checks.py)
+
+
+def ending(network):
+    """What becomes of the end of a network, for the line that says how it is used."""
+    if is_binary(network):
+        return ", one output z: class 1 where z > 0"
+    softmax = without_softmax(network) is not network
+    return ", without the softmax or sigmoids at its end" if softmax else ""
 
 
 def is_grey(network):

@@ -1,8 +1,5 @@
-"""The one door for networks: `--model` names one of ours, or a `.keras` file.
-
-A file is read once, and tried once on the samples: what its network (keras_file.py) needs in order
-to take images in [0, 1] and to give logits becomes a part of the model.
-"""
+"""The one door for networks: `--model` names one of ours, or a `.keras` file (keras_file.py), which
+is read once, and tried once on the samples."""
 
 import argparse
 import os
@@ -93,23 +90,18 @@ def stem(model):
 def open_network(model, x=None, y=None, *, names=None, pixels=None):
     """What is known of a network of mnist.py, by its name, or of a file: a `Network`, for `load`.
 
-    x, y: of a file the samples, float32 (n, ...) in [0, 1] and int64 (n,).  names: of its classes,
-    if they are known.  pixels: what it expects, if that is.
-    Raises `Failure` for a file that cannot be loaded or attacked, and for labels and names that are
-    not its own.
+    Of a file: x, y, the samples, float32 (n, ...) in [0, 1] and int64 (n,); names of its classes,
+    and the pixels that it expects, if they are known.  Raises `Failure` where it cannot be loaded
+    or attacked, and for labels and names that are not its own.
     """
     if isinstance(model, Path):
-        keras_model = keras_file.read(model)
         with keras_file.naming(model):
-            fitted = {
-                kind: keras_file.fit(keras_model, x.shape[1:], kind)
-                for kind in ([pixels] if pixels else keras_file.PIXELS)
-            }
-            pixels, right, warning = _best(fitted, x, y)
-            network = known(model, keras_model, fitted[pixels], pixels, names, right)
-        if warning:
-            print(f"warning: {files.show(model)} is {warning}", file=sys.stderr)
-        return network
+            keras_model, shape = keras_file.read(model), x.shape[1:]
+            kinds = [pixels] if pixels else keras_file.PIXELS
+            fitted = {kind: keras_file.fit(keras_model, shape, kind) for kind in kinds}
+            pixels, right = _best(fitted, x, y, files.show(model))
+            models = fitted[pixels], keras_file.fit(keras_model, shape, pixels, as_it_is=True)
+            return known(model, models, pixels, names, right + keras_file.ending(keras_model))
     if pixels:
         raise Failure(f"--pixels goes with a .keras file, and {model} is one of our networks")
     names = tuple(map(str, range(data.CLASSES)))
@@ -119,15 +111,14 @@ def open_network(model, x=None, y=None, *, names=None, pixels=None):
 def in_file(name, path, loader=None, **more):
     """The `Network` whose weights lie at `path`, a file that may be missing, or nowhere: None."""
     sha256 = files.sha256(path) if path and path.is_file() else None
-    place = path and files.from_root(os.path.abspath(path))
+    place = path and command.from_root(os.path.abspath(path))
     return Network(name, place, sha256, loader=loader, **more)
 
 
-def read(args, limit=None, *, full_test_set=False):
-    """The network that `args` name, and the samples that it is attacked on, or `limit` of them: the
-    first, of a file for a network of one's own as many drawn.
+def open_with_samples(args, limit=None, *, full_test_set=False):
+    """The network that `args` (model, pixels, samples) name, and what it is attacked on.
 
-    args: with model, pixels and samples.
+    limit: the first so many digits, of a network of one's own as many samples drawn.
     Returns (`Network`, x, y, indices): x float32 (n, ...), y int64 (n,), indices int64 (n,) or
     None.  Raises `Failure` as their readers do.
     """
@@ -145,8 +136,8 @@ def read(args, limit=None, *, full_test_set=False):
 
 
 def opened(args, limit=None, *, full_test_set=False):
-    """What `read` gives, with its two Keras models: (network, model, judge, x, y, indices)."""
-    network, *samples = read(args, limit, full_test_set=full_test_set)
+    """As `open_with_samples`, and with its models: (network, model, judge, x, y, indices)."""
+    network, *samples = open_with_samples(args, limit, full_test_set=full_test_set)
     return network, *load(network), *samples
 
 
@@ -193,8 +184,8 @@ def cross_entropy(z, y):
     return np.nan_to_num(-of_label.mean() - 1e-3 * log_p.mean(), nan=np.inf)
 
 
-def _best(fitted, x, y):
-    """Which of the models by their pixels the samples fit best: (pixels, how well, warning)."""
+def _best(fitted, x, y, name):
+    """Which of the models by their pixels the samples fit best, and how well: two strings."""
     classes = next(iter(fitted.values())).output_shape[-1]
     if y.max() >= classes:
         raise ValueError(f"it tells {classes} classes apart, but there is a label {y.max()}")
@@ -206,31 +197,26 @@ def _best(fitted, x, y):
     right = f" ({accuracy:.1%} right, cross entropy {losses[pixels]:.3g}"
     right += "".join(f", as {other} {losses[other]:.3g}" for other in others) + ")"
     if accuracy < 1 / classes + 2 / (classes * len(few)) ** 0.5:
-        return pixels, right, "no better than chance: check --pixels and the order of the classes"
-    if others and losses[others[0]] <= 1.1 * losses[pixels]:
-        same = f"as good with pixels {pixels} and {others[0]}: say which with --pixels"
-        return pixels, right, same
-    return pixels, right, ""
+        warning = "no better than chance: check --pixels and the order of the classes"
+        print(f"warning: {name} is {warning}", file=sys.stderr)
+    elif others and losses[others[0]] <= 1.1 * losses[pixels]:
+        warning = f"as good with pixels {pixels} and {others[0]}: say which with --pixels"
+        print(f"warning: {name} is {warning}", file=sys.stderr)
+    return pixels, right
 
 
-def known(path, keras_model, model, pixels, names, right=""):
+def known(path, models, pixels, names, how):
     """The `Network` of a file, of which is said in one line how it is used.
 
-    keras_model: as it was read.  model: fit for these pixels.  names: of the classes, or None.
+    models: to attack and to judge, fit for these pixels.  names: of the classes, or None.
     """
-    shape, classes = model.input_shape[1:], model.output_shape[-1]
+    shape, classes = models[0].input_shape[1:], models[0].output_shape[-1]
     names = names or tuple(map(str, range(classes)))
     if len(names) != classes:
         raise ValueError(f"it tells {classes} classes apart, but there are {len(names)} names")
     size = " x ".join(map(str, shape))
-    said = f"{files.show(path)}: {size}, {classes} classes, pixels {pixels}{right}"
-    if keras_file.is_binary(keras_model):
-        said += ", one output z: class 1 where z > 0"
-    elif keras_file.without_softmax(keras_model) is not keras_model:
-        said += ", without the softmax or sigmoids at its end"
-    print(said, flush=True)
+    print(f"{files.show(path)}: {size}, {classes} classes, pixels {pixels}{how}", flush=True)
     network = in_file(path.name, path, classes=classes, shape=shape, names=names, pixels=pixels)
-    judge = keras_file.fit(keras_model, shape, pixels, as_it_is=True)
     _models.clear()
-    _models[network] = model, judge
+    _models[network] = models
     return network

@@ -1,7 +1,4 @@
-"""Attack digits, or the samples of a `.keras` file, batch by batch: choose, attack, look again.
-
-What is done to one batch is the same for photographs (photo_run.py).
-"""
+"""Attack digits, or the samples of a `.keras` file, batch by batch: choose, attack, look again."""
 
 import functools
 import time
@@ -28,10 +25,10 @@ class Attacked(NamedTuple):
 
 
 def read(args, limit=None, *, full_test_set=False):
-    """What `own_model.read` gives; a file is tried with one thread an operation (engine.py)."""
+    """`own_model.open_with_samples`, with one thread an operation (engine.py) for a file."""
     if isinstance(args.model, Path):
         engine.one_thread()
-    return own_model.read(args, limit, full_test_set=full_test_set)
+    return own_model.open_with_samples(args, limit, full_test_set=full_test_set)
 
 
 def attack_digits(network, attack, x, y, indices, target=None, *, cluster=None, batch_size):

@@ -1,7 +1,5 @@
-"""A running Dask cluster for engine.py (common/CLUSTERS.md says how to start one).
-
-Dask restarts workers, runs a lost batch elsewhere, and gives up on one that kills its workers.
-"""
+"""A running Dask cluster for engine.py (common/CLUSTERS.md says how to start one), which restarts
+workers, runs a lost batch elsewhere, and gives up on one that kills its workers."""
 
 import functools
 import hashlib
@@ -25,19 +23,16 @@ from common.command import Failure
 CONNECT, JOIN = 10, 60  # seconds for a scheduler to answer, and for its first worker to be ready
 CODE = ("common", "logreg_softmax", "method1_noise_optimization", "method2_fgsm")
 
-for name in ("distributed", "distributed.client"):
-    # We say in one line what Dask would log in many.
+for name in ("distributed", "distributed.client"):  # which log in many lines what we say in one
     logging.getLogger(name).setLevel(logging.CRITICAL + 1)
 warnings.filterwarnings("ignore", module="distributed")
 
 
 @contextmanager
 def connect(cluster):
-    """Yield submit(work, batch, name) -> future, and cores(), for `engine._run`.
-
-    Raises `Failure` where there is no cluster, workers are missing or get lost, or have not the
-    code and the versions of this process, and for a batch that kills its workers.
-    """
+    """Yield submit(work, batch, name) -> future, and cores(), for `engine._run`.  Raises `Failure`
+    where there is no cluster, workers are missing or get lost, or have not the code and versions of
+    this process, and for a batch that kills its workers."""
     with ExitStack() as stack:
         try:
             file = "://" not in cluster

@@ -23,9 +23,7 @@ MOST_THREADS = 8  # in this process: each batch in work needs its memory
 
 
 def add_arguments(parser):
-    """`--cluster`."""
-    of = "a Dask cluster: tcp://HOST:PORT, or its scheduler file"
-    parser.add_argument("--cluster", metavar="ADDRESS", help=of)
+    parser.add_argument("--cluster", metavar="ADDRESS", help="of a Dask scheduler, or its file")
 
 
 @contextmanager
@@ -35,10 +33,9 @@ def start(cluster=None):
     cluster: a scheduler's address or file; None: threads of this process.  Begin with this, since
     TensorFlow takes its number of threads before it computes anything.
     A result is function(batch), or function(prepare(batch)): `prepare` reads while a GPU computes.
-    Both are functions of a module (workers import them) or `functools.partial` of such, called by
-    several threads at once.  name(batch) is what a message calls it.
-    Raises `Failure` as `cluster.connect` does, and what is raised in a worker.
-    """
+    Both are functions of a module, which workers import, or `functools.partial` of such, called by
+    several threads at once.  name(batch) is what a message calls it.  Raises `Failure` as
+    `cluster.connect` does, and what is raised in a worker."""
     if cluster is not None:
         try:
             from common.run import cluster as dask_cluster

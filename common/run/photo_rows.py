@@ -1,7 +1,5 @@
-"""What becomes of a batch of photographs: read, attacked, saved, and a row of the CSV for each.
-
-common/README.md says what its columns hold.
-"""
+"""What becomes of a batch of photographs: attacked, saved, and a row of the CSV for each, whose
+columns common/README.md explains."""
 
 import csv
 import itertools
@@ -36,9 +34,8 @@ MEANS = {
 def attack_batch(network, attack, pngs, to_8_bits, for_figure, batch):
     """Attack what was read, save its PNGs, and look at original, adversarial image and PNG.
 
-    batch: what `photos.read_batch` makes of ((path, label, target) each, for a figure?), with None
-    for what is not known or not given.
-    Returns rows, arrays of them for the figure (none: an empty dict), and what was skipped.
+    batch: what `photos.read_batch` makes of ((path, label or None, target or None) each, for a
+    figure?).  Returns rows, their arrays for the figure (or an empty dict), and what was skipped.
     """
     photographs, pixels, skipped, drawn = batch
     if not photographs:
@@ -48,8 +45,7 @@ def attack_batch(network, attack, pngs, to_8_bits, for_figure, batch):
     x = pixels / np.float32(255)
     seen = {"": own_model.answers(model, judge, x)}
     y_preds = seen[""][0]
-    known = zip(labels, y_preds, strict=True)
-    y = np.array([y_pred if label is None else label for label, y_pred in known])
+    y = np.array([p if label is None else label for label, p in zip(labels, y_preds, strict=True)])
     aim = y if targets[0] is None else np.array(targets)
     x_adv, *seen["_adversarial"], steps = attack_run.attack_batch(network, attack, (x, aim))
     noises = {"": x_adv - x}
@@ -102,9 +98,6 @@ def _text(name, value):
     return f"{value:.{digits}g}" if isinstance(value, np.floating) else value
 
 
-# The CSV -----------------------------------------------------------------------------------------
-
-
 def write(path, rows):
     """Write a CSV file, or a part of one, of dicts: what is no column is left out."""
     with files.replacing(path) as temporary, open(temporary, "w", **ENCODING) as file:
@@ -119,8 +112,7 @@ def read(path):
     with open(path, **ENCODING) as file:
         reader = csv.DictReader(file)
         if reader.fieldnames != list(COLUMNS):
-            shown = files.show(path)
-            raise Failure(f"{shown} has no rows of photographs: start again without --resume")
+            raise Failure(f"{files.show(path)} has no photographs: start again without --resume")
         yield from reader
 
 
@@ -133,12 +125,10 @@ def summary(path):
         f"photographs          {len(rows):7d}",
         f"left out             {left_out:7d}  (wrong, or the target, before the attack)",
     ]
-    fooled = {}
+    fooled = {when: of["fools" + when] == 1 for when in ("", "_8bit")}
     for when, title in (("", "fooled"), ("_8bit", "fooled after 8 bits")):
-        fools = of["fools" + when]
-        fooled[when] = fools == 1
         if not when or np.isfinite(of["y_pred_8bit"]).any():
-            share = fooled[when].sum() / max(np.isfinite(fools).sum(), 1)
+            share = fooled[when].sum() / max(np.isfinite(of["fools" + when]).sum(), 1)
             lines.append(f"{title:20} {fooled[when].sum():7d}  {share:6.1%}")
     if fooled[""].any():
         mean = of["confidence_adversarial"][fooled[""]].mean()

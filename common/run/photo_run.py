@@ -1,10 +1,8 @@
 """Attack a folder of photographs, batch by batch: what the scripts of both methods share.
 
-Which photographs make a batch depends on their place in the list alone, so the rows
-(photo_rows.py) are the same whoever works.
-
-While a run is going on, each batch has a part of the CSV in the folder NAME.unfinished.  When all
-are there they are joined, and the folder goes.  So a run that is interrupted, even killed, destroys
+Which photographs make a batch depends on their place in the list alone, so the rows are the same
+whoever works.  Each batch leaves a part of the CSV in the folder NAME.unfinished; when all are
+there they are joined, and the folder goes.  So a run that is interrupted, even killed, destroys
 nothing, and a later one does only the batches that are missing.
 """
 
@@ -54,8 +52,7 @@ def network_of(args):
     names = args.classes and class_labels.read_names(args.classes)
     if isinstance(args.model, Path):
         engine.one_thread()
-    how = {"pixels": args.pixels, "weights": args.weights}
-    return imagenet.open_network(args.model, names=names, **how)
+    return imagenet.open_for_photographs(args.model, names, args.pixels, args.weights)
 
 
 def attack(args, network, attack, target_of, settings, title, *, to_8_bits=None, for_figure=None):
@@ -66,34 +63,25 @@ def attack(args, network, attack, target_of, settings, title, *, to_8_bits=None,
     reach; None: leave the label.  settings: the script's own, for JSON.
     to_8_bits(model, pixels, x_adv, y) -> uint8, if not `photos.round_to_8_bits`.
     for_figure(model, x, y) -> more arrays of the first photographs.  Workers import the functions.
-    Files that cannot be read are named on stderr.  Raises `Failure` for whatever a user can mend,
-    if possible before the network is loaded, and `KeyboardInterrupt` that says how to go on.
+    Raises `Failure`, if possible before the network is loaded; on Ctrl-C it says how to go on.
     """
     output, pngs, skipped = args.output, args.save_images, []
+    settings = settings | network.settings() | {"weights": network.sha256}
     folder, paths = photos.find(args.images, lambda *problem: skipped.append(skip(*problem)))
     labels = class_labels.of_photographs(args.labels, folder, paths, network.names)
     digest = hashlib.sha256(os.fsencode("\0".join(paths))).hexdigest()
     settings |= {
         "labels": class_labels.setting(args.labels),
-        "images": [files.from_root(path) for path in args.images],
-        "save_images": pngs and files.from_root(pngs),
+        "images": [command.from_root(path) for path in args.images],
+        "save_images": pngs and command.from_root(pngs),
         "photographs": f"{len(paths)} with the names of SHA-256 {digest}",
         "batch_size": args.batch_size,
-        "weights": network.sha256,
-        **network.settings(),
     }
     if output.suffix != ".csv":
         raise Failure(f"--output {files.show(output)} does not end in .csv: name one that does")
     written = [files.check_output(path, args) for path in (output, output.with_suffix(".npz"))]
     if pngs:
-        place, given = pngs.resolve(), [path.resolve() for path in args.images if path.is_dir()]
-        if place == Path(folder).resolve() or any(map(place.is_relative_to, given)):
-            raise Failure(
-                f"--save-images {files.show(pngs)} lies among the photographs: what is saved there "
-                "would be taken for one, or overwrite it; name a folder elsewhere"
-            )
-        with files.writing(pngs):
-            pngs.mkdir(exist_ok=True)
+        photos.make_apart(pngs, [folder, *filter(Path.is_dir, args.images)])
         written.append(pngs)
     targets = [target_of and target_of(path) for path in paths]
     photographs = list(zip(paths, labels, targets, strict=True))
@@ -118,33 +106,31 @@ def attack(args, network, attack, target_of, settings, title, *, to_8_bits=None,
 
 
 def skip(path, reason):
-    """Say on stderr what is passed over, and why, in one line."""
+    """Name on stderr what cannot be read, and why, in one line."""
     tqdm.write(command.one_line(f"skipped {path}: {reason}"), file=sys.stderr)
 
 
 @contextmanager
 def locked(output):
-    """Yield NAME.unfinished for NAME.csv, this process's alone; `Failure` if another has it.
-
-    The operating system's lock ends with the process, however that ends; Windows has none.
-    """
+    """Yield NAME.unfinished for NAME.csv, this process's alone; `Failure` if another has it.  The
+    operating system's lock ends with the process, however that ends; Windows has none."""
     folder = output.with_suffix(".unfinished")
     with ExitStack() as stack:
         with files.writing(folder):
             folder.mkdir(exist_ok=True)
-            descriptor = os.open(folder, os.O_RDONLY) if os.name == "posix" else None
-        if descriptor is not None:
-            import fcntl
+            if os.name == "posix":
+                import fcntl
 
-            stack.callback(os.close, descriptor)
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                # A run that has ended meanwhile removes its folder, and a third makes it anew.
-                if not os.path.samestat(os.fstat(descriptor), os.stat(folder)):
-                    raise FileNotFoundError
-            except (BlockingIOError, FileNotFoundError) as error:
-                shown = f"another run is writing {files.show(output)}"
-                raise Failure(f"{shown}: wait for it, or name another --output") from error
+                try:
+                    descriptor = os.open(folder, os.O_RDONLY)
+                    stack.callback(os.close, descriptor)
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    # A run that has ended meanwhile removes its folder, and a third makes it anew.
+                    if not os.path.samestat(os.fstat(descriptor), os.stat(folder)):
+                        raise FileNotFoundError
+                except (BlockingIOError, FileNotFoundError) as error:
+                    shown = f"another run is writing {files.show(output)}"
+                    raise Failure(f"{shown}: wait for it, or name another --output") from error
         try:
             yield folder
         finally:
@@ -185,8 +171,7 @@ def collect(run, photographs, unfinished, output, settings, resume):
     # The figure shows the first photographs that can be read.
     batches = ((photographs[i : i + starts.step], count < KEPT) for i in starts)
     try:
-        with tqdm(total=len(photographs), unit="photo", disable=None) as bar:
-            bar.update(starts.start)
+        with tqdm(initial=starts.start, total=len(photographs), unit="photo", disable=None) as bar:
             for rows, figure, unread in run(batches):
                 if not parts:
                     clear(unfinished)
@@ -210,11 +195,9 @@ def collect(run, photographs, unfinished, output, settings, resume):
     if not count:
         clear(unfinished)
         raise Failure("no readable image among all that was skipped: give other --images")
-    figures = [
-        files.read_npz(path, holds="a batch of a run", remedy=REMEDY)
-        for path in sorted(unfinished.glob("[0-9]*.npz"))
-    ]
-    figure = {name: np.concatenate([each[name] for each in figures])[:KEPT] for name in figures[0]}
+    kept = sorted(unfinished.glob("[0-9]*.npz"))
+    kept = [files.read_npz(path, holds="a batch of a run", remedy=REMEDY) for path in kept]
+    figure = {name: np.concatenate([each[name] for each in kept])[:KEPT] for name in kept[0]}
     config = settings | {"paths": figure.pop("paths").tolist()}
     # The .npz is in its place before the CSV is: complete is what has both.
     results.save(output.with_suffix(".npz"), config=config, **figure)

@@ -157,6 +157,19 @@ def _rgb(image):
     return image.convert("RGB")
 
 
+def make_apart(path, folders):
+    """Make the folder for PNGs; `Failure` where it is the first of `folders`, which holds all the
+    photographs, or lies in one of the others, whose photographs are found."""
+    place, (common, *given) = path.resolve(), [os.path.realpath(folder) for folder in folders]
+    if place == Path(common) or any(map(place.is_relative_to, given)):
+        raise Failure(
+            f"--save-images {files.show(path)} lies among the photographs: what is saved there "
+            "would be taken for one, or overwrite it; name a folder elsewhere"
+        )
+    with files.writing(path):
+        path.mkdir(exist_ok=True)
+
+
 def save_png(path, image):
     """Write uint8 (side, side, 3) as 8-bit PNG to a `Path`, and return it as it is read back."""
     with files.writing(path):
