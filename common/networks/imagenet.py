@@ -41,7 +41,7 @@ def title(name):
     return TITLES.get(name, name)
 
 
-def open_for_photographs(model, names=None, pixels=None, weights=None):
+def open_any(model, names=None, *, pixels=None, weights=None):
     """As `own_model.open_network`: one of these, with its weights as in `load`, or that of a file,
     with names and pixels; `Failure` where its beginning does not say those."""
     if weights if isinstance(model, Path) else names or pixels:

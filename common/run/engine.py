@@ -55,9 +55,8 @@ def start(cluster=None):
 
 
 def cores():
-    """How many cores this process may use."""
-    available = getattr(os, "sched_getaffinity", None)  # Linux alone
-    return len(available(0)) if available else os.cpu_count() or 1
+    """How many cores this process may use (as Linux says), or there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def one_thread():

@@ -52,7 +52,7 @@ def network_of(args):
     names = args.classes and class_labels.read_names(args.classes)
     if isinstance(args.model, Path):
         engine.one_thread()
-    return imagenet.open_for_photographs(args.model, names, args.pixels, args.weights)
+    return imagenet.open_any(args.model, names, pixels=args.pixels, weights=args.weights)
 
 
 def attack(args, network, attack, target_of, settings, title, *, to_8_bits=None, for_figure=None):
@@ -68,6 +68,8 @@ def attack(args, network, attack, target_of, settings, title, *, to_8_bits=None,
     output, pngs, skipped = args.output, args.save_images, []
     settings = settings | network.settings() | {"weights": network.sha256}
     folder, paths = photos.find(args.images, lambda *problem: skipped.append(skip(*problem)))
+    if pngs:
+        photos.make_apart(pngs, [folder, *filter(Path.is_dir, args.images)])
     labels = class_labels.of_photographs(args.labels, folder, paths, network.names)
     digest = hashlib.sha256(os.fsencode("\0".join(paths))).hexdigest()
     settings |= {
@@ -80,9 +82,7 @@ def attack(args, network, attack, target_of, settings, title, *, to_8_bits=None,
     if output.suffix != ".csv":
         raise Failure(f"--output {files.show(output)} does not end in .csv: name one that does")
     written = [files.check_output(path, args) for path in (output, output.with_suffix(".npz"))]
-    if pngs:
-        photos.make_apart(pngs, [folder, *filter(Path.is_dir, args.images)])
-        written.append(pngs)
+    written += [pngs] if pngs else []
     targets = [target_of and target_of(path) for path in paths]
     photographs = list(zip(paths, labels, targets, strict=True))
     how = pngs and os.path.abspath(pngs), to_8_bits or photos.round_to_8_bits, for_figure
