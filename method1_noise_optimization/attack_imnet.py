@@ -16,7 +16,7 @@ import functools
 
 from common import command, files
 from common.networks import own_model
-from common.run import photo_run, photos
+from common.run import photo_run
 from method1_noise_optimization import attack, photo_noise
 
 grey_levels = command.number(1, 255, "a number of grey levels from 1 to 255", whole=True)
@@ -35,7 +35,7 @@ def main(argv=None):
     if args.grey_levels:
         how |= {"levels": args.grey_levels, "confidence": args.confidence}
         settings["eps"] = args.grey_levels / 255
-        search, to_8_bits = photo_noise.few_levels, photos.round_to_8_bits
+        search, to_8_bits = photo_noise.few_levels, None
         title = f"grey levels changed by {args.grey_levels} at most"
     else:
         how["method"] = title = args.method

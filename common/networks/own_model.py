@@ -2,6 +2,7 @@
 is read once, and tried once on the samples."""
 
 import argparse
+import functools
 import os
 import platform
 import re
@@ -51,19 +52,12 @@ class Network(NamedTuple):
 
 def add_model(parser, default, ours=None):
     """--model: one of `ours`, or a file; and --pixels.  ours: as in `argument`."""
-    parser.add_argument(
-        "--model",
-        type=lambda text: argument(text, ours),
-        default=default,
-        help="which classifier, or a .keras file",
-    )
+    read = functools.partial(argument, ours=ours)
+    command.option(parser, "--model", read, default, "which classifier, or a .keras file")
     # Otherwise -1..1 would be taken for an option.
     parser._negative_number_matcher = re.compile(r"-\d")
-    parser.add_argument(
-        "--pixels",
-        choices=keras_file.KINDS,
-        help="of a .keras file: the pixels that its network expects (default: what fits best)",
-    )
+    pixels = "of a .keras file: the pixels that its network expects (default: what fits best)"
+    parser.add_argument("--pixels", choices=keras_file.KINDS, help=pixels)
 
 
 def argument(text, ours=None):
