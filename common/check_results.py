@@ -21,7 +21,7 @@ import numpy as np
 
 from common import command, data, files, results
 from common.command import Failure
-from common.networks import efficientnet_lite, keras_file, mnist, own_model
+from common.networks import efficientnet_lite, imagenet, keras_file, mnist, own_model
 from common.search import logits
 
 TIE = 1e-4  # share of an image's largest output
@@ -94,7 +94,7 @@ def model_of(config, shape, name=None):
     if shape == (data.SIDE, data.SIDE) and pixels is None and mnist.known(str(name or said)):
         return mnist.load(name or said)
     if said == efficientnet_lite.NAME and name is None and config.get("weights") is None:
-        return efficientnet_lite.load()
+        return imagenet.load(said)
     return None
 
 
