@@ -134,9 +134,9 @@ def load_folder(path, shape, limit=None, seed=0):
     except OSError as error:
         raise Failure(f"cannot read {files.show(path)}: {files.reason(error)}") from error
     names = sorted(each.name for each in folders if not each.name.startswith("."))
-    label_of = {each: i for i, name in enumerate(names) for each in photos.walk(path, skip, name)}
-    chosen = np.array([*label_of], object)[drawn(len(label_of), limit, seed)]
-    found, images, skipped = photos.read_batch(path, tqdm(chosen, disable=None), shape[:2])
+    every = [(each, i) for i, name in enumerate(names) for each in photos.walk(path, skip, name)]
+    chosen = tqdm([every[row] for row in drawn(len(every), limit, seed)], disable=None)
+    found, images, skipped, _ = photos.read_batch(path, shape[:2], (chosen, None))
     for problem in skipped:
         skip(*problem)
     if not found:
@@ -144,7 +144,7 @@ def load_folder(path, shape, limit=None, seed=0):
         raise Failure(f"no picture in the subfolders of {files.show(path)}: {remedy}")
     if len(shape) == 2:
         images = np.rint(images @ (0.299, 0.587, 0.114))
-    labels = np.array([label_of[name] for name in found])
+    labels = np.array([label for _, label in found])
     return images.astype(np.float32) / np.float32(255), labels, tuple(names)
 
 

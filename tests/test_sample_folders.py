@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from common import results
+from common.command import Failure
 from common.networks import own_model
 from common.run import photos
 from method2_fgsm import mnist_fast_gradient
@@ -43,7 +44,7 @@ def folder(tmp_path):
 
 def read(model, samples, limit=None, **args):
     args = {"pixels": "0..255", "seed": 0} | args
-    return own_model.read(SimpleNamespace(model=model, samples=samples, **args), limit)
+    return own_model.open_with_samples(SimpleNamespace(model=model, samples=samples, **args), limit)
 
 
 def test_classes_labels_and_pixels_are_those_of_keras(folder, tmp_path):
@@ -125,9 +126,10 @@ def test_other_folders_are_one_line(place, refuses):
     for network, samples, culprit in (
         (model, "none", "no picture in the subfolders of"),
         (model, "flat", "no picture in the subfolders of"),
-        (model, "two", "3 classes apart, but there are 2 names"),
         (flat, "two", "a photograph is (height, width, 3)"),
     ):
         own = "--model", network, "--samples", place / samples, "--pixels", "0..1"
         refuses(script, *own, "--output", place / "r.npz", culprit=culprit)
     refuses(script, "--model", "mlp", "--samples", place / "two", culprit="two is not a file")
+    with pytest.raises(Failure, match="3 classes apart, but there are 2 names"):
+        read(model, place / "two")

@@ -7,7 +7,11 @@ there; for the rest the model is tried on a few images, once, and again when it 
 
 import numpy as np
 
-from common.command import Refused
+from common.command import Failure
+
+
+class Refused(Failure, ValueError):
+    """What a script says in one line, and a function as any other `ValueError`."""
 
 
 def checked(model, x, y, *, name="labels"):
