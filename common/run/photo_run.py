@@ -86,6 +86,7 @@ def attack(args, network, attack, target_of, settings, title, *, to_8_bits=None,
     targets = [target_of and target_of(path) for path in paths]
     photographs = list(zip(paths, labels, targets, strict=True))
     how = pngs and os.path.abspath(pngs), to_8_bits or photos.round_to_8_bits, for_figure
+    how += (settings.get("confidence") or 0,)
     with locked(output) as unfinished, engine.start(args.cluster) as run:
         run = functools.partial(
             run,
