@@ -10,18 +10,17 @@ the nearest of the other classes.  Importing this module does not import TensorF
 """
 
 import numpy as np
-from tqdm import tqdm
 
 from common.networks import mnist
 from common.search import checks
+from method1_noise_optimization import batches
+from method1_noise_optimization.batches import BATCH_SIZE, MAX_STEPS, counts, sizes
 
 METHODS = ("sgd", "lbfgs", "minimal", "fewest")
 UNTARGETED = METHODS[2:]
 REGULARIZATIONS = ("none", "l1", "l2")
 LEARNING_RATE = 0.008  # of sgd
-MAX_STEPS = {"sgd": 1000, "lbfgs": 50, "minimal": 120, "fewest": 60}
 STARTS = 8  # of minimal, where only the smallest noise will do
-BATCH_SIZE = {"sgd": 1000, "lbfgs": 500, "minimal": 500, "fewest": 500}
 
 
 def find_noise(model, x, y, **settings):
@@ -43,6 +42,7 @@ def search(
     learning_rate=LEARNING_RATE,
     max_steps=None,
     starts=1,
+    confidence=None,
     batch_size=None,
     progress=False,
 ):
@@ -56,12 +56,14 @@ def search(
     tries 13, and for minimal and fewest, at each start; choosing among the classes, where there is
     no target, takes 3.5 times as many, for fewest 7 times.  None is the method's own default.
     starts: of minimal, at most; more find smaller noise, and never larger.
+    confidence: the softmax probability that the target, or untargeted the class that comes instead
+    of the label, has to be above; None: it only has to be the largest.
     batch_size: images at a time; memory grows with it, and with n only by the result itself.
     progress: show a progress bar (on a terminal).
     Returns (x_adv, steps): float32 like x, in [0, 1], and int64 (n,).  Where the target was not
     reached, x_adv is what the method ended with, and without targets x.  An image that is
-    classified as its target already, or not as its label, stays as it is; logits no further apart
-    than they are rounded are a tie, and no class.
+    classified as its target already, or not as its label, stays as it is, if that is sure enough;
+    logits no further apart than they are rounded are a tie, and no class.
     Raises ValueError as `common/search/checks.py` says.
     """
     x, y = checks.checked(model, x, y, name="targets" if targeted else "labels")
@@ -78,55 +80,40 @@ def search(
     counts = {"max_steps": max_steps, "starts": starts, "batch_size": batch_size}
     for name, count in counts.items():
         checks.positive(name, count, whole=True)
+    checks.probability("confidence", confidence)
 
-    from common.search import margins
     from method1_noise_optimization import fewest, lbfgs, minimal, sgd
 
+    if method == "sgd":
+        find, settings = sgd.find, (regularization, learning_rate, batch_size)
+    elif method == "lbfgs":
+        find, settings = lbfgs.find, ()
+    elif method == "fewest":
+        find, settings = fewest.find if targeted else fewest.find_nearest, ()
+    else:
+        find, settings = minimal.find if targeted else minimal.find_nearest, (starts,)
     # sgd refills its batch as images finish; the others take one batch after the other.
     stride = max(len(x), 1) if method == "sgd" else batch_size
-    model = margins.sized(model, x)
-    flat = x.reshape(len(x), int(np.prod(x.shape[1:])))
-    margins.check_slopes(model, flat, y, batch_size)
-    x_adv, steps = np.empty_like(flat), np.empty(len(x), np.int64)
-    shown, form = None if progress else True, "{l_bar}{bar}| {elapsed}<{remaining}"
-    with tqdm(total=len(x), disable=shown, bar_format=form) as bar:
-        for start in range(0, len(x), stride):
-            batch = slice(start, start + stride)
-            problem = model, flat[batch], y[batch], max_steps, bar.update
-            if method == "sgd":
-                found = sgd.find(*problem, regularization, learning_rate, batch_size)
-            elif method == "lbfgs":
-                found = lbfgs.find(*problem)
-            elif method == "fewest":
-                found = (fewest.find if targeted else fewest.find_nearest)(*problem)
-            else:
-                found = (minimal.find if targeted else minimal.find_nearest)(*problem, starts)
-            x_adv[batch], steps[batch] = found
-    checks.finite(x_adv, "logits or gradients")
-    return x_adv.reshape(x.shape), steps
+    if confidence is not None:
+        from common.search import margins
+
+        model = margins.sure(margins.sized(model, x), float(confidence))
+        if not targeted:  # nor may it become the class for "not sure enough"
+            y = np.column_stack([y, np.full_like(y, model.output_shape[-1] - 1)])
+    how = {"batch_size": batch_size, "stride": stride, "progress": progress}
+    return batches.search(find, model, x, y, max_steps, *settings, **how)
 
 
-def reached(model, x, noise, y, *, targeted=True):
+def reached(model, x, noise, y, *, targeted=True, confidence=0):
     """Which of the images clip(x + noise, 0, 1) are classified as their targets, or untargeted,
-    not as their labels: bool (n,)."""
-    return (mnist.classify(model, np.clip(x + noise, 0, 1)) == y) == targeted
+    not as their labels, with a probability above `confidence`: bool (n,)."""
+    p = mnist.softmax(mnist.predict(model, np.clip(x + noise, 0, 1)).astype(np.float64))
+    return ((p.argmax(axis=1) == y) == targeted) & (p.max(axis=1) > confidence)
 
 
 def random_targets(y, seed, classes=10):
     """A target for each label y (n,), any of the other classes with the same chance."""
     return (y + np.random.default_rng(seed).integers(1, classes, len(y))) % classes
-
-
-def sizes(noises):
-    """|r|_2 of each noise image (n, ...), in pixel units: (n,) float64."""
-    flat = noises.reshape(len(noises), int(np.prod(noises.shape[1:])))
-    # Squared and summed in float64, without a copy of all the noise in it.
-    return np.sqrt(np.einsum("nd,nd->n", flat, flat, dtype=np.float64))
-
-
-def counts(noises):
-    """|r|_0: how many pixels each noise image (n, h, w) or (n, h, w, c) changes, (n,)."""
-    return (noises != 0).reshape(*noises.shape[:3], -1).any(axis=3).sum(axis=(1, 2))
 
 
 def distortions(noises):

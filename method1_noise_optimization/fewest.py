@@ -24,7 +24,7 @@ import tensorflow as tf
 
 from common.search import nearest_class
 from common.search.compiled import compiled
-from common.search.margins import least, logits, margin, spread
+from common.search.margins import least, logits, spread
 from method1_noise_optimization.minimal import hit_and_slope
 
 # As in minimal.py: the first and last temperature, and the weight of a new gradient.
@@ -54,9 +54,9 @@ def find(model, x, y_target, max_steps, progress):
 
 
 def find_nearest(model, x, y, max_steps, progress):
-    """The same for any class but the labels y (n,): rivals as common/search/nearest_class.py takes
-    them, fewer in each round."""
-    most = min(nearest_class.MOST, model.output_shape[-1] - 1)
+    """The same for any class but the labels y, (n,) or (n, m): rivals as
+    common/search/nearest_class.py takes them, fewer in each round."""
+    most = min(nearest_class.MOST, model.output_shape[-1] - y[0].size)
     rounds = [(min(most, rivals), max(1, int(share * max_steps))) for share, rivals, _ in ROUNDS]
     gradients = most + sum(rivals * steps for rivals, steps in rounds)
     x = by_pixel(model, x)
@@ -130,12 +130,18 @@ def _largest(gains, k):
 def _put_back(model, x, x_adv, y, way):
     """The hits x_adv (n, pixels, channels) with pixels put back until none can be.
 
-    way: 1 where a hit is what is classified as y (n,), -1 where it is what is not.
+    way: 1 where a hit is what is classified as one of y, (n,) or (n, m); -1 where as none of them.
     """
+
+    labels = y if y.shape.rank == 2 else y[:, tf.newaxis]
+    classes = tf.range(model.output_shape[-1], dtype=y.dtype)
+    chosen = tf.reduce_any(labels[..., tf.newaxis] == classes, axis=1)
 
     def ahead(p):
         z = logits(model, p)
-        return way * margin(z, y) - least(model, z)
+        best, others = (tf.where(part, z, z.dtype.min) for part in (chosen, ~chosen))
+        g = tf.reduce_max(best, axis=1) - tf.reduce_max(others, axis=1)
+        return way * g - least(model, z)
 
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(x_adv)

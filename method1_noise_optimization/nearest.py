@@ -3,7 +3,8 @@
 import numpy as np
 
 from common.networks import mnist
-from method1_noise_optimization import attack
+from common.search import checks
+from method1_noise_optimization import batches
 
 NORMS = {"l2": "|r|₂", "linf": "|r|∞", "l0": "|r|₀"}
 
@@ -17,16 +18,22 @@ def nearest(model, x, y, norm, *, targeted=False, starts=1, steps=500, judge=Non
     Returns (x_adv, size): float32 like x, and (n,), in pixel units, for "l0" in pixels, infinite
     where none was found.
     """
-    if norm != "linf":
-        method, measure = ("minimal", attack.sizes) if norm == "l2" else ("fewest", attack.counts)
-        settings = {"method": method, "starts": starts, "progress": progress}
-        batch_size = min(attack.BATCH_SIZE[method], mnist.at_a_time(x))
-        x_adv, _ = attack.search(model, x, y, targeted=targeted, batch_size=batch_size, **settings)
-        size = measure(x_adv - x)
-    else:
+    if norm == "linf":
         # Here method 1 looks at method 2, whose norm this is.
         from method2_fgsm.smallest_eps import smallest_eps
 
         size, x_adv = smallest_eps(model, x, y, targeted=targeted, steps=steps)
+    else:
+        from method1_noise_optimization import fewest, minimal
+
+        x, y = checks.checked(model, x, y)
+        name, method, settings, size_of = "minimal", minimal, (starts,), batches.sizes
+        if norm == "l0":
+            name, method, settings, size_of = "fewest", fewest, (), batches.counts
+        find = method.find if targeted else method.find_nearest
+        batch_size = min(batches.BATCH_SIZE[name], mnist.at_a_time(x))
+        how = {"batch_size": batch_size, "progress": progress}
+        x_adv, _ = batches.search(find, model, x, y, batches.MAX_STEPS[name], *settings, **how)
+        size = size_of(x_adv - x)
     hit = (mnist.classify(judge or model, x_adv) == y) == targeted
     return x_adv, np.where(hit & np.isfinite(size), size, np.inf)

@@ -26,24 +26,22 @@ def few_levels(model, x, y_target, *, levels, confidence, max_steps):
     """Photographs in which few values have moved, by `levels` at most: (x_adv, steps)."""
     from method1_noise_optimization import grey_levels
 
-    images, _ = grey_levels.search(
-        model, _pixels(x), y_target, levels=levels, confidence=confidence, max_steps=max_steps
-    )
+    how = {"levels": levels, "confidence": confidence, "max_steps": max_steps}
+    images, _ = grey_levels.search(model, np.round(x * 255).astype(np.uint8), y_target, **how)
     return images / np.float32(255), np.full(len(x), max_steps)
 
 
-def smallest_file(model, pixels, x_adv, y_target):
-    """The 8-bit images nearest to `pixels` (uint8) that are their targets, as x_adv (float) is."""
+def smallest_file(model, pixels, x_adv, y_target, *, confidence):
+    """The 8-bit images nearest to `pixels` (uint8) that are their targets, as x_adv (float) is, and
+    as sure; the pixels where x_adv has no noise."""
     from method1_noise_optimization import grey_levels
 
     noise = x_adv - pixels / np.float32(255)
-    return grey_levels.search(model, pixels, y_target, noise=noise)[0]
+    images, _ = grey_levels.search(model, pixels, y_target, noise=noise, confidence=confidence)
+    return np.where(noise.any(axis=(1, 2, 3), keepdims=True), images, pixels)
 
 
-def smallest_file_of_any(model, pixels, x_adv, y):
+def smallest_file_of_any(model, pixels, x_adv, y, *, confidence):
     """The same for whichever classes x_adv is seen as; y, the labels, are left by that."""
-    return smallest_file(model, pixels, x_adv, mnist.classify(model, x_adv))
-
-
-def _pixels(x):
-    return np.round(x * 255).astype(np.uint8)
+    seen = mnist.classify(model, x_adv)
+    return smallest_file(model, pixels, x_adv, seen, confidence=confidence)

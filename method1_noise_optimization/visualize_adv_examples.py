@@ -34,7 +34,7 @@ def draw(found, chosen, rows, columns, title):
     """The figure: `rows` by `columns` triples of the chosen images."""
     fig, groups = plots.groups(len(chosen), columns, rows, 3, (4.2, 1.75, 1.5), title)
     x, noises = found["xs"][chosen], found["noises"][chosen]
-    limit, (norm, amount, digits), label = np.abs(noises).max(), amounts(found), results.label
+    limit, (norm, amount, digits), label = np.abs(noises).max(), amounts(found), plots.label
     for i, (original, adversarial, noise) in enumerate(groups):
         y, y_adv = (found[key][chosen[i]] for key in ("y_trues", "y_preds_adversarial"))
         plots.digit(original, x[i], f"label {label(found['config'], y)}")
@@ -124,7 +124,7 @@ def photo_table(found):
 def main(argv=None):
     parser = command.Parser(__doc__)
     default = "method1_noise_optimization/results_mlp_sgd_l2.npz"
-    results.add_arguments(parser, default, rows=5, columns=3)
+    plots.add_arguments(parser, default, rows=5, columns=3)
     command.add_seed(parser, "which digits are drawn")
     command.add_output(parser, "the figure to write (default: see above)")
     args = parser.parse_args(argv)

@@ -23,7 +23,7 @@ SEEN = ("y_preds", "confidences"), ("y_preds_adversarial", "confidences_adversar
 def main(argv=None):
     parser = command.Parser(__doc__)
     default = "method2_fgsm/results_imnet_efficientnet_lite0.npz"
-    results.add_arguments(parser, default, rows=3, columns=3)
+    plots.add_arguments(parser, default, rows=3, columns=3)
     index = "the second figure's photograph, from 0 (default: the one most surely called wrong)"
     parser.add_argument("--index", type=int, help=index)
     command.add_output(parser, "the folder to write both figures to", files.IMG)

@@ -21,7 +21,7 @@ def draw(saved, chosen, rows, columns, title):
     keys = ("xs", "noises", "y_trues", "y_preds_adversarial")
     images = zip(*(saved[key][chosen] for key in keys), strict=True)
     for (x, noise, *labels), (original, adversarial) in zip(images, pairs, strict=True):
-        label, seen = (results.label(saved["config"], place) for place in labels)
+        label, seen = (plots.label(saved["config"], place) for place in labels)
         plots.digit(original, x, f"label {label}")
         plots.digit(adversarial, x + noise, f"answer {seen}")
     return fig
@@ -29,7 +29,7 @@ def draw(saved, chosen, rows, columns, title):
 
 def main(argv=None):
     parser = command.Parser(__doc__)
-    results.add_arguments(parser, "method2_fgsm/results_mnist_mlp.npz", rows=5, columns=4)
+    plots.add_arguments(parser, "method2_fgsm/results_mnist_mlp.npz", rows=5, columns=4)
     command.add_seed(parser, "which images")
     command.add_output(parser, "the figure to write (default: img/fgsm_mnist_{model}.png)")
     args = parser.parse_args(argv)
@@ -51,7 +51,7 @@ def main(argv=None):
     method = f"{steps} steps" if steps else "sign step (FGSM)"
     title = f"{mnist.title(model)}, {method}, ε = {eps:g} (pixel units)"
     if target is not None:
-        title += f", target {results.label(saved['config'], target)}"
+        title += f", target {plots.label(saved['config'], target)}"
     plots.save(draw(saved, chosen, args.rows, args.columns, title), output)
 
     noises = saved["noises"]

@@ -16,7 +16,6 @@ import pytest
 import tensorflow as tf
 
 from common import files
-from common.command import Refused
 from common.networks import mnist
 from common.search import checks
 from common.search.compiled import compiled
@@ -224,7 +223,7 @@ def test_every_attack_refuses_probabilities_and_counts_what_is_not_finite():
     y = mnist.classify(model, x)
     for name, find in ATTACKS.items():
         if name != "pgd":  # it starts from a random point, where there is a slope
-            with pytest.raises(Refused, match="not finite numbers for 2 of 6 images"):
+            with pytest.raises(checks.Refused, match="not finite numbers for 2 of 6 images"):
                 pytest.fail(f"{name} gives {find(model, x, y, 1 - y)}")
 
 

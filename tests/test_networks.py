@@ -189,7 +189,7 @@ def test_weights_from_a_file_make_keras_own_network_on_its_own_preprocessing(tmp
     keras.utils.set_random_seed(0)
     network = keras.applications.MobileNetV2(weights=None, classifier_activation=None)
     write_older_layout(network, tmp_path / "w.h5")
-    opened = own_model.open_network("mobilenet_v2", weights=tmp_path / "w.h5")
+    opened = imagenet.open_any("mobilenet_v2", weights=tmp_path / "w.h5")
     assert (opened.classes, opened.shape) == (1000, (224, 224, 3))
     model, judge = own_model.load(opened)
     assert judge is model

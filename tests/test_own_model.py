@@ -14,7 +14,7 @@ from keras import layers
 
 from common import check_results, data, files, results
 from common.command import Failure
-from common.networks import keras_file, mnist, own_model
+from common.networks import imagenet, keras_file, mnist, own_model
 from method1_noise_optimization import attack_mnist, every_pair, visualize_adv_examples
 from method2_fgsm import epsilon, fgsm, mnist_fast_gradient, robustness, two_to_six, visualize_mnist
 from method2_fgsm.robust import ensemble
@@ -116,7 +116,7 @@ def test_what_a_network_does_first_says_which_pixels_it_expects(tmp_path):
         for operation in operations:
             x = operation(x)
         keras.Model(image, layers.Dense(2)(layers.Flatten()(x))).save(tmp_path / "n.keras")
-        return keras_file.begins_with(keras_file.read(tmp_path / "n.keras"))
+        return imagenet.begins_with(keras_file.read(tmp_path / "n.keras"))
 
     unit, centred = layers.Rescaling(1 / 255), layers.Rescaling(1 / 127.5, offset=-1)
     within = keras.Sequential([unit, layers.Normalization(mean=0.5, variance=0.1)])

@@ -127,7 +127,7 @@ def test_below_one_level_no_8_bit_image_but_the_original_is_within_eps():
     for eps, levels in ((0, 0), (0.99 / 255, 0), (1 / 255, 1), (0.007, 1), (8 / 255, 8)):
         for sign in (1, -1):
             x_adv = np.clip(x + np.float32(sign * eps), 0, 1)
-            rounded = photo_rows.round_to_8_bits(None, pixels, x_adv, None)
+            rounded = photos.round_to_8_bits(None, pixels, x_adv, None)
             expected = np.clip(pixels.astype(int) + sign * levels, 0, 255)
             np.testing.assert_array_equal(rounded, expected)
 
@@ -462,7 +462,6 @@ SIGN, OSTRICHES = "method2_fgsm/imnet_fast_gradient", "method1_noise_optimizatio
         (OSTRICHES, "--target any --grey-levels 1", "--target any goes with"),
         (OSTRICHES, "--grey-levels 256", "'256' is not a number of grey levels from 1 to 255"),
         (OSTRICHES, "--grey-levels 1 --confidence 1", "'1' is not a probability"),
-        (OSTRICHES, "--confidence 0.5", "--confidence goes with --grey-levels"),
     ],
 )
 def test_wrong_settings_end_before_the_network_is_loaded(

@@ -163,7 +163,7 @@ NO_MEMORY = "error: out of memory: ask for fewer or smaller things at a time"
         (MemoryError(), 1, NO_MEMORY),
         (tf.errors.ResourceExhaustedError(None, None, ""), 1, NO_MEMORY),
         (KeyboardInterrupt(), 130, "interrupted"),
-        (command.Interrupted("go on\nso"), 130, "interrupted: go on so"),
+        (KeyboardInterrupt("go on\nso"), 130, "interrupted: go on so"),
     ],
 )
 def test_what_ends_a_script_is_one_line(monkeypatch, capsys, error, code, line):

@@ -7,7 +7,11 @@ there; for the rest the model is tried on a few images, once, and again when it 
 
 import numpy as np
 
-from common.command import Refused
+from common.command import Failure
+
+
+class Refused(Failure, ValueError):
+    """What a script says in one line, and a function as any other `ValueError`."""
 
 
 def checked(model, x, y, *, name="labels"):
@@ -177,6 +181,12 @@ def positive(name, value, *, whole=False):
         raise ValueError(f"{name} must be a finite number above 0, not {value!r}")
     if whole and not isinstance(value, int | np.integer):
         raise ValueError(f"{name} must be a whole number, not {value!r}")
+
+
+def probability(name, value):
+    """Raise ValueError unless `value` is None, or a number above 0 and below 1."""
+    if value is not None and not 0 < number(name, value) < 1:
+        raise ValueError(f"{name} must be above 0 and below 1, not {value!r}")
 
 
 def pixel_size(name, value, images=None):
