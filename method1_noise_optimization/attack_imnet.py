@@ -45,8 +45,6 @@ def main(argv=None):
 
     if target == "any":
         how["targeted"], target_of, to_8_bits = False, None, photo_noise.smallest_file_of_any
-    if args.method == "fewest":
-        to_8_bits = None  # rounded: what has changed is black or white
     if to_8_bits:
         to_8_bits = functools.partial(to_8_bits, confidence=args.confidence)
     if args.confidence:
@@ -68,7 +66,7 @@ def parse(argv):
     parser.add_argument("--target", metavar="CLASS", default="ostrich", help=target)
     command.add_seed(parser, "of random targets")
     how = parser.add_mutually_exclusive_group()
-    method = {"choices": attack.METHODS, "metavar": "M", "help": "minimal, fewest, lbfgs or sgd"}
+    method = {"choices": photo_noise.METHODS, "metavar": "M", "help": "minimal, lbfgs or sgd"}
     how.add_argument("--method", default="minimal", **method)
     few = "move as few values as can be, by N of 255 at most"
     how.add_argument("--grey-levels", type=grey_levels, metavar="N", help=few)
@@ -81,8 +79,8 @@ def parse(argv):
     output = f"default: {folder}/results_imnet_{{model}}_{{method}}.csv"
     photo_run.add_arguments(parser, batch_size=photo_noise.BATCH_SIZE, output=output)
     args = parser.parse_args(argv)
-    if args.target == "any" and (args.grey_levels or args.method not in attack.UNTARGETED):
-        parser.error("--target any goes with --method minimal or fewest")
+    if args.target == "any" and (args.grey_levels or args.method != "minimal"):
+        parser.error("--target any goes with --method minimal")
     method = f"grey_levels_{args.grey_levels}" if args.grey_levels else args.method
     if args.max_steps is None:
         args.max_steps = photo_noise.MAX_STEPS["grey levels" if args.grey_levels else method]
