@@ -31,10 +31,8 @@ class Interrupted(KeyboardInterrupt):
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser whose manual is the script's docstring and whose errors are one line.
-
-    Defaults are shown by `--help`; an error prints `SCRIPT: error: …` and exits with 2.
-    """
+    """An argument parser whose manual is the script's docstring, with defaults, and whose errors
+    are one line."""
 
     def __init__(self, doc):
         super().__init__(description=doc, formatter_class=_Manual, allow_abbrev=False)
@@ -54,12 +52,11 @@ class _Manual(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHel
 
 
 def option(parser, name, type, default, help, **more):
-    """An option on one line; where the default depends on other arguments, `help` says how."""
+    """An option in one call; where the default depends on other arguments, `help` says how."""
     parser.add_argument(name, type=type, default=default, help=help, **more)
 
 
 def add_count(parser, name, help, default=None):
-    """An option that counts."""
     option(parser, name, positive_int, default, help)
 
 
@@ -69,7 +66,6 @@ def add_seed(parser, help):
 
 
 def add_output(parser, help, default=None):
-    """--output."""
     option(parser, "--output", path, default, help)
 
 
@@ -88,17 +84,14 @@ def number(low, high, meaning, *, whole=False):
     """
 
     def read(text):
-        if "," in text and not whole:
-            point = text.replace(",", ".")
-            raise argparse.ArgumentTypeError(f"{text!r} has a comma: write a point, {point}")
         numerator, slash, denominator = text.partition("/")
         try:
-            value = int(text) if whole else float(numerator)
-            value = value / float(denominator) if slash else value
+            value = int(text) if whole else float(numerator) / float(denominator if slash else 1)
         except (ValueError, ZeroDivisionError):
             value = math.nan  # which lies in no range
         if not low <= value <= high:
-            raise argparse.ArgumentTypeError(f"{text!r} is not {meaning}")
+            comma = " (with a point instead of the comma?)" if "," in text else ""
+            raise argparse.ArgumentTypeError(f"{text!r} is not {meaning}{comma}")
         return value
 
     return read
@@ -156,30 +149,27 @@ def run(main):
         if hasattr(stream, "reconfigure"):
             # A file name may hold what the terminal cannot show; that must not end the run.
             stream.reconfigure(errors="backslashreplace")
+    code = 1
     try:
-        try:
-            for path in main() or ():
-                print(f"wrote {show(path)}")
-        finally:
-            sys.stdout.flush()
+        for path in main() or ():
+            print(f"wrote {show(path)}")
+        sys.stdout.flush()
         return
     except Failure as failure:
-        code, message = 1, f"error: {failure}"
+        message = f"error: {failure}"
     except BrokenPipeError:
         # Whoever read our output has gone, as in `script | head`: nobody is left to tell.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         sys.exit(1)
     except KeyboardInterrupt as interrupt:
-        code, message = 130, "interrupted"
-        if isinstance(interrupt, Interrupted):
-            message += f": {interrupt}"
+        code, message = 130, ": ".join(["interrupted", *interrupt.args])
         if on_terminal(sys.stderr):
             print(file=sys.stderr)  # below a progress bar, and the terminal's ^C
     except Exception as error:
         # TensorFlow has an error of its own for it, and is not imported here.
         if type(error).__name__ not in ("MemoryError", "ResourceExhaustedError"):
             raise
-        code, message = 1, "error: out of memory: ask for fewer or smaller things at a time"
+        message = "error: out of memory: ask for fewer or smaller things at a time"
     print(f"{one_line(Path(sys.argv[0]).name)}: {one_line(message)}", file=sys.stderr)
     if code == 130:
         leave()
@@ -191,4 +181,6 @@ def leave():
     for path in tuple(TEMPORARY):
         with suppress(OSError):
             path.unlink()
+    with suppress(OSError):
+        sys.stdout.flush()
     os._exit(130)
