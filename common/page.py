@@ -4,9 +4,9 @@
     python common/page.py --models softmax mlp mlp_certified
     python common/page.py --model mine.keras --samples mine.npz
 
-It holds the weights of networks made of Flatten, Reshape, Rescaling, Dropout, Dense and ReLU,
-twenty samples, and the attacks in plain JavaScript (common/page/): the sign step, the smallest
-noise of many steps, and for softmax regression the exact answer.
+On it are networks made of Flatten, Reshape, Rescaling, Dropout, Dense and ReLU with their weights,
+twenty samples, and the attacks in plain JavaScript (common/page/): the sign step, many steps, and
+for softmax regression the exact answer.
 
 reads   common/mnist.npz or --samples, common/weights/{model}.weights.h5 or a .keras file
 writes  img/page.html, of a file img/page_{file}.html
@@ -21,13 +21,11 @@ import numpy as np
 
 from common import command, data, files, plots
 from common.command import Failure
-from common.networks import mnist, own_model
+from common.networks import keras_file, mnist, own_model
 
 PIECES = files.COMMON / "page"
-SAMPLES = 20
-LARGEST_SIDE = 64
-PASSED_ON = "InputLayer", "Flatten", "Reshape", "Dropout"
-PLAIN_RELU = {"negative_slope": 0, "threshold": 0, "max_value": None}
+SAMPLES, LARGEST_SIDE = 20, 64
+KNOWN = "InputLayer", "Flatten", "Reshape", "Dropout", "Rescaling", "Dense", "ReLU"
 
 
 def operations(model):
@@ -39,58 +37,47 @@ def operations(model):
 def layers_of(model):
     """The layers of a Keras model as common/page/network.js takes them, their numbers as arrays.
 
-    Raises ValueError with the name of a layer that the page does not know.
+    A Rescaling becomes a part of the Dense behind it.  Raises ValueError with the name of a layer
+    that the page does not know, and where the page would compute anything else than the model.
     """
-    found, size = [], np.prod(model.input_shape[1:])
+    found, scale, offset = [], 1.0, 0.0
     for layer in operations(model):
-        kind, known = type(layer).__name__, False
-        function = getattr(getattr(layer, "activation", None), "__name__", "linear")
-        if kind in PASSED_ON:
-            known = True
-        elif kind == "ReLU":
-            known = all(getattr(layer, key) == value for key, value in PLAIN_RELU.items())
-            found.append({"relu": True})
-        elif kind == "Rescaling" and np.ndim(layer.scale) == np.ndim(layer.offset) == 0:
-            known = True
-            found.append({"scale": float(layer.scale), "offset": float(layer.offset)})
-        elif kind == "Dense" and layer.kernel.shape[0] == size:
-            known = function in ("linear", "relu")
-            kernel, size = layer.kernel.numpy(), layer.units
-            bias = None if layer.bias is None else layer.bias.numpy()
-            found.append({"kernel": kernel, "bias": bias, "inputs": len(kernel), "outputs": size})
-            found += [{"relu": True}] if function == "relu" else []
-        if not known:
-            raise ValueError(
-                f"the page cannot compute the layer {layer.name} ({kind}), only Flatten, Reshape, "
-                "Rescaling, Dropout, ReLU, and Dense of a whole image without or with relu"
-            )
-    if "kernel" not in found[-1]:
-        raise ValueError("the page needs a network that ends in a Dense layer")
+        kind = type(layer).__name__
+        activation = getattr(getattr(layer, "activation", None), "__name__", "linear")
+        if kind not in KNOWN or activation not in ("linear", "relu"):
+            raise ValueError(f"the page has no {layer.name} ({kind}, {activation}): it knows "
+                             "Flatten, Reshape, Rescaling, Dropout, Dense and ReLU")  # fmt: skip
+        if kind == "Rescaling":
+            scale, offset = scale * layer.scale, offset * layer.scale + layer.offset
+        elif kind == "Dense":
+            kernel = layer.kernel.numpy()
+            bias = offset * kernel.sum(axis=0) + (layer.bias.numpy() if layer.use_bias else 0)
+            size = {"inputs": len(kernel), "outputs": layer.units, "relu": activation == "relu"}
+            found.append({"kernel": scale * kernel, "bias": bias + np.zeros(layer.units), **size})
+            scale, offset = 1.0, 0.0
+        elif kind == "ReLU" and found:
+            found[-1]["relu"] = True
+    x = np.random.default_rng(0).random((10, *model.input_shape[1:]), np.float32)
+    z, ours = mnist.predict(model, x), x.reshape(len(x), -1)
+    for layer in found:
+        if ours.shape[1] != layer["inputs"]:
+            raise ValueError("the page needs a Flatten in front of the first Dense")
+        ours = ours @ layer["kernel"] + layer["bias"]
+        ours = ours.clip(0) if layer["relu"] else ours
+    if ours.shape != z.shape or np.abs(ours - z).max() > 1e-4 * np.ptp(z):
+        raise ValueError("the page would give other logits: it knows float32, plain ReLU, one "
+                         "Dense after the other, each used once")  # fmt: skip
     return found
 
 
-def scores(layers, x):
-    """The logits (n, classes) float64 of such layers for images x (n, ...)."""
-    z = x.reshape(len(x), -1).astype(np.float64)
-    for layer in layers:
-        if "kernel" in layer:
-            z = z @ layer["kernel"] + (0 if layer["bias"] is None else layer["bias"])
-        else:
-            z = z.clip(0) if "relu" in layer else z * layer["scale"] + layer["offset"]
-    return z
-
-
 def choose(y, right):
-    """The places of twenty samples, as many of each class y (n,) as of the others: int64 (k,).
+    """The places of twenty samples, of each class y (n,) as many as of the others.
 
-    right: which of them the networks get right, bool (n,); others only where those are too few.
+    right: those that every network gets right, bool (n,); others only where there are too few.
     """
-    rank = np.zeros(len(y), int)
-    for kind in (True, False):
-        for label in np.unique(y):
-            rows = np.flatnonzero((y == label) & (right == kind))
-            rank[rows] = np.arange(len(rows))
-    return np.sort(np.lexsort((y, rank, ~right))[:SAMPLES])
+    rows = np.flatnonzero(right) if right.sum() >= SAMPLES else np.arange(len(y))
+    rank = [np.count_nonzero(y[rows[:i]] == y[row]) for i, row in enumerate(rows)]
+    return rows[np.lexsort((y[rows], rank))[:SAMPLES]]
 
 
 def page(content):
@@ -108,8 +95,7 @@ def packed(array):
 def main(argv=None):
     parser = command.Parser(__doc__)
     more = {"nargs": "+", "metavar": "MODEL"}
-    trained = ["softmax", "mlp"]
-    command.option(parser, "--models", mnist.argument, trained, "the networks on it", **more)
+    command.option(parser, "--models", mnist.argument, ["softmax", "mlp"], "the networks", **more)
     own_model.add_model(parser, None)
     samples = "digits, or the samples of a .keras file (default: the test set)"
     command.option(parser, "--samples", command.path, None, samples)
@@ -125,24 +111,19 @@ def main(argv=None):
     else:
         x, y = data.load_samples(path)[:2] if args.samples else data.load("test")
     if max(x.shape[1:3]) > LARGEST_SIDE:
-        raise Failure(f"{files.show(path)}: images of {x.shape[1]} x {x.shape[2]}, more than 64")
+        raise Failure(f"{files.show(path)}: images are {x.shape[1:]}: at most 64 x 64 go on a page")
     networks, right = [], np.ones(len(x), bool)
     for model in [args.model] if args.model else args.models:
         network = own_model.open_network(model, x, y, names=names, pixels=args.pixels)
         keras_model, judge = own_model.load(network)
-        try:
+        with keras_file.naming(model):
             layers = layers_of(keras_model)
-            z = mnist.predict(keras_model, x[:SAMPLES])
-            if (np.abs(scores(layers, x[:SAMPLES]) - z) > 1e-4 * np.ptp(z, 1)[:, None]).any():
-                raise ValueError("the page would not give the logits that TensorFlow does")
-        except ValueError as error:
-            raise Failure(f"{files.show(model) if own else model}: {error}") from error
         right &= mnist.classify(judge, x) == y
-        networks.append({"name": mnist.title(model), "classes": network.classes, "layers": layers})
+        networks.append({"name": mnist.title(model), "layers": layers})
     rows = choose(y, right)
     content = {
         "networks": networks,
-        "names": names or list(map(str, range(network.classes))),
+        "names": names or [str(k) for k in range(network.classes)],
         "digits": not own,
         "shape": x.shape[1:],
         "images": x[rows],
@@ -151,7 +132,7 @@ def main(argv=None):
         "dashed": [style != "-" for style in plots.LINE_STYLES],
     }
     with files.replacing(output) as temporary:
-        temporary.write_text(page(content), "utf-8", newline="\n")
+        temporary.write_bytes(page(content).encode())
     print(f"{len(rows)} samples and {len(networks)} networks: {output.stat().st_size / 1e6:.1f} MB")
     return [output]
 

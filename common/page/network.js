@@ -1,10 +1,8 @@
 "use strict";
 
 // A fully connected classifier, as page.py writes it: images in [0, 1], flattened, to logits.
-// A layer is one of
-//   {kernel, bias, inputs, outputs}   y = x W + b, with W row by row; bias may be null
-//   {scale, offset}                   y = scale x + offset
-//   {relu: true}                      y = max(x, 0)
+// A layer {kernel, bias, inputs, outputs, relu} is y = x W + b, with W row by row, and where relu
+// says so max(y, 0).  Sums are taken in float64.
 
 // The numbers behind a base64 text of float32, little-endian.
 function decode(text) {
@@ -14,15 +12,14 @@ function decode(text) {
 
 function opened(network) {
   const layers = network.layers.map((layer) => {
-    if (!layer.kernel) return layer;
-    return { ...layer, kernel: decode(layer.kernel), bias: layer.bias && decode(layer.bias) };
+    const [kernel, bias] = [decode(layer.kernel), decode(layer.bias)];
+    return { ...layer, kernel, bias, sizes: [kernel.map(Math.abs), bias.map(Math.abs)] };
   });
   return { ...network, layers };
 }
 
-// y = x W + b, summed in float64.
-function dense({ inputs, outputs }, x, kernel, bias) {
-  const y = bias ? Float64Array.from(bias) : new Float64Array(outputs);
+function affine({ inputs, outputs }, x, kernel, bias) {
+  const y = Float64Array.from(bias);
   for (let i = 0, at = 0; i < inputs; i++, at += outputs) {
     const value = x[i];
     if (value === 0) continue;
@@ -31,49 +28,39 @@ function dense({ inputs, outputs }, x, kernel, bias) {
   return y;
 }
 
-function apply(layer, x) {
-  if (layer.kernel) return dense(layer, x, layer.kernel, layer.bias);
-  if (layer.relu) return x.map((value) => Math.max(value, 0));
-  return Float64Array.from(x, (value) => layer.scale * value + layer.offset);
-}
-
 // What goes into each layer, and last the logits.
 function forward(network, x) {
   const values = [x];
-  for (const layer of network.layers) values.push(apply(layer, values.at(-1)));
+  for (const layer of network.layers) {
+    const y = affine(layer, values.at(-1), layer.kernel, layer.bias);
+    values.push(layer.relu ? y.map((value) => Math.max(value, 0)) : y);
+  }
   return values;
 }
 
 function logits(network, x) {
-  return forward(network, x).pop();
+  return forward(network, x).at(-1);
 }
 
 // The gradient of Σ g_k z_k by the image, where `values` are those of `forward`.
-function gradient(network, values, g) {
-  for (let l = network.layers.length - 1; l >= 0; l--) {
-    const layer = network.layers[l];
-    if (layer.kernel) g = timesTransposed(layer, g);
-    else if (layer.relu) g = g.map((value, i) => (values[l][i] > 0 ? value : 0));
-    else g = g.map((value) => layer.scale * value);
+function gradient({ layers }, values, g) {
+  for (let l = layers.length - 1; l >= 0; l--) {
+    const { kernel, inputs, outputs, relu } = layers[l];
+    if (relu) g = g.map((value, j) => (values[l + 1][j] > 0 ? value : 0));
+    const back = new Float64Array(inputs);
+    for (let i = 0, at = 0; i < inputs; i++, at += outputs) {
+      let sum = 0;
+      for (let j = 0; j < outputs; j++) sum += kernel[at + j] * g[j];
+      back[i] = sum;
+    }
+    g = back;
   }
   return g;
 }
 
-// g Wᵀ
-function timesTransposed(layer, g) {
-  const { kernel, inputs, outputs } = layer;
-  const back = new Float64Array(inputs);
-  for (let i = 0, at = 0; i < inputs; i++, at += outputs) {
-    let sum = 0;
-    for (let j = 0; j < outputs; j++) sum += kernel[at + j] * g[j];
-    back[i] = sum;
-  }
-  return back;
-}
-
 function softmax(z) {
-  const largest = Math.max(...z);
-  const powers = z.map((value) => Math.exp(value - largest));
+  const highest = Math.max(...z);
+  const powers = z.map((value) => Math.exp(value - highest));
   const sum = powers.reduce((a, b) => a + b, 0);
   return powers.map((power) => power / sum);
 }
@@ -83,93 +70,60 @@ function answer(z) {
   return z.indexOf(Math.max(...z));
 }
 
-// Interval bounds (Gowal et al. 2019, section 3, as in method2_fgsm/robust/bounds.py): all images
-// within eps of x, a box of centre c and radius r, go through the network layer by layer.  Each
-// layer makes its box wider by more than what float32 rounds there, so the bounds are those of the
-// network as TensorFlow runs it.
+// Interval bounds (Gowal et al. 2019, section 3): all images within eps of x, a box of centre c and
+// radius r, go through the network layer by layer.  As in method2_fgsm/robust/bounds.py each layer
+// makes its box wider by what float32 rounds there, here by a little more.
 
 const UNIT = 2 ** -24; // half of the distance from 1 to the next number of float32
-const FEW = 16; // roundings of a layer beside those of its sums
-// More than what float64 rounds here.
-const SAFE = 1 + 1e-6;
+const FEW = 64; // roundings of a layer beside those of its sums
 
-function share(roundings) {
-  return ((roundings + FEW) * UNIT * SAFE) / (1 - (roundings + FEW) * UNIT);
+function roundings({ inputs }) {
+  return ((inputs + FEW) * UNIT) / (1 - (inputs + FEW) * UNIT);
 }
 
-function box(x, eps) {
-  const low = Float64Array.from(x, (value) => Math.max(value - eps - 2 * UNIT, 0));
-  const high = Float64Array.from(x, (value) => Math.min(value + eps + 2 * UNIT, 1));
-  return middle(low, high);
-}
-
-function middle(low, high) {
+function between(low, high) {
   return { c: low.map((a, i) => (a + high[i]) / 2), r: low.map((a, i) => (high[i] - a) / 2) };
 }
 
-// The sizes of the weights of a Dense layer, computed once.
-function sizes(layer) {
-  const bias = layer.bias || new Float32Array(layer.outputs);
-  layer.sizes ??= { weights: layer.kernel.map(Math.abs), constants: bias.map(Math.abs) };
-  return layer.sizes;
-}
-
-// The box with its radius larger by `part` of the largest number in it, and by what float32 takes
-// to be zero.
 function wider({ c, r }, part) {
   return { c, r: r.map((radius, i) => radius + part * (Math.abs(c[i]) + radius) + 1e-30) };
 }
 
-function through(layer, before) {
-  if (layer.relu) {
-    const { c, r } = wider(before, share(1));
-    const after = middle(
-      c.map((value, i) => Math.max(value - r[i], 0)),
-      c.map((value, i) => Math.max(value + r[i], 0)),
-    );
-    return wider(after, FEW * UNIT * SAFE);
-  }
-  const part = share(layer.kernel ? layer.inputs : 1);
-  const { c, r } = wider(before, part);
-  const after = { c: apply(layer, c) };
-  if (layer.kernel) {
-    const { weights, constants } = sizes(layer);
-    after.r = dense(layer, r, weights, constants.map((b) => part * b));
-  } else {
-    after.r = r.map((radius) => Math.abs(layer.scale) * radius + part * Math.abs(layer.offset));
-  }
-  return wider(after, FEW * UNIT * SAFE);
+function through(layer, box) {
+  const part = roundings(layer);
+  const { c, r } = wider(box, part);
+  const [kernel, bias] = layer.sizes;
+  const middle = affine(layer, c, layer.kernel, layer.bias);
+  const radius = affine(layer, r, kernel, bias.map((b) => part * b));
+  const [low, high] = [-1, 1].map((side) => middle.map((value, j) => value + side * radius[j]));
+  const positive = (value) => (layer.relu ? Math.max(value, 0) : value);
+  return wider(between(low.map(positive), high.map(positive)), FEW * UNIT);
 }
 
 // Whether every image in [0, 1] within eps of x is a y.
-function proven(network, x, y, eps) {
-  const layers = [...network.layers];
-  const last = layers.pop();
-  let before = box(x, eps);
-  for (const layer of layers) before = through(layer, before);
-  const { c, r } = before;
-  const z = apply(last, c);
+function proven({ layers }, x, y, eps) {
+  const low = x.map((value) => Math.max(value - eps - 2 * UNIT, 0));
+  const high = x.map((value) => Math.min(value + eps + 2 * UNIT, 1));
+  const { c, r } = layers.slice(0, -1).reduce((box, layer) => through(layer, box), between(low, high));
+  const last = layers.at(-1);
+  const z = affine(last, c, last.kernel, last.bias);
   // How far a logit of float32 can be from the exact one.
-  const reach = c.map((value, i) => Math.abs(value) + r[i]);
-  const { weights, constants } = sizes(last);
-  const part = share(last.inputs);
-  const rounded = dense(last, reach, weights, constants).map((value) => part * value);
-  return z.every((score, k) => {
-    if (k === y) return true;
-    let bound = score - z[y] + rounded[k] + rounded[y] + 1e-12 * (Math.abs(score) + Math.abs(z[y]));
-    for (let i = 0; i < last.inputs; i++) {
-      const at = i * last.outputs;
-      bound += r[i] * Math.abs(last.kernel[at + k] - last.kernel[at + y]);
+  const reach = affine(last, c.map((value, i) => Math.abs(value) + r[i]), ...last.sizes);
+  const apart = (k) => {
+    let sum = roundings(last) * (reach[k] + reach[y]) + z[k] - z[y];
+    for (let i = 0, at = 0; i < last.inputs; i++, at += last.outputs) {
+      sum += r[i] * Math.abs(last.kernel[at + k] - last.kernel[at + y]);
     }
-    return bound < 0;
-  });
+    return sum;
+  };
+  return z.every((_, k) => k === y || apart(k) < 0);
 }
 
 // The largest eps that is proven, less at most 2^-14; null where not even eps 0 is.
 function* largestProven(network, x, y) {
   if (!proven(network, x, y, 0)) return null;
-  let low = 0;
-  for (let high = 1, round = 0; round < 14; round++) {
+  let [low, high] = [0, 1];
+  while (high - low > 2 ** -14) {
     const eps = (low + high) / 2;
     if (proven(network, x, y, eps)) low = eps;
     else high = eps;
