@@ -4,9 +4,8 @@
     python common/page.py --models softmax mlp mlp_certified
     python common/page.py --model mine.keras --samples mine.npz
 
-On it are networks made of Flatten, Reshape, Rescaling, Dropout, Dense and ReLU with their weights,
-twenty samples, and the attacks in plain JavaScript (common/page/): the sign step, many steps, and
-for softmax regression the exact answer.
+On it are networks of Dense layers with their weights, twenty samples, and the attacks in plain
+JavaScript (common/page/): the sign step, many steps, for softmax regression the exact answer.
 
 reads   common/mnist.npz or --samples, common/weights/{model}.weights.h5 or a .keras file
 writes  img/page.html, of a file img/page_{file}.html
@@ -24,14 +23,9 @@ from common.command import Failure
 from common.networks import keras_file, mnist, own_model
 
 PIECES = files.COMMON / "page"
+NAMES = "page.html", "page.css", "network.js", "attacks.js", "page.js"
 SAMPLES, LARGEST_SIDE = 20, 64
-KNOWN = "InputLayer", "Flatten", "Reshape", "Dropout", "Rescaling", "Dense", "ReLU"
-
-
-def operations(model):
-    """The operations of a Keras model in order, those of models within it in their place."""
-    for layer in getattr(model, "_functional", model).operations:
-        yield from operations(layer) if hasattr(layer, "layers") else [layer]
+KNOWN = "InputLayer", "Flatten", "Reshape", "Rescaling", "Dropout", "ReLU", "Dense"
 
 
 def layers_of(model):
@@ -45,36 +39,37 @@ def layers_of(model):
         kind = type(layer).__name__
         activation = getattr(getattr(layer, "activation", None), "__name__", "linear")
         if kind not in KNOWN or activation not in ("linear", "relu"):
-            raise ValueError(f"the page has no {layer.name} ({kind}, {activation}): it knows "
-                             "Flatten, Reshape, Rescaling, Dropout, Dense and ReLU")  # fmt: skip
+            known = f"{', '.join(KNOWN[1:])} without or with relu"
+            raise ValueError(f"the page knows {known}, not {layer.name} ({kind}, {activation})")
         if kind == "Rescaling":
             scale, offset = scale * layer.scale, offset * layer.scale + layer.offset
         elif kind == "Dense":
             kernel = layer.kernel.numpy()
-            bias = offset * kernel.sum(axis=0) + (layer.bias.numpy() if layer.use_bias else 0)
-            size = {"inputs": len(kernel), "outputs": layer.units, "relu": activation == "relu"}
-            found.append({"kernel": scale * kernel, "bias": bias + np.zeros(layer.units), **size})
+            bias = (layer.bias.numpy() if layer.use_bias else 0) + offset * kernel.sum(axis=0)
+            found.append({"kernel": scale * kernel, "bias": bias, "relu": activation == "relu"})
             scale, offset = 1.0, 0.0
         elif kind == "ReLU" and found:
             found[-1]["relu"] = True
     x = np.random.default_rng(0).random((10, *model.input_shape[1:]), np.float32)
     z, ours = mnist.predict(model, x), x.reshape(len(x), -1)
     for layer in found:
-        if ours.shape[1] != layer["inputs"]:
-            raise ValueError("the page needs a Flatten in front of the first Dense")
-        ours = ours @ layer["kernel"] + layer["bias"]
-        ours = ours.clip(0) if layer["relu"] else ours
+        if ours.shape[1] == len(layer["kernel"]):
+            ours = ours @ layer["kernel"] + layer["bias"]
+            ours = ours.clip(0 if layer["relu"] else -np.inf)
     if ours.shape != z.shape or np.abs(ours - z).max() > 1e-4 * np.ptp(z):
-        raise ValueError("the page would give other logits: it knows float32, plain ReLU, one "
-                         "Dense after the other, each used once")  # fmt: skip
+        only = "it needs a Flatten, then Dense and plain ReLU in a row, in float32"
+        raise ValueError(f"the page would give other logits: {only}")
     return found
 
 
-def choose(y, right):
-    """The places of twenty samples, of each class y (n,) as many as of the others.
+def operations(model):
+    """The operations of a Keras model in order, those of models within it in their place."""
+    for layer in getattr(model, "_functional", model).operations:
+        yield from operations(layer) if hasattr(layer, "layers") else [layer]
 
-    right: those that every network gets right, bool (n,); others only where there are too few.
-    """
+
+def choose(y, right):
+    """Twenty places in y (n,), as many of each class, of those `right` if there are so many."""
     rows = np.flatnonzero(right) if right.sum() >= SAMPLES else np.arange(len(y))
     rank = [np.count_nonzero(y[rows[:i]] == y[row]) for i, row in enumerate(rows)]
     return rows[np.lexsort((y[rows], rank))[:SAMPLES]]
@@ -82,8 +77,8 @@ def choose(y, right):
 
 def page(content):
     """The HTML of the page: its pieces, and `content` as JSON that no text in it can end early."""
-    text = json.dumps(content, default=packed).replace("<", "\\u003c")
-    parts = {piece.name: piece.read_text("utf-8") for piece in PIECES.iterdir()} | {"data": text}
+    parts = {name: (PIECES / name).read_text("utf-8") for name in NAMES}
+    parts["data"] = json.dumps(content, default=packed).replace("<", "\\u003c")
     return re.sub(r"\{\{([\w.]+)\}\}", lambda found: parts[found[1]], parts["page.html"])
 
 
@@ -97,8 +92,7 @@ def main(argv=None):
     more = {"nargs": "+", "metavar": "MODEL"}
     command.option(parser, "--models", mnist.argument, ["softmax", "mlp"], "the networks", **more)
     own_model.add_model(parser, None)
-    samples = "digits, or the samples of a .keras file (default: the test set)"
-    command.option(parser, "--samples", command.path, None, samples)
+    command.option(parser, "--samples", command.path, None, "digits, or those of a .keras file")
     command.add_output(parser, "the page to write (default: see above)")
     args = parser.parse_args(argv)
     own = isinstance(args.model, Path)
@@ -121,16 +115,10 @@ def main(argv=None):
         right &= mnist.classify(judge, x) == y
         networks.append({"name": mnist.title(model), "layers": layers})
     rows = choose(y, right)
-    content = {
-        "networks": networks,
-        "names": names or [str(k) for k in range(network.classes)],
-        "digits": not own,
-        "shape": x.shape[1:],
-        "images": x[rows],
-        "labels": y[rows].tolist(),
-        "colours": plots.COLOURS,
-        "dashed": [style != "-" for style in plots.LINE_STYLES],
-    }
+    names = names or [str(k) for k in range(network.classes)]
+    images = {"shape": x.shape[1:], "images": x[rows], "labels": y[rows].tolist()}
+    look = {"colours": plots.COLOURS, "dashed": [style != "-" for style in plots.LINE_STYLES]}
+    content = {"networks": networks, "names": names, "digits": not own, **images, **look}
     with files.replacing(output) as temporary:
         temporary.write_bytes(page(content).encode())
     print(f"{len(rows)} samples and {len(networks)} networks: {output.stat().st_size / 1e6:.1f} MB")

@@ -8,29 +8,12 @@
 // Of two logits, what may be the rounding of their difference, as a share of the largest.
 const ROUNDING = 2 ** -18;
 
-function clipped(value) {
-  return value < 0 ? 0 : value > 1 ? 1 : value;
-}
-
-function along(x, direction, size) {
-  return x.map((value, i) => clipped(value + size * direction[i]));
-}
-
-function minus(p, x) {
-  return p.map((value, i) => value - x[i]);
-}
-
-function dot(a, b) {
-  return a.reduce((sum, value, i) => sum + value * b[i], 0);
-}
-
-function length(r) {
-  return Math.sqrt(dot(r, r));
-}
-
-function largest(r) {
-  return r.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
-}
+const clipped = (value) => (value < 0 ? 0 : value > 1 ? 1 : value);
+const along = (x, direction, size) => x.map((value, i) => clipped(value + size * direction[i]));
+const minus = (p, x) => p.map((value, i) => value - x[i]);
+const dot = (a, b) => a.reduce((sum, value, i) => sum + value * b[i], 0);
+const length = (r) => Math.sqrt(dot(r, r));
+const largest = (r) => r.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
 
 // The classes that a goal compares: [ahead, behind].
 function rivals(z, { to, from }) {
@@ -44,9 +27,7 @@ function margin(z, goal) {
   return z[ahead] - z[behind] - ROUNDING * largest(z);
 }
 
-function isReached(network, x, goal) {
-  return margin(logits(network, x), goal) > 0;
-}
+const isReached = (network, x, goal) => margin(logits(network, x), goal) > 0;
 
 function slopeOfMargin(network, values, goal) {
   const z = values.at(-1);
@@ -134,8 +115,7 @@ function* frankWolfe(network, x, goal, steps) {
 // The root s of lead + Σ_j weights_j min(s, knots_j), or null.
 function root(lead, weights, knots) {
   const order = Array.from(knots.keys()).sort((a, b) => knots[a] - knots[b]);
-  let slope = weights.reduce((a, b) => a + b, 0);
-  let [value, knot] = [lead, 0];
+  let [slope, value, knot] = [weights.reduce((a, b) => a + b, 0), lead, 0];
   if (value >= 0) return 0;
   for (const j of order) {
     const next = value + slope * (knots[j] - knot);
@@ -147,9 +127,7 @@ function root(lead, weights, knots) {
 }
 
 // How far each pixel can go along c inside [0, 1].
-function room(x, c) {
-  return c.map((slope, j) => (slope > 0 ? 1 - x[j] : x[j]));
-}
+const room = (x, c) => c.map((slope, j) => (slope > 0 ? 1 - x[j] : x[j]));
 
 // The point of [0, 1] nearest to x at which lead + c · (p - x) is not below zero, and whether there
 // is one; otherwise the corner that comes closest.
@@ -159,9 +137,7 @@ function nearestPoint(x, c, lead) {
   return { p: mu === null ? along(x, c.map(Math.sign), 1) : along(x, c, mu), exists: mu !== null };
 }
 
-function isLinear(network) {
-  return !network.layers.some((layer) => layer.relu);
-}
+const isLinear = (network) => !network.layers.some((layer) => layer.relu);
 
 // The exact answer for a linear classifier that is to see anything but y: for each rival k alone,
 // whose z_k - z_y is linear, and of these the smallest.  norm: that of the noise, 2 or Infinity.

@@ -1,8 +1,8 @@
 "use strict";
 
 // A fully connected classifier, as page.py writes it: images in [0, 1], flattened, to logits.
-// A layer {kernel, bias, inputs, outputs, relu} is y = x W + b, with W row by row, and where relu
-// says so max(y, 0).  Sums are taken in float64.
+// A layer {kernel, bias, relu} is y = x W + b, with W row by row, and where relu says so max(y, 0).
+// Sums are taken in float64.
 
 // The numbers behind a base64 text of float32, little-endian.
 function decode(text) {
@@ -13,7 +13,8 @@ function decode(text) {
 function opened(network) {
   const layers = network.layers.map((layer) => {
     const [kernel, bias] = [decode(layer.kernel), decode(layer.bias)];
-    return { ...layer, kernel, bias, sizes: [kernel.map(Math.abs), bias.map(Math.abs)] };
+    const [outputs, sizes] = [bias.length, [kernel.map(Math.abs), bias.map(Math.abs)]];
+    return { kernel, bias, sizes, inputs: kernel.length / outputs, outputs, relu: layer.relu };
   });
   return { ...network, layers };
 }
@@ -38,9 +39,7 @@ function forward(network, x) {
   return values;
 }
 
-function logits(network, x) {
-  return forward(network, x).at(-1);
-}
+const logits = (network, x) => forward(network, x).at(-1);
 
 // The gradient of Σ g_k z_k by the image, where `values` are those of `forward`.
 function gradient({ layers }, values, g) {
@@ -66,9 +65,7 @@ function softmax(z) {
 }
 
 // The class with the highest logit; of several, the first.
-function answer(z) {
-  return z.indexOf(Math.max(...z));
-}
+const answer = (z) => z.indexOf(Math.max(...z));
 
 // Interval bounds (Gowal et al. 2019, section 3): all images within eps of x, a box of centre c and
 // radius r, go through the network layer by layer.  As in method2_fgsm/robust/bounds.py each layer
@@ -77,9 +74,7 @@ function answer(z) {
 const UNIT = 2 ** -24; // half of the distance from 1 to the next number of float32
 const FEW = 64; // roundings of a layer beside those of its sums
 
-function roundings({ inputs }) {
-  return ((inputs + FEW) * UNIT) / (1 - (inputs + FEW) * UNIT);
-}
+const roundings = ({ inputs }) => ((inputs + FEW) * UNIT) / (1 - (inputs + FEW) * UNIT);
 
 function between(low, high) {
   return { c: low.map((a, i) => (a + high[i]) / 2), r: low.map((a, i) => (high[i] - a) / 2) };
@@ -104,8 +99,10 @@ function through(layer, box) {
 function proven({ layers }, x, y, eps) {
   const low = x.map((value) => Math.max(value - eps - 2 * UNIT, 0));
   const high = x.map((value) => Math.min(value + eps + 2 * UNIT, 1));
-  const { c, r } = layers.slice(0, -1).reduce((box, layer) => through(layer, box), between(low, high));
   const last = layers.at(-1);
+  let box = between(low, high);
+  for (const layer of layers.slice(0, -1)) box = through(layer, box);
+  const { c, r } = box;
   const z = affine(last, c, last.kernel, last.bias);
   // How far a logit of float32 can be from the exact one.
   const reach = affine(last, c.map((value, i) => Math.abs(value) + r[i]), ...last.sizes);

@@ -18,9 +18,8 @@ const el = (id) => document.getElementById(id);
 const called = (k) => (data.digits ? `${k === 8 ? "an" : "a"} ${data.names[k]}` : `“${data.names[k]}”`);
 const short = (number) => number.toFixed(number > 0 && number < 0.01 ? 4 : 3);
 
-function percent(p) {
-  return `${(100 * p).toFixed(p > 0.995 && p < 0.99995 ? 2 : p < 0.0995 ? 1 : 0)} %`;
-}
+const percent = (p) => `${(100 * p).toFixed(p > 0.995 && p < 0.99995 ? 2 : p < 0.0995 ? 1 : 0)} %`;
+const isExact = () => state.target === null && isLinear(state.network);
 
 function made(tag, properties, ...children) {
   const element = Object.assign(document.createElement(tag), properties);
@@ -28,8 +27,7 @@ function made(tag, properties, ...children) {
   return element;
 }
 
-// Searches run in slices of ten milliseconds, so that the page never stands still ----------------
-
+// Searches run in slices of ten milliseconds, so that the page never stands still.
 let running = null;
 
 function run(search) {
@@ -59,10 +57,6 @@ function choose(chosen, keep = false) {
   el("target").value = state.target ?? -1;
   run(state.method === "noise" ? shortest() : slider(keep));
   draw();
-}
-
-function isExact() {
-  return state.target === null && isLinear(state.network);
 }
 
 function* shortest() {
@@ -115,8 +109,6 @@ function endOfSlider(few) {
   return [0.02, 0.05, 0.1, 0.2, 0.5].find((end) => all(end / 2)) ?? 1;
 }
 
-// Pictures ---------------------------------------------------------------------------------------
-
 // colour(at, c): from 0 to 255, of the channel c of the pixel that begins at `at` in the image.
 function paint(canvas, colour) {
   Object.assign(canvas, { width, height });
@@ -128,9 +120,7 @@ function paint(canvas, colour) {
   canvas.getContext("2d").putImageData(image, 0, 0);
 }
 
-function paintImage(canvas, x) {
-  paint(canvas, (at, c) => 255 * x[channels === 3 ? at + c : at]);
-}
+const paintImage = (canvas, x) => paint(canvas, (at, c) => 255 * x[channels === 3 ? at + c : at]);
 
 // Noise from -limit to limit; in colour grey is none.
 function paintNoise(canvas, r, limit) {
@@ -149,8 +139,8 @@ function likeMnist(strokes) {
   const lines = strokes.flatMap((stroke) => stroke.map((end, k) => [stroke[Math.max(k - 1, 0)], end]));
   const lengths = lines.map(([[x0, y0], [x1, y1]]) => Math.hypot(x1 - x0, y1 - y0) + 1e-6);
   const total = lengths.reduce((a, b) => a + b, 0);
-  const extents = [0, 1].map((k) => strokes.flat().map((point) => point[k]));
-  const extent = Math.max(...extents.map((values) => Math.max(...values) - Math.min(...values)), 1);
+  const ends = (f, k) => f(...strokes.flat().map((point) => point[k]));
+  const extent = Math.max(1, ...[0, 1].map((k) => ends(Math.max, k) - ends(Math.min, k)));
   const unit = Math.min(height, width) / 28;
   const scale = (17.6 * unit) / extent;
   const middle = [0, 1].map((k) =>
@@ -166,8 +156,6 @@ function likeMnist(strokes) {
     return clipped(1.2 * unit + 0.5 - scale * near);
   });
 }
-
-// What is said -----------------------------------------------------------------------------------
 
 function formula() {
   const { method, target, label } = state;
@@ -208,8 +196,6 @@ function places() {
   return [["◆", "proven: nothing fools it up to", none], ["●", name, found], ["▲", "one sign step needs", one]]
     .filter(([, , eps]) => eps < Infinity);
 }
-
-// What is drawn ----------------------------------------------------------------------------------
 
 function draw() {
   const { x, y, ray, method, network, first, eps } = state;
@@ -270,11 +256,10 @@ function drawBars(p, is) {
     const bar = made("span", { className: "bar" });
     Object.assign(bar.style, { width: `${100 * p[k]}%`, background: data.dashed[k % 10] ? stripes : colour });
     const name = `${k === state.y ? "true: " : ""}${data.names[k]}`;
-    const row = made("div", { role: "listitem", className: k === is ? "answer" : "" },
+    return made("div", { role: "listitem", className: k === is ? "answer" : "" },
       made("span", { className: "name", textContent: name, title: name }),
       made("span", { className: "track" }, bar),
       made("span", { className: "percent", textContent: percent(p[k]) }));
-    return row;
   });
   el("bars").replaceChildren(...rows);
 }
@@ -330,8 +315,6 @@ function drawScores(at, label) {
   }
   upright(at, "#111", 2);
 }
-
-// What can be chosen -----------------------------------------------------------------------------
 
 // A field to draw in.  A mouse or finger draws while it is pressed, a pen that is moved by the arrow
 // keys while the space bar has put it down.
@@ -389,8 +372,8 @@ function begin() {
   const values = Float64Array.from(decode(data.images));
   const samples = data.labels.map((y, k) => ({ y, x: values.slice(k * pixels, (k + 1) * pixels) }));
   const radios = samples.map(({ x, y }, k) => {
-    const onchange = () => choose({ x, y });
-    const radio = made("input", { type: "radio", name: "sample", ariaLabel: `sample ${k + 1}: ${called(y)}`, onchange });
+    const [ariaLabel, onchange] = [`sample ${k + 1}: ${called(y)}`, () => choose({ x, y })];
+    const radio = made("input", { type: "radio", name: "sample", ariaLabel, onchange });
     const canvas = made("canvas");
     paintImage(canvas, x);
     el("grid").append(made("label", { title: called(y) }, radio, canvas));
@@ -418,7 +401,6 @@ function begin() {
   const colours = channels === 3 ? ["#000", "#fff"] : DIVERGING.map((rgb) => `rgb(${rgb})`);
   el("scale").style.background = `linear-gradient(90deg, ${colours})`;
   window.onresize = draw;
-
   // A 2 that is to be seen as a 6.
   const start = data.digits ? Math.max(data.labels.indexOf(2), 0) : 0;
   radios[start].checked = true;
