@@ -18,7 +18,7 @@ const el = (id) => document.getElementById(id);
 const called = (k) => (data.digits ? `${k === 8 ? "an" : "a"} ${data.names[k]}` : `“${data.names[k]}”`);
 const short = (number) => number.toFixed(number > 0 && number < 0.01 ? 4 : 3);
 
-const percent = (p) => `${(100 * p).toFixed(p > 0.995 && p < 0.99995 ? 2 : p < 0.0995 ? 1 : 0)} %`;
+const percent = (p) => `${(100 * p).toFixed(p > 0.995 && p < 0.99995 ? 2 : p < 0.0995 ? 1 : 0)}\u00a0%`;
 const isExact = () => state.target === null && isLinear(state.network);
 
 function made(tag, properties, ...children) {
