@@ -89,8 +89,7 @@ def packed(array):
 
 def main(argv=None):
     parser = command.Parser(__doc__)
-    more = {"nargs": "+", "metavar": "MODEL"}
-    command.option(parser, "--models", mnist.argument, ["softmax", "mlp"], "the networks", **more)
+    command.option(parser, "--models", mnist.argument, ["softmax", "mlp"], "networks", nargs="+")
     own_model.add_model(parser, None)
     command.option(parser, "--samples", command.path, None, "digits, or those of a .keras file")
     command.add_output(parser, "the page to write (default: see above)")

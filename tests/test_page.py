@@ -1,6 +1,8 @@
 """The page's JavaScript computes what the scripts do, and the page shows it."""
 
+import base64
 import json
+import re
 
 import browser
 import keras
@@ -276,6 +278,23 @@ def pages(trained, tmp_path_factory):
 def test_the_same_arguments_and_weights_give_the_same_bytes(pages, tmp_path):
     page.main(["--output", str(tmp_path / "again.html")])
     assert (tmp_path / "again.html").read_bytes() == pages[0].read_bytes()
+
+
+def test_the_samples_are_each_digit_twice_and_seen_right(pages, models, digits):
+    text = re.search(r'id="data">(.*?)</script>', pages[0].read_text("utf-8"), re.S)[1]
+    content = json.loads(text)
+    assert content["labels"] == [*range(10)] * 2
+    x = np.frombuffer(base64.b64decode(content["images"]), "<f4").reshape(20, 28, 28)
+    assert all((image == digits[0]).all(axis=(1, 2)).any() for image in x)
+    for name in ("softmax", "mlp"):
+        np.testing.assert_array_equal(mnist.classify(models[name], x), content["labels"])
+
+
+def test_images_that_are_too_large_are_refused(refuses, tmp_path):
+    np.savez(tmp_path / "wide.npz", images=np.ones((2, 4, 65), np.float32), labels=[0, 1])
+    (tmp_path / "wide.keras").touch()
+    options = "--model", tmp_path / "wide.keras", "--samples", tmp_path / "wide.npz"
+    refuses("common/page", *options, culprit="at most 64 x 64")
 
 
 def test_an_untrained_network_is_an_error(refuses):

@@ -11,7 +11,7 @@ const DIVERGING = ["053061", "2166ac", "4393c3", "92c5de", "d1e5f0", "f7f7f7", "
 // What is chosen: network, method, target (a class, or null for any wrong answer), x, y (the true
 // class, null of a drawing), eps.  What follows from it: first, the logits at x; label, the class to
 // leave; goal; ray {direction, size}, along which the picture changes, null while it is looked for;
-// marks, what was found for the slider; scores, the logits along the ray, up to end.
+// marks, what was found for the slider, which ends at most; scores, the logits along the ray, to end.
 const state = { network: networks[0], method: "sign", target: null, eps: 0 };
 
 const el = (id) => document.getElementById(id);
@@ -333,7 +333,7 @@ function drawing() {
       for (const point of [stroke[0], ...stroke]) context.lineTo(...point);
       context.stroke();
     }
-    if (document.activeElement === field) context.fillText(down ? "●" : "○", pen[0], pen[1] + 5);
+    if (field.matches(":focus-visible")) context.fillText(down ? "●" : "○", pen[0], pen[1] + 5);
   };
   const move = (point, begins) => {
     if (begins) strokes.push([]);

@@ -17,7 +17,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import browser
 
-# The first frame in which the right picture is drawn, in milliseconds since the navigation.
+# The first frame with the picture at the right, in ms; an empty canvas is 300 wide.
 WATCH = """
 addEventListener("DOMContentLoaded", () => {
   const look = (now) => {
