@@ -375,6 +375,9 @@ def test_the_slider_is_dragged_and_moved_by_keys(chromium, shown):
     assert f"at most {dragged:.3f}" in shown.find("#said").text
     slider.send_keys(Keys.ARROW_RIGHT)
     assert eps() == pytest.approx(dragged + 0.0005)
+    for mark in shown.find("#marks").find_elements("tag name", "button"):
+        mark.click()
+        assert eps() == pytest.approx(float(mark.text.split()[-1]), abs=0.0011)
     slider.send_keys(Keys.HOME)
     assert "Nothing is changed" in shown.find("#said").text
     assert answer_of(shown) == "2"

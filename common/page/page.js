@@ -94,9 +94,9 @@ function* follow({ size, x: found, direction }) {
   }
 }
 
-// The slider's next place at which `eps` is reached.
-function setEps(eps) {
-  if (eps < Infinity) state.eps = Math.min(Math.ceil((eps / state.most) * 1000) / 1000, 1) * state.most;
+// The slider's next place at or above `eps`, or at or below it.
+function setEps(eps, round = Math.ceil) {
+  if (eps < Infinity) state.eps = Math.min(round((eps / state.most) * 1000) / 1000, 1) * state.most;
   el("eps").value = state.eps;
   draw();
 }
@@ -235,8 +235,10 @@ function draw() {
 function drawMarks() {
   const texts = places().map(([sign, words, eps]) => `${sign} ${words} ${short(eps)}`);
   if (Array.from(el("marks").children, (mark) => mark.textContent).join() === texts.join()) return;
-  const marks = places().map(([, , eps], i) =>
-    made("button", { type: "button", textContent: texts[i], onclick: () => setEps(eps) }));
+  const marks = places().map(([sign, , eps], i) => {
+    const onclick = () => setEps(eps, sign === "◆" ? Math.floor : Math.ceil);
+    return made("button", { type: "button", textContent: texts[i], onclick });
+  });
   el("marks").replaceChildren(...marks);
 }
 
