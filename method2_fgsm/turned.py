@@ -135,10 +135,8 @@ def draw(fallen, name, network, model, x, y, title):
         after.set_xlabel(network.label(seen[i]) + angle)
 
     worst = np.nan_to_num(np.abs(degrees), nan=np.inf).argmin()
-    wrong = (
-        f"{name}: this {network.label(y[worst])}, turned and shifted: what is seen (wrong: grey)"
-    )
-    bottom.suptitle(wrong, fontsize=12)
+    text = f"this {network.label(y[worst])}, turned and shifted: what is seen (wrong: grey)"
+    bottom.suptitle(f"{name}: {text}", fontsize=12)
     turns, *shifts = np.meshgrid(DEGREES, SHIFTS, SHIFTS, indexing="ij")
     moves = np.stack([turns, *shifts], axis=-1).reshape(-1, 3)
     answers = mnist.classify(model, moved(np.repeat(x[[worst]], len(moves), axis=0), moves))
@@ -186,14 +184,11 @@ def main(argv=None):
     network, _, model, x, y, _ = opened[name]
     right = np.flatnonzero(mnist.classify(model, x) == y)
     few = right[np.unique(y[right], return_index=True)[1][:10]]
-    title = (
-        f"Turned and shifted, no noise: {len(x):,} {'images' if args.samples else 'test digits'}"
-    )
+    images = "images" if args.samples else "test digits"
+    title = f"Turned and shifted, no noise: {len(x):,} {images}"
     plots.save(draw(fallen, mnist.title(name), network, model, x[few], y[few], title), output)
-    print(title)
-    print(
-        command.table(("accuracy", "as they are", "turned", "shifted", "both", "ten random"), rows)
-    )
+    head = ("accuracy", "as they are", "turned", "shifted", "both", "ten random")
+    print(title, command.table(head, rows), sep="\n")
     return [output]
 
 

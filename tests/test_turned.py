@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 
+from common import train_mnist
 from common.networks import mnist
 from method2_fgsm import turned
 from method2_fgsm.turned import (
@@ -39,6 +40,22 @@ def test_a_shift_by_whole_and_half_pixels():
     assert not there[0, :2].any()
     assert not there[0, :, -3:].any()
     np.testing.assert_allclose(there[1, :, 1:], (x[1, :, 1:] + x[1, :, :-1]) / 2, atol=1e-6)
+
+
+def test_augment_moves_digits_by_three_pixels_at_most_and_in_training_alone():
+    """A dot at the centre, which a turn leaves where it is."""
+    keras.utils.set_random_seed(0)
+    x = np.zeros((300, 28, 28), np.float32)
+    x[:, 12:16, 12:16] = 1
+    same = keras.Sequential([keras.Input((28, 28)), keras.layers.Reshape((28, 28))])
+    moves = train_mnist.behind_moves(same)
+    np.testing.assert_array_equal(moves(x, training=False), x)
+    there = np.asarray(moves(x, training=True))
+    for axis in (1, 2):
+        ink = there.sum(axis=axis)
+        middle = (ink * np.arange(28)).sum(axis=1) / ink.sum(axis=1) - 13.5
+        assert 2.5 < np.abs(middle).max() < 3.1
+    assert (np.abs(there.sum(axis=(1, 2)) - 16) < 1.5).all()
 
 
 def ink(least):
