@@ -4,7 +4,6 @@
     python common/train_mnist.py --model mlp   one of them
     python common/train_mnist.py --hidden 100 100 --activation sigmoid
     python common/train_mnist.py --hidden      no hidden layer
-    python common/train_mnist.py --model cnn --augment
 
 Adam, with a learning rate that falls to zero along a cosine.  --hidden trains the fully connected
 networks of Szegedy et al. (2014), called as in the paper: fc100-100-10_sigmoid, or fc10.  --augment
