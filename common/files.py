@@ -17,19 +17,13 @@ WEIGHTS = COMMON / "weights"
 IMG = ROOT / "img"
 
 
-def from_root(path):
-    """`path` as results record it: from the repository root where it lies inside it."""
-    absolute = Path(os.path.abspath(path))
-    return absolute.relative_to(ROOT).as_posix() if absolute.is_relative_to(ROOT) else str(path)
-
-
 def plain(name):
     """The name of a class as a part of a file's name: "T-shirt/top" becomes T_shirt_top."""
     return re.sub(r"\W+", "_", name)
 
 
 def reason(error):
-    """What went wrong, in the operating system's words where it has any."""
+    """What went wrong, in the operating system's words if it has any."""
     return one_line(getattr(error, "strerror", None) or error)
 
 
@@ -41,10 +35,8 @@ def check_input(path, *, remedy):
 
 
 def check_output(path, args=None, inputs=()):
-    """Return `path` if a file can be written there; raise `Failure` before any work is done.
-
-    args, inputs: the script's arguments and other paths, of which none may be the same file.
-    """
+    """Return `path` if a file can be written there, and is none of the paths among the script's
+    arguments `args` and `inputs`; raise `Failure` before any work is done."""
     values = () if args is None else vars(args).values()
     named = (value if isinstance(value, list) else [value] for value in values)
     for other in itertools.chain(*named, inputs):
@@ -73,12 +65,10 @@ def sha256(path):
 
 @contextmanager
 def replacing(path):
-    """Yield a temporary name beside `path`; on success the file there takes `path`'s place.
+    """Yield a temporary name beside `path`, with its suffix; the file there takes `path`'s place.
 
-    When the block raises or writes nothing, or the process dies, what stood at `path` before is
-    untouched.  The temporary name keeps the suffix, by which Keras and Matplotlib choose the
-    format.  A link's target is replaced.  Of missing folders only our own (img, common/weights) are
-    made, since a mistyped name should not become a new one.
+    When the block raises or writes nothing, or the process dies, what stood at `path` before stays.
+    A link's target is replaced.  Of missing folders only our own (img, common/weights) are made.
     """
     with writing(path):
         target = Path(os.path.realpath(path))
@@ -91,7 +81,7 @@ def replacing(path):
             raise Failure(
                 f"cannot write {show(path)}: it is write-protected, or not a file; name another"
             )
-        # Of the name only the end, since together they may not be longer than the system takes.
+        # Of the name only the end, lest both together are longer than the system takes.
         temporary = target.with_name(f".{os.getpid()}.{secrets.token_hex(4)}.{target.name[-40:]}")
         TEMPORARY.add(temporary)
         try:
@@ -114,10 +104,10 @@ def writing(path):
 
 
 def read_npz(path, names=None, *, holds="a result file", remedy):
-    """The arrays of an `.npz` file: a dict of names and NumPy arrays.
+    """The arrays of an `.npz` file, all or those of some names: a dict.
 
-    names: those to read, all of them if None.  holds: what the file should be, and remedy: the way
-    out, for the message of the `Failure` where it is missing, broken, pickled or lacks a name.
+    holds: what the file should be, and remedy: the way out, for the message of the `Failure` where
+    it is missing, broken, pickled or lacks a name.
     """
     check_input(path, remedy=remedy)
     try:

@@ -1,4 +1,4 @@
-"""Your own handwriting, made into digits like MNIST's, which every attack then takes.
+"""Make digits like MNIST's of your own handwriting, for every attack to take.
 
     python common/my_digits.py 2.png 7_second.jpg 5.jpg
     python common/my_digits.py IMG_4711.jpg --label 7 --output seven.npz
@@ -11,7 +11,7 @@ without one is left out with a line that says why.
 
 reads   the pictures, common/weights/{softmax,mlp,cnn}.weights.h5
 writes  common/my_samples.npz: images float32 (n, 28, 28) in [0, 1], labels int64 (n,)
-        img/my_digits.png: before, after, and what the three models say
+        img/my_digits.png: each picture, its 28 x 28 pixels, each model's answer
 """
 
 import sys
@@ -25,7 +25,7 @@ from common.networks import mnist
 
 SAMPLES, OURS = files.COMMON / "my_samples.npz", files.COMMON / "digits"
 DRAWN = 20  # digits in the figure at most
-TITLE = "handwritten digits, the same as MNIST would have them, and what the models see"
+TITLE = "each picture, its 28 × 28 pixels, each model's answer (and how sure it is)"
 
 
 def read(paths, label):

@@ -14,7 +14,7 @@ import matplotlib.style
 import numpy as np
 from matplotlib.figure import Figure
 
-from common import files
+from common import command, files
 from common.command import Failure
 
 # The ten-colour cycle of Petroff (2021), "Accessible color sequences for data visualization",
@@ -196,3 +196,17 @@ def confusion(counts, title):
     ax.grid(False)
     fig.colorbar(drawn, ax=ax, shrink=0.85, label="share of the row, in % (dark from 2 %)")
     return fig
+
+
+def add_arguments(parser, default, *, rows, columns):
+    """RESULTS.npz, by default one from the repository root, and --rows and --columns."""
+    default = files.ROOT / default
+    command.option(parser, "results", command.path, default, "the result file", nargs="?")
+    command.add_count(parser, "--rows", "images down", rows)
+    command.add_count(parser, "--columns", "images across", columns)
+
+
+def label(config, place):
+    """What figures call a class: its name, where the settings have the names of the classes."""
+    names = config.get("names")
+    return names[place] if isinstance(names, list) and place < len(names) else str(place)

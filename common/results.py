@@ -2,7 +2,6 @@
 
 An `.npz` without pickle, with one row an image; common/README.md ("Result files") says what each
 array holds.  There may be `signs`, too: of one sign step, -1, 0 or 1, with the shape of `xs`.
-Reading and writing take NumPy alone.
 """
 
 import json
@@ -12,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from common import command, files
+from common import files
 from common.command import Failure
 
 IMAGES = ("xs", "noises")
@@ -24,7 +23,7 @@ ROUNDING = 1e-6  # of x + (x_adv - x) in float32
 
 
 def versions():
-    """The versions of Python and of the packages that results depend on, as a dict of strings."""
+    """The versions of Python and of the packages that results depend on: a dict of strings."""
     found = {"python": platform.python_version()}
     for package in ("tensorflow", "keras", "numpy", "matplotlib"):
         try:
@@ -37,16 +36,12 @@ def versions():
 def save(path, *, config, **arrays):
     """Write a result file; the same arguments give the same bytes.
 
-    config: a dict of settings for JSON; the "versions" of the packages are added.  arrays: those of
-    `KEYS`, None where an optional one is not there, and other numbers with a row for each image.
-    Raises `ValueError` for arrays that `load` would turn down.
+    config: settings for JSON.  arrays: those of `KEYS`, None where an optional one is not there,
+    and other numbers with a row for each image.  Raises `ValueError` for what `load` turns down.
     """
-    names = dict.fromkeys((*KEYS, *arrays))  # always in the same order
-    arrays = {
-        name: np.asarray(arrays[name], KEYS.get(name, (None,))[0])
-        for name in names
-        if arrays.get(name) is not None
-    }
+    # Always in the same order.
+    arrays = {name: arrays[name] for name in (*KEYS, *arrays) if arrays.get(name) is not None}
+    arrays = {name: np.asarray(a, KEYS.get(name, (None,))[0]) for name, a in arrays.items()}
     arrays["config"] = np.array(json.dumps(config | {"versions": versions()}, sort_keys=True))
     if wrong := problem(arrays):
         raise ValueError(wrong)
@@ -55,29 +50,17 @@ def save(path, *, config, **arrays):
 
 
 def load(path, *, remedy="write it again with the attack script"):
-    """Read a result file: a dict of its arrays, with `config` as a dict.
-
-    Raises `Failure`, with `remedy` as the way out, for what is broken or no results.
-    """
+    """Read a result file: a dict of its arrays, with `config` as a dict.  Raises `Failure`, with
+    `remedy` as the way out, for what is broken or no results."""
     arrays = files.read_npz(path, remedy=remedy)
     if wrong := problem(arrays):
         raise Failure(f"{files.show(path)} is not a result file ({wrong}): {remedy}")
-    return arrays | {"config": json.loads(str(arrays["config"]))}
-
-
-def add_arguments(parser, default, *, rows, columns):
-    """RESULTS.npz, by default one from the repository root, --rows and --columns of a figure."""
-    default = files.ROOT / default
-    command.option(parser, "results", command.path, default, "the result file", nargs="?")
-    command.add_count(parser, "--rows", "images down", rows)
-    command.add_count(parser, "--columns", "images across", columns)
+    return arrays | {"config": dict(json.loads(str(arrays["config"])))}
 
 
 def load_from(path, *scripts):
-    """As `load`, the result file of one of these attack scripts, to draw it.
-
-    scripts: their paths from the repository root.  A file without an image is refused, too.
-    """
+    """As `load`, to draw it, the file of one of these attack scripts (paths from the root); one
+    without an image is refused, too."""
     names, remedy = [Path(script).stem for script in scripts], f"run `python {scripts[0]}`"
     found = load(path, remedy=remedy)
     if Path(str(found["config"].get("script"))).stem not in names:
@@ -87,16 +70,10 @@ def load_from(path, *scripts):
     return found
 
 
-def label(config, place):
-    """What figures call a class: its name, where the settings have the names of the classes."""
-    names = config.get("names")
-    return names[place] if isinstance(names, list) and place < len(names) else str(place)
-
-
 def succeeded(found):
     """Which attacks of a file reached their target, or left the label where there is none: (n,)."""
-    seen = found["y_preds_adversarial"]
-    return seen == found["y_targets"] if "y_targets" in found else seen != found["y_trues"]
+    seen, targets = found["y_preds_adversarial"], found.get("y_targets")
+    return seen != found["y_trues"] if targets is None else seen == targets
 
 
 def problem(arrays):
@@ -105,9 +82,8 @@ def problem(arrays):
         if name not in arrays:
             return f"{name} is missing"
     try:
-        if not isinstance(json.loads(str(arrays["config"])), dict):
-            raise ValueError
-    except (ValueError, RecursionError):
+        dict(json.loads(str(arrays["config"])))
+    except (TypeError, ValueError, RecursionError):
         return "config is not a JSON object"
     images = arrays["xs"].shape
     if len(images) < 3:

@@ -1,4 +1,4 @@
-"""The exact answers for softmax regression: how good the attacks are, to the last digit.
+"""Compute the exact answers for softmax regression, and how near the attacks come to them.
 
     python logreg_softmax/exact.py
     python logreg_softmax/exact.py --limit 5000
@@ -93,14 +93,14 @@ def draw(difference, x, sign, source, target, title):
     ax, below = left.subplots(), {"location": "bottom", "pad": 0.02}
     same = f"W_{target} − W_{source}, the same for every image"
     drawn = plots.noise(ax, difference, np.abs(difference).max(), same)
-    left.colorbar(drawn, ax=ax, shrink=0.8, **below).set_label("logits a pixel unit")
+    left.colorbar(drawn, ax=ax, shrink=0.8, **below).set_label("logits per pixel unit")
     axes = right.subplots(4, -(-len(x) // 2), squeeze=False)
     for i, (image, pattern) in enumerate(plots.stacked_pairs(axes, len(x))):
         plots.digit(image, x[i])
         same = (sign[i] == np.sign(difference))[difference != 0].mean()
         steps = plots.noise(pattern, sign[i], 1, f"same sign: {same:.0%}")
     bar = right.colorbar(steps, ax=axes, shrink=0.35, aspect=30, ticks=[-1, 0, 1], **below)
-    bar.set_label(f"the sign step towards {target}, below each {source}")
+    bar.set_label(f"below each {source}: sign step towards {target}, red is up, blue is down")
     return fig
 
 
@@ -125,7 +125,7 @@ def print_optima(model, x, y_target):
     first_root = smallest_eps(weights, bias, x, y_target, sign)
     one_step, _ = search(model, x, y_target)
     print_table("smallest epsilon", "exact first root", first_root)
-    print_row("fgsm", one_step, first_root)
+    print_row("smallest_eps", one_step, first_root)
 
     optimum, _, bound = smallest_linf(weights, bias, x, y_target)
     many_steps, _ = search(model, x, y_target, steps=MANY_STEPS)

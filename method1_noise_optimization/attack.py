@@ -9,17 +9,16 @@ nearest of the other classes.  Importing this module does not import TensorFlow.
 """
 
 import numpy as np
-from tqdm import tqdm
 
 from common.networks import mnist
 from common.search import checks
+from method1_noise_optimization import batches
+from method1_noise_optimization.batches import BATCH_SIZE, MAX_STEPS, sizes
 
 METHODS = ("sgd", "lbfgs", "minimal")
 REGULARIZATIONS = ("none", "l1", "l2")
 LEARNING_RATE = 0.008  # of sgd
-MAX_STEPS = {"sgd": 1000, "lbfgs": 50, "minimal": 120}
 STARTS = 8  # of minimal, where only the smallest noise will do
-BATCH_SIZE = {"sgd": 1000, "lbfgs": 500, "minimal": 500}
 
 
 def find_noise(model, x, y, **settings):
@@ -77,29 +76,18 @@ def search(
     for name, count in counts.items():
         checks.positive(name, count, whole=True)
 
-    from common.search import margins
     from method1_noise_optimization import lbfgs, minimal, sgd
 
+    if method == "sgd":
+        find, settings = sgd.find, (regularization, learning_rate, batch_size)
+    elif method == "lbfgs":
+        find, settings = lbfgs.find, ()
+    else:
+        find, settings = minimal.find if targeted else minimal.find_nearest, (starts,)
     # sgd refills its batch as images finish; the others take one batch after the other.
     stride = max(len(x), 1) if method == "sgd" else batch_size
-    model = margins.sized(model, x)
-    flat = x.reshape(len(x), int(np.prod(x.shape[1:])))
-    margins.check_slopes(model, flat, y, batch_size)
-    x_adv, steps = np.empty_like(flat), np.empty(len(x), np.int64)
-    shown, form = None if progress else True, "{l_bar}{bar}| {elapsed}<{remaining}"
-    with tqdm(total=len(x), disable=shown, bar_format=form) as bar:
-        for start in range(0, len(x), stride):
-            batch = slice(start, start + stride)
-            problem = model, flat[batch], y[batch], max_steps, bar.update
-            if method == "sgd":
-                found = sgd.find(*problem, regularization, learning_rate, batch_size)
-            elif method == "lbfgs":
-                found = lbfgs.find(*problem)
-            else:
-                found = (minimal.find if targeted else minimal.find_nearest)(*problem, starts)
-            x_adv[batch], steps[batch] = found
-    checks.finite(x_adv, "logits or gradients")
-    return x_adv.reshape(x.shape), steps
+    how = {"batch_size": batch_size, "stride": stride, "progress": progress}
+    return batches.search(find, model, x, y, max_steps, *settings, **how)
 
 
 def reached(model, x, noise, y, *, targeted=True):
@@ -111,13 +99,6 @@ def reached(model, x, noise, y, *, targeted=True):
 def random_targets(y, seed, classes=10):
     """A target for each label y (n,), any of the other classes with the same chance."""
     return (y + np.random.default_rng(seed).integers(1, classes, len(y))) % classes
-
-
-def sizes(noises):
-    """|r|_2 of each noise image (n, ...), in pixel units: (n,) float64."""
-    flat = noises.reshape(len(noises), int(np.prod(noises.shape[1:])))
-    # Squared and summed in float64, without a copy of all the noise in it.
-    return np.sqrt(np.einsum("nd,nd->n", flat, flat, dtype=np.float64))
 
 
 def distortions(noises):

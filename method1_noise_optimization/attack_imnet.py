@@ -1,4 +1,4 @@
-"""Everything is an ostrich: the smallest noise for another class.
+"""Turn photographs into ostriches, or another class, with the smallest noise.
 
     python method1_noise_optimization/attack_imnet.py
     python method1_noise_optimization/attack_imnet.py --grey-levels 1

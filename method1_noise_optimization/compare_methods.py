@@ -1,4 +1,4 @@
-"""The same ten digits under every method, and what a regulariser changes.
+"""Attack the same digits with every method, and measure what a regulariser changes.
 
     python method1_noise_optimization/compare_methods.py --model mlp
     python method1_noise_optimization/compare_methods.py --model mine.keras --samples mine.npz
@@ -29,9 +29,9 @@ WAYS = {
     "sgd, L1": {"method": "sgd", "regularization": "l1"},
     "sgd, L2": {"method": "sgd", "regularization": "l2"},
     "lbfgs": {"method": "lbfgs"},
-    "minimal": {"norm": "l2"},
-    "fgsm, smallest ε": {"norm": "linf", "steps": 1},
-    "many steps, smallest ε": {"norm": "linf", "steps": 500},
+    "minimal, one start": {"norm": "l2"},
+    "smallest ε, sign step": {"norm": "linf", "steps": 1},
+    "smallest ε, 500 steps": {"norm": "linf", "steps": 500},
 }
 # Mean, max and min of the noise, as published with the collection whose method this is, for its
 # network; whether the mean is of r or |r| is not said.
@@ -69,7 +69,7 @@ def draw(x, names, rows, title):
         line[0].set_ylabel(way.replace(", ", "\n"))
         for i, (ax, l2, linf) in enumerate(zip(line, sizes(noise), largest(noise), strict=False)):
             plots.digit(ax, x[i] + noise[i] if reached[i] else np.ones_like(x[i]))
-            ax.set_xlabel(f"{l2:.2f} | {linf:.2f}" if reached[i] else "no ε will do", labelpad=3)
+            ax.set_xlabel(f"{l2:.2f} | {linf:.2f}" if reached[i] else "not reached", labelpad=3)
     fig.supxlabel("under each image: |r|₂ | |r|∞, in pixel units", fontsize=11)
     return fig
 
@@ -114,7 +114,7 @@ def main(argv=None):
     names, goal = [network.label(label) for label in y[first]], "the nearest wrong answer by three"
     if targeted:
         names = [f"{n} → {network.label(t)}" for n, t in zip(names, y_target[first], strict=True)]
-        goal = "the same target by seven"
+        goal = "label → target by seven"
     model = mnist.title(args.model)
     title = f"{model}: {'its classes' if network.pixels else 'ten digits'}, {goal} ways"
     plots.save(draw(x[first], names, rows, title), output)

@@ -1,4 +1,4 @@
-"""What a network is worth: how far the nearest wrong answer is, for each digit, in both norms.
+"""Measure how far the nearest wrong answer is from each digit, in L2 and in L∞.
 
     python method1_noise_optimization/distances.py
     python method1_noise_optimization/distances.py --models softmax mlp cnn --count 1000

@@ -1,4 +1,4 @@
-"""Every digit, or class, as every other: the smallest noise between all pairs of classes.
+"""Turn every digit, or class, into every other with the smallest noise.
 
     python method1_noise_optimization/every_pair.py --model mlp
     python method1_noise_optimization/every_pair.py --model mine.keras --samples mine.npz

@@ -3,7 +3,8 @@
 import numpy as np
 
 from common.networks import mnist
-from method1_noise_optimization import attack
+from common.search import checks
+from method1_noise_optimization import batches
 
 NORMS = {"l2": "|r|₂", "linf": "|r|∞"}
 
@@ -17,10 +18,15 @@ def nearest(model, x, y, norm, *, targeted=False, starts=1, steps=500, judge=Non
     Returns (x_adv, size): float32 like x, and (n,), in pixel units, infinite where none was found.
     """
     if norm == "l2":
-        settings = {"method": "minimal", "starts": starts, "progress": progress}
-        batch_size = min(attack.BATCH_SIZE["minimal"], mnist.at_a_time(x))
-        x_adv, _ = attack.search(model, x, y, targeted=targeted, batch_size=batch_size, **settings)
-        size = attack.sizes(x_adv - x)
+        from method1_noise_optimization import minimal
+
+        x, y = checks.checked(model, x, y)
+        find = minimal.find if targeted else minimal.find_nearest
+        batch_size = min(batches.BATCH_SIZE["minimal"], mnist.at_a_time(x))
+        how = {"batch_size": batch_size, "progress": progress}
+        max_steps = batches.MAX_STEPS["minimal"]
+        x_adv, _ = batches.search(find, model, x, y, max_steps, starts, **how)
+        size = batches.sizes(x_adv - x)
     else:
         # Here method 1 looks at method 2, whose norm this is.
         from method2_fgsm.smallest_eps import smallest_eps

@@ -26,9 +26,8 @@ def few_levels(model, x, y_target, *, levels, confidence, max_steps):
     """Photographs in which few values have moved, by `levels` at most: (x_adv, steps)."""
     from method1_noise_optimization import grey_levels
 
-    images, _ = grey_levels.search(
-        model, _pixels(x), y_target, levels=levels, confidence=confidence, max_steps=max_steps
-    )
+    how = {"levels": levels, "confidence": confidence, "max_steps": max_steps}
+    images, _ = grey_levels.search(model, np.round(x * 255).astype(np.uint8), y_target, **how)
     return images / np.float32(255), np.full(len(x), max_steps)
 
 
@@ -43,7 +42,3 @@ def smallest_file(model, pixels, x_adv, y_target):
 def smallest_file_of_any(model, pixels, x_adv, y):
     """The same for whichever classes x_adv is seen as; y, the labels, are left by that."""
     return smallest_file(model, pixels, x_adv, mnist.classify(model, x_adv))
-
-
-def _pixels(x):
-    return np.round(x * 255).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""Szegedy et al. (2014), table 1: how small the noise can be, on the networks of the paper.
+"""Repeat table 1 of Szegedy et al. (2014): how small the noise is on the paper's networks.
 
     python common/train_mnist.py --hidden
     python common/train_mnist.py --hidden 100 100 --activation sigmoid

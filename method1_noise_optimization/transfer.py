@@ -1,9 +1,9 @@
-"""Transfer: does noise made for one network fool others, which the attack has never seen?
+"""Show noise made for one network to others: does it fool them too?
 
     python method1_noise_optimization/transfer.py
     python method1_noise_optimization/transfer.py --models mlp cnn cnn_robust
 
-Digits made for each of the models, by the fast gradient sign, and by the smallest noise towards a
+Digits made for each of the models, by the sign step (FGSM), and by the smallest noise towards a
 random wrong digit, as found and amplified to a common size (Szegedy et al. 2014, tables 2 to 4;
 Goodfellow et al. 2015, section 8); then for networks that share no training digit, trained here.
 Sizes are sqrt(mean(r**2)) after clipping to [0, 1].  The control is Gaussian noise of that size.
@@ -234,10 +234,10 @@ def main(argv=None):
     plots.save(draw(panels), output)
 
     print(f"\n{len(digits[0])} digits that all these models classify correctly")
-    print_table(f"fast gradient sign, eps {args.eps:g}", errors, sizes, None, names)
+    print_table(f"sign step (FGSM), eps {args.eps:g}", errors, sizes, None, names)
     print_table("smallest noise, as found", *own["as found"], names)
     print_table("smallest noise, amplified", *own["amplified"], names)
-    print("\nfast gradient sign: wrong answers that agree, where both are wrong")
+    print("\nsign step (FGSM): wrong answers that agree, where both are wrong")
     rows = [(name, *percent(line)) for name, line in zip(names, agreement, strict=True)]
     print(command.table(("made against", *names), rows))
     print(f"published: made against maxout, softmax agrees   {PUBLISHED_AGREEMENT:.1%}")

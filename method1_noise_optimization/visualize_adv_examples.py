@@ -3,10 +3,9 @@
     python method1_noise_optimization/visualize_adv_examples.py
     python method1_noise_optimization/visualize_adv_examples.py RESULTS.npz
 
-A random choice of the digits that reached their target, "Orig" the label, "New" what the model
-says now.  Photographs come in their order, with names and confidences; their noise is amplified by
-the factor that the title names, or, where whole grey levels were asked for, shows which values go
-up and down (Szegedy et al. 2014, figure 5).
+A random choice of the digits that reached their target, with label and new answer.  Photographs
+come in their order; their noise is amplified by the factor that the title names, or shows which
+values go up or down by whole grey levels (Szegedy et al. 2014, figure 5).
 
 reads   a result file of attack_mnist.py (default: the MLP's by sgd) or of attack_imnet.py
 writes  img/noise_{model}_{method}.png, for sgd without or with L1 regularisation
@@ -35,17 +34,17 @@ def draw(found, chosen, rows, columns, title):
     """The figure: `rows` by `columns` triples of the chosen images."""
     fig, groups = plots.groups(len(chosen), columns, rows, 3, (4.2, 1.75, 1.5), title)
     x, noises = found["xs"][chosen], found["noises"][chosen]
-    limit, l2, label = np.abs(noises).max(), sizes(noises), results.label
+    limit, l2, label = np.abs(noises).max(), sizes(noises), plots.label
     for i, (original, adversarial, noise) in enumerate(groups):
         y, y_adv = (found[key][chosen[i]] for key in ("y_trues", "y_preds_adversarial"))
-        plots.digit(original, x[i], f"Orig: {label(found['config'], y)}")
-        plots.digit(adversarial, x[i] + noises[i], f"New: {label(found['config'], y_adv)}")
+        plots.digit(original, x[i], f"label {label(found['config'], y)}")
+        plots.digit(adversarial, x[i] + noises[i], f"answer {label(found['config'], y_adv)}")
         drawn = plots.noise(noise, noises[i], limit, f"|r|₂ = {l2[i]:.2f}")
     if x.shape[3:] == (3,):
         fig.supxlabel(f"noise in colour: grey is 0, white and black are ±{limit:.3g}", fontsize=11)
         return fig
     bar = fig.colorbar(drawn, ax=fig.axes, location="bottom", shrink=0.4, aspect=35, pad=0.02)
-    bar.set_label("noise r (pixel units)")
+    bar.set_label("noise r (pixel units): red is up, blue is down")
     return fig
 
 
@@ -118,7 +117,7 @@ def photo_table(found):
 def main(argv=None):
     parser = command.Parser(__doc__)
     default = "method1_noise_optimization/results_mlp_sgd_l2.npz"
-    results.add_arguments(parser, default, rows=5, columns=3)
+    plots.add_arguments(parser, default, rows=5, columns=3)
     command.add_seed(parser, "which digits are drawn")
     command.add_output(parser, "the figure to write (default: see above)")
     args = parser.parse_args(argv)
@@ -140,7 +139,7 @@ def main(argv=None):
             f"{files.show(args.results)}: no image reached its target: try more --max-steps"
         )
     chosen = np.random.default_rng(args.seed).permutation(np.flatnonzero(reached))
-    title = f"{mnist.title(model)}, {method}"
+    title = f"{mnist.title(model)}, noise found by {method}"
     title += f", regularisation {kind}" if method == "sgd" else ""
     title += f": mean |r|₂ = {sizes(found['noises']).mean():.2f} over {len(reached):,} "
     title += "images" if "pixels" in config else "digits"

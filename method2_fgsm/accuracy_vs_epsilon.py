@@ -1,8 +1,8 @@
-"""How fast accuracy falls as epsilon grows, for the three models on the full test set.
+"""Draw how fast accuracy falls as epsilon grows, for the three models on all test digits.
 
     python method2_fgsm/accuracy_vs_epsilon.py
 
-Untargeted fast gradient sign; at epsilon 0.25 beside Goodfellow et al. (2015), section 4.
+One untargeted sign step (FGSM); at epsilon 0.25 beside Goodfellow et al. (2015), section 4.
 
 reads   common/mnist.npz, common/weights/{softmax,mlp,cnn}.weights.h5
 writes  img/accuracy_vs_epsilon.png
@@ -40,7 +40,7 @@ def error_rates(model, x, y, eps, *, source=None):
 @plots.our_style()
 def draw(eps, errors):
     """Accuracy in percent against epsilon, a line for each model."""
-    fig = plots.figure(8, 5, "Accuracy under the untargeted fast gradient sign, 10,000 test digits")
+    fig = plots.figure(8, 5, "Accuracy after one untargeted sign step (FGSM), 10,000 test digits")
     ax = fig.add_subplot()
     styles = zip(errors, (0, 2, 4), ("o-", "s-", "^-"), strict=True)
     curves = [(mnist.title(name), 1 - errors[name], *style) for name, *style in styles]
@@ -70,8 +70,8 @@ def main(argv=None):
 
     at = EPS.tolist().index(PUBLISHED_EPS)
     ours = [(mnist.title(name), errors[name][at], confidences[name][at]) for name in errors]
-    rows = [(name, f"{e:.1%}", f"{confidence:.1%}") for name, e, confidence in (*ours, *PUBLISHED)]
-    titles = f"at eps {PUBLISHED_EPS}", "error rate", "mean confidence when wrong"
+    rows = [(name, f"{1 - e:.1%}", f"{sure:.1%}") for name, e, sure in (*ours, *PUBLISHED)]
+    titles = f"at eps {PUBLISHED_EPS}", "accuracy", "mean confidence when wrong"
     print(f"\n{command.table(titles, rows)}")
     return [output]
 

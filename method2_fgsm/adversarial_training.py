@@ -1,4 +1,4 @@
-"""Adversarial training: teach a network the attacks on itself.
+"""Train a network on attacks on itself, or on bounds of what any attack can do.
 
     python method2_fgsm/adversarial_training.py
     python method2_fgsm/adversarial_training.py --attack pgd --model mlp

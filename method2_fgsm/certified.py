@@ -1,4 +1,4 @@
-"""What attacks leave and what is proven, against epsilon; nobody knows what lies between.
+"""Draw against epsilon what attacks leave and what is proven; nobody knows what lies between.
 
     python method2_fgsm/certified.py
 

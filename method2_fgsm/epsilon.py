@@ -1,10 +1,10 @@
-"""Class scores against epsilon: what one straight line through a classifier looks like.
+"""Draw the class scores against epsilon, along the line of the sign step.
 
     python method2_fgsm/epsilon.py --model softmax
     python method2_fgsm/epsilon.py --model mine.keras --samples mine.npz --source cat --target dog
 
-For test images of a 2, their logits along x + eps * sign(gradient of the loss for the label 6), raw
-and clipped to [0, 1], after Goodfellow et al. 2015, figure 4.  Negative epsilon leads towards 6.
+For test images of a 2, their logits along x - eps * sign(gradient of the loss for the label 6), raw
+and clipped to [0, 1], after Goodfellow et al. 2015, figure 4.  Positive eps leads towards the 6.
 
 reads   common/mnist.npz or --samples, common/weights/{model}.weights.h5 or a .keras file
 writes  img/epsilon_{model}.png; other digits, and the name of --samples, are added to the name
@@ -60,8 +60,8 @@ def draw(eps, raw, clipped, choice, pair, label, kind, key, title):
         upper.set_title(f"{kind} {choice.indices[image]}")
         lower.set_xlabel("ε (pixel units)")
         if np.isfinite(smallest):
-            lower.axvline(-smallest, color="black", linewidth=1.2, linestyle=":")
-            lower.set_title(f"first {pair.target_name} at ε = −{smallest:.3f}")
+            lower.axvline(smallest, color="black", linewidth=1.2, linestyle=":")
+            lower.set_title(f"first {pair.target_name} at ε = {smallest:.3f}")
         else:
             lower.set_title(f"never {pair.target_name}")
     fig.legend(handles=lower.lines[: raw.shape[-1]], title=key, loc="outside right center")
@@ -86,13 +86,14 @@ def main(argv=None):
 
     from method2_fgsm import fgsm
 
-    direction = fgsm.gradient_signs(model, choice.x, np.full(len(choice.x), pair.target))
+    direction = -fgsm.gradient_signs(model, choice.x, np.full(len(choice.x), pair.target))
     raw, clipped = (scores(model, choice.x, direction, EPS, clip=clip) for clip in (False, True))
 
     key, scored, one = "digit", "ten digits", "a handwritten"
     if network.pixels:
         key, scored, one = "class", "its classes", "an image of"
-    line = f"x + ε sign(∇J(x, {pair.target_name})), x {one} {pair.source_name}"
+    line = f"x − ε sign(∇J(x, {pair.target_name})), x {one} {pair.source_name}"
+    line += f" (ε > 0: towards {pair.target_name})"
     title = f"{mnist.title(args.model)}: scores of {scored} along {line}"
     plots.save(draw(EPS, raw, clipped, choice, pair, network.label, kind, key, title), output)
 

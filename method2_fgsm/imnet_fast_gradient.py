@@ -1,4 +1,4 @@
-"""The fast gradient sign method on photographs (Goodfellow et al. 2015).
+"""Attack photographs with one sign step (FGSM, Goodfellow et al. 2015).
 
     python method2_fgsm/imnet_fast_gradient.py
     python method2_fgsm/imnet_fast_gradient.py --images PHOTO FOLDER
@@ -37,7 +37,7 @@ def main(argv=None):
         functools.partial(fgsm.fgsm, **settings),
         None if target is None else lambda path: target,
         settings={"script": "imnet_fast_gradient", "eps": args.eps, "target": target},
-        title=f"fast gradient sign, eps {args.eps:g} ({args.eps * 255:.3g} / 255){goal}",
+        title=f"sign step (FGSM), eps {args.eps:g} ({args.eps * 255:.3g} / 255){goal}",
         for_figure=sign_pictures.sign_pictures,
     )
 

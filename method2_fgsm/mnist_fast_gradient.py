@@ -1,4 +1,4 @@
-"""Attack 5,000 digits with the fast gradient sign method and save the results.
+"""Attack 5,000 digits with one sign step (FGSM) and save the results.
 
     python method2_fgsm/mnist_fast_gradient.py --model mlp --eps 0.1
     python method2_fgsm/mnist_fast_gradient.py --model cnn --target 6 --full-test-set
@@ -68,7 +68,7 @@ def main(argv=None):
     steps = "" if args.steps == 1 else f", {args.steps} steps"
     print(f"{mnist.title(args.model)}, eps {args.eps:g} in pixel units{steps}")
     print(*found.table, sep="\n")
-    rows = {"attacked": len(noises), "error rate": f"{error:.2%}"}
+    rows = {"attacked": len(noises), "accuracy": f"{1 - error:.2%}"}
     if target is not None:
         rows[f"seen as the target {network.label(target)}"] = f"{(y_adv == target).mean():.2%}"
     rows["mean confidence when wrong"] = "-" if np.isnan(confidence) else f"{confidence:.2%}"

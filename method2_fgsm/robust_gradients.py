@@ -1,4 +1,4 @@
-"""What robustness looks like: gradients and smallest noise of the CNN trained in three ways.
+"""Draw loss gradients and smallest noise of the CNN trained in three ways.
 
     python method2_fgsm/robust_gradients.py
 

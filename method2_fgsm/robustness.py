@@ -1,4 +1,4 @@
-"""How much one network withstands, ours or your own, and what it falls for: its report card.
+"""Report card of one network, ours or yours: accuracy under each attack and under all.
 
     python method2_fgsm/robustness.py --model cnn_adversarial --eps 0.25
     python method2_fgsm/robustness.py --model mine.keras --samples mine.npz --eps 8/255
@@ -128,7 +128,7 @@ def main(argv=None):
     if not clean.any():
         raise Failure(
             f"{mnist.title(args.model)} misclassifies all {len(x)} images: nothing is "
-            "left to attack; look at its labels, and at --pixels"
+            "left to attack; check the labels and --pixels"
         )
     standing = {
         name: ensemble.withstood(model, x, y, eps, attack, judge=judge, seed=args.seed)

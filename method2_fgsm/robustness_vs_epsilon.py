@@ -1,4 +1,4 @@
-"""Accuracy under the worst of all attacks as epsilon grows, for the CNN trained in three ways.
+"""Draw the accuracy under all attacks together against epsilon, for the CNN trained in three ways.
 
     python method2_fgsm/robustness_vs_epsilon.py
 

@@ -1,4 +1,4 @@
-"""Rubbish class examples: how often noise that shows nothing is taken for a digit.
+"""Count how often noise that shows nothing is taken for a digit ("rubbish class examples").
 
     python method2_fgsm/rubbish.py
 

@@ -1,10 +1,10 @@
-"""Ten handwritten 2s become 6s: original | sign of the gradient | adversarial image.
+"""Turn ten handwritten 2s into 6s by one sign step: original | step | adversarial image.
 
     python method2_fgsm/two_to_six.py --model softmax
     python method2_fgsm/two_to_six.py --model cnn --source 3 --target 8
 
-One step of the targeted fast gradient sign (Goodfellow et al. 2015, section 4), with the smallest
-epsilon that lifts the confidence in the target above 50 %, or else that reaches it.
+One targeted step (FGSM, Goodfellow et al. 2015, section 4) with the smallest epsilon that makes the
+network over 50 % sure of the target, or else with the smallest that puts the target ahead.
 
 reads   common/mnist.npz or --samples, common/weights/{model}.weights.h5 or a .keras file
 writes  img/2s_{model}.png; other digits img/3s_as_8s_{model}.png; with --samples its name is added
@@ -18,10 +18,10 @@ from method2_fgsm import source_to_target
 
 
 @plots.our_style()
-def draw(x, sign, x_adv, before, after, eps, pair, title):
-    """The figure: five rows and two bands of columns of original | sign | adversarial.
+def draw(x, steps, x_adv, before, after, eps, pair, title):
+    """The figure: five rows and two bands of columns of original | step | adversarial.
 
-    before, after: the confidences (n, 2) in the two classes.
+    steps: like x, of -1, 0 and 1.  before, after: the confidences (n, 2) in the two classes.
     """
     bands = min(2, len(x))
     rows = -(-len(x) // bands)
@@ -31,20 +31,20 @@ def draw(x, sign, x_adv, before, after, eps, pair, title):
     plots.hide(triples[len(x) :])
     for image, (original, step, adversarial) in enumerate(triples[: len(x)]):
         plots.digit(original, x[image], confidences(before[image], pair))
-        drawn = plots.noise(step, sign[image], 1, f"ε = {eps[image]:.3f}")
+        drawn = plots.noise(step, steps[image], 1, f"ε = {eps[image]:.3f}")
         plots.digit(adversarial, x_adv[image], confidences(after[image], pair))
         if image % rows == 0:
-            headings = "original", f"sign(∇J(x, {pair.target_name}))", "adversarial"
+            headings = "original", f"−sign(∇J(x, {pair.target_name}))", "adversarial"
             for ax, heading in zip((original, step, adversarial), headings, strict=True):
                 ax.set_title(f"{heading}\n{ax.get_title()}")
-    key = "sign of the gradient; the step goes against it"
+    key = f"sign step towards {pair.target_name}, in units of ε"
     if x.shape[3:] == (3,):
-        fig.supxlabel(f"{key} (of red, green and blue: bright +1, grey 0, dark −1)", fontsize=11)
+        fig.supxlabel(f"{key} (of red, green and blue: bright up, grey 0, dark down)", fontsize=11)
         return fig
     bar = fig.colorbar(
         drawn, ax=axes, shrink=0.35, aspect=30, pad=0.01, ticks=[-1, 0, 1], location="bottom"
     )
-    bar.set_label(key)
+    bar.set_label(f"{key}: red is up, blue is down")
     return fig
 
 
@@ -79,9 +79,10 @@ def main(argv=None):
         sure, _ = smallest_eps(model, x, np.full(len(x), pair.target), confidence=0.5)
         # Where no epsilon reaches the target, the image is shown as it is.
         eps = np.nan_to_num(np.where(np.isnan(sure), choice.eps, sure))
-        step = "the smallest ε with over 50 % where there is one"
-    sign = fgsm.gradient_signs(model, x, np.full(len(x), pair.target))
-    x_adv = np.clip(x - (eps * sign.T).T, 0, 1)
+        goal = pair.target_name
+        step = f"smallest ε with over 50 % for the {goal}, else with the {goal} ahead"
+    steps = -fgsm.gradient_signs(model, x, np.full(len(x), pair.target))
+    x_adv = np.clip(x + (eps * steps.T).T, 0, 1)
     seen, logits = own_model.answers(model, judge, x_adv)
     logits = mnist.predict(model, x), logits
     before, after = (mnist.softmax(z)[:, [pair.source, pair.target]] for z in logits)
@@ -89,9 +90,9 @@ def main(argv=None):
     title = (
         f"{mnist.title(args.model)}: {'' if network.pixels else 'handwritten '}{pair.sources} "
         f"seen as {pair.targets}, one sign step, {step}\n"
-        f"confidence in {pair.source_name} and in {pair.target_name} above each image"
+        f"above: confidence in {pair.source_name} and in {pair.target_name}; ε in pixel units"
     )
-    plots.save(draw(x, sign, x_adv, before, after, eps, pair, title), output)
+    plots.save(draw(x, steps, x_adv, before, after, eps, pair, title), output)
 
     rows = [
         (index, f"{size:.4f}", *(f"{p:.2%}" for p in (*b, *a)), network.label(label))

@@ -23,7 +23,7 @@ SEEN = ("y_preds", "confidences"), ("y_preds_adversarial", "confidences_adversar
 def main(argv=None):
     parser = command.Parser(__doc__)
     default = "method2_fgsm/results_imnet_efficientnet_lite0.npz"
-    results.add_arguments(parser, default, rows=3, columns=3)
+    plots.add_arguments(parser, default, rows=3, columns=3)
     index = "the second figure's photograph, from 0 (default: the one most surely called wrong)"
     parser.add_argument("--index", type=int, help=index)
     command.add_output(parser, "the folder to write both figures to", files.IMG)
@@ -58,10 +58,9 @@ def most_confident(attacked):
 
 def _heading(attacked):
     config = attacked["config"]
-    title = f"{imagenet.title(config['model'])}, fast gradient sign, ε = {config['eps']:g}"
-    if config["target"] is None:
-        return title
-    return f"{title}, target {class_labels.of_settings(config)[config['target']]}"
+    model, eps, target = (config[name] for name in ("model", "eps", "target"))
+    goal = "" if target is None else f", target {class_labels.of_settings(config)[target]}"
+    return f"{imagenet.title(model)}, sign step (FGSM), ε = {eps:g} (pixel units){goal}"
 
 
 def draw_pairs(attacked, rows, columns):
@@ -71,7 +70,7 @@ def draw_pairs(attacked, rows, columns):
     fooled = before != after if target is None else after == target
     headings = [f"{names[b]} / {names[a]}" for b, a in zip(before, after, strict=True)]
     pairs = [*zip(attacked["xs"], attacked["xs"] + attacked["noises"], strict=True)]
-    title = f"{_heading(attacked)}\nbefore / after (in grey: not fooled)"
+    title = f"{_heading(attacked)}\nanswer before / after (in grey: not fooled)"
     inches = 3.7, 2.25, 0.7
     return plots.photo_groups(pairs, columns, rows, headings, fooled, inches, 11, title)[0]
 

@@ -1,4 +1,4 @@
-"""Draw saved results on MNIST: pairs of original and adversarial digit, "true → predicted".
+"""Draw saved results on MNIST: pairs of original and adversarial digit, with label and answer.
 
     python method2_fgsm/visualize_mnist.py method2_fgsm/results_mnist_mlp.npz
 
@@ -21,15 +21,15 @@ def draw(saved, chosen, rows, columns, title):
     keys = ("xs", "noises", "y_trues", "y_preds_adversarial")
     images = zip(*(saved[key][chosen] for key in keys), strict=True)
     for (x, noise, *labels), (original, adversarial) in zip(images, pairs, strict=True):
-        plots.digit(original, x, "original")
-        label, seen = (results.label(saved["config"], place) for place in labels)
-        plots.digit(adversarial, x + noise, f"{label} → {seen}")
+        label, seen = (plots.label(saved["config"], place) for place in labels)
+        plots.digit(original, x, f"label {label}")
+        plots.digit(adversarial, x + noise, f"answer {seen}")
     return fig
 
 
 def main(argv=None):
     parser = command.Parser(__doc__)
-    results.add_arguments(parser, "method2_fgsm/results_mnist_mlp.npz", rows=5, columns=4)
+    plots.add_arguments(parser, "method2_fgsm/results_mnist_mlp.npz", rows=5, columns=4)
     command.add_seed(parser, "which images")
     command.add_output(parser, "the figure to write (default: img/fgsm_mnist_{model}.png)")
     args = parser.parse_args(argv)
@@ -48,10 +48,10 @@ def main(argv=None):
     chosen = np.random.default_rng(args.seed).permutation(np.flatnonzero(reached))
     chosen = chosen[: args.rows * args.columns]
     steps = saved["config"].get("steps")
-    method = f"{steps} steps" if steps else "fast gradient sign"
-    title = f"{mnist.title(model)}, {method}, ε = {eps:g}"
+    method = f"{steps} steps" if steps else "sign step (FGSM)"
+    title = f"{mnist.title(model)}, {method}, ε = {eps:g} (pixel units)"
     if target is not None:
-        title += f", target {results.label(saved['config'], target)}"
+        title += f", target {plots.label(saved['config'], target)}"
     plots.save(draw(saved, chosen, args.rows, args.columns, title), output)
 
     noises = saved["noises"]

@@ -7,6 +7,7 @@ import os
 import random
 import re
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -128,6 +129,23 @@ def checkout(tmp_path_factory):
     shutil.copy(files.ROOT / "pyproject.toml", folder)
     (folder / "img").mkdir()
     return folder
+
+
+@pytest.fixture
+def python():
+    """A function: run Python with the project on its path, for 90 seconds at most."""
+
+    def run(*arguments, cwd=None, **environment):
+        return subprocess.run(
+            [sys.executable, *map(str, arguments)],
+            env={**os.environ, "PYTHONPATH": str(files.ROOT), **environment},
+            cwd=cwd,
+            capture_output=True,
+            text=True,
+            timeout=90,
+        )
+
+    return run
 
 
 PRECIOUS = b"what was there before"

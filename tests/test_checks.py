@@ -1,9 +1,14 @@
-"""Whatever Keras model a user brings, an attack works on it or says in one line why it cannot.
+"""Whatever Keras model a user brings, an attack works on it or says in one line why it cannot; what
+is compiled for it goes when it changes or goes.
 
 The small models here see images (4, 3, 1); the attacks are all that the collection offers.
 """
 
+import copy
+import gc
 import re
+import weakref
+from concurrent.futures import ThreadPoolExecutor
 
 import keras
 import numpy as np
@@ -13,6 +18,7 @@ import tensorflow as tf
 from common import files
 from common.networks import mnist
 from common.search import checks
+from common.search.compiled import compiled
 from method1_noise_optimization import attack
 from method2_fgsm import fgsm, pgd
 from method2_fgsm.smallest_eps import smallest_eps
@@ -128,10 +134,6 @@ def applied(function):
     return keras.Model(image, function(linear()(image)))
 
 
-def with_last(function):
-    return functional(layers.Flatten(), layers.Dense(3), layers.Lambda(function))
-
-
 PROBABILITIES = {
     "Dense with softmax": lambda: linear(activation="softmax"),
     "a Softmax layer": lambda: functional(linear(), layers.Softmax()),
@@ -139,7 +141,6 @@ PROBABILITIES = {
         [keras.Input((12,)), layers.Dense(5, activation="relu"), layers.Dense(3, "softmax")]
     )),
     "the guide to mixed precision": lambda: guide("mixed_float16"),
-    "the same in bfloat16": lambda: guide("mixed_bfloat16", layers.Dense(3)),
 }  # fmt: skip
 WITHOUT_LAYERS = {
     "a subclassed model": lambda: called(Subclassed(ops.softmax)),
@@ -150,11 +151,11 @@ WITHOUT_LAYERS = {
 }
 
 
-def guide(precision, *last):
+def guide(precision):
     """A network as the guide to mixed precision builds it."""
     hidden, half = layers.Dense(5, "tanh", dtype=precision), layers.Dense(3, dtype=precision)
     softmax = layers.Activation("softmax", dtype="float32")
-    return functional(layers.Flatten(), hidden, half, *last, softmax)
+    return functional(layers.Flatten(), hidden, half, softmax)
 
 
 def ensemble(join):
@@ -193,7 +194,7 @@ REFUSED = {
     "a map of logits": (lambda: functional(layers.Dense(3)), "not one row of logits"),
     "images of another size": (lambda: called(Subclassed()), r"does not take images \(5, 3, 1\)"),
     "mixed_float16": (lambda: linear(dtype="mixed_float16"), "float16"),
-    "no gradient": (lambda: with_last(ops.stop_gradient), "cannot be differentiated"),
+    "no gradient": (lambda: applied(ops.stop_gradient), "cannot be differentiated"),
     "steps without a slope": (
         lambda: functional(layers.Lambda(lambda x: ops.sign(x - 0.5)), linear()),
         "cannot be differentiated",
@@ -210,41 +211,19 @@ def test_a_model_that_cannot_be_attacked_is_refused(make, message):
         checks.checked(make(), np.full((2, *shape), 0.5), np.zeros(2, int))
 
 
-class Watched(Subclassed):
-    """Notes whether each of its calls is traced, to be compiled."""
-
-    def call(self, x):
-        self.eager.append(tf.executing_eagerly())
-        return super().call(x)
-
-
-def test_what_a_model_is_tried_for_is_compiled():
-    """Eagerly the gradients by all its weights would be computed too, and some of them crash."""
-    model = Watched()
-    model.eager = []
-    called(model).eager.clear()
-    checks.checked(model, np.full((2, *SHAPE), 0.5), np.zeros(2, int))
-    assert model.eager
-    assert not any(model.eager)
-
-
-def test_every_attack_refuses_it():
-    attack_all(linear(activation="softmax"), r"logits_of\(model\)")
-
-
-def test_every_attack_counts_the_images_whose_logits_or_gradient_are_not_finite():
+def test_every_attack_refuses_probabilities_and_counts_what_is_not_finite():
     """sqrt has no slope at 0: two images of six are black."""
-    for bias in (np.nan, np.inf):
-        model = linear()
-        model.set_weights([np.ones((12, 3)), np.array([0, bias, 0])])
-        attack_all(model, "not finite numbers for 6 of 6 images")
+    attack_all(linear(activation="softmax"), r"logits_of\(model\)")
+    model = linear()
+    model.set_weights([np.ones((12, 3)), np.array([0, np.inf, 0])])
+    attack_all(model, "not finite numbers for 6 of 6 images")
     model = functional(layers.Flatten(), layers.Lambda(ops.sqrt), layers.Dense(2))
     x = np.random.default_rng(0).uniform(0.2, 0.8, (6, *SHAPE)).astype(np.float32)
     x[[1, 4]] = 0
     y = mnist.classify(model, x)
     for name, find in ATTACKS.items():
         if name != "pgd":  # it starts from a random point, where there is a slope
-            with pytest.raises(ValueError, match="not finite numbers for 2 of 6 images"):
+            with pytest.raises(checks.Refused, match="not finite numbers for 2 of 6 images"):
                 pytest.fail(f"{name} gives {find(model, x, y, 1 - y)}")
 
 
@@ -271,28 +250,21 @@ def test_logits_of_is_the_model_without_its_softmax(make):
         model.set_weights([2 * w for w in model.get_weights()])
 
 
-def test_logits_of_is_the_model_without_its_sigmoids():
-    model = functional(linear(), layers.Activation("sigmoid"))
-    x = np.random.default_rng(0).random((7, *SHAPE), np.float32)
-    logits = mnist.predict(mnist.logits_of(model), x)
-    np.testing.assert_allclose(1 / (1 + np.exp(-logits)), mnist.predict(model, x), rtol=1e-5)
-
-
-@pytest.mark.parametrize("make", [*WITHOUT_LAYERS.values(), two_heads])
-def test_logits_of_says_where_it_cannot(make):
-    with pytest.raises(ValueError, match=r"does not (end in a softmax|show its last layer)"):
-        mnist.logits_of(make())
-
-
-def test_a_model_that_ends_in_logits_is_its_own():
-    for model in (linear(), functional(linear())):
-        assert mnist.logits_of(model) is model
+def test_logits_of_says_where_it_cannot_and_leaves_logits_alone():
+    for make in (*WITHOUT_LAYERS.values(), two_heads):
+        with pytest.raises(ValueError, match=r"does not (end in a softmax|show its last layer)"):
+            mnist.logits_of(make())
+    adapted, model = linear(activation="softmax"), linear()
+    adapted.layers[-1].enable_lora(2)
+    with pytest.raises(ValueError, match="more weights"):
+        mnist.logits_of(adapted)
+    assert mnist.logits_of(model) is model
 
 
 def test_what_logits_of_makes_can_be_saved_and_cloned(tmp_path):
     x = np.random.default_rng(0).random((7, *SHAPE), np.float32)
-    for make in (guide, lambda _: PROBABILITIES["a model within a model"]()):
-        logits = mnist.logits_of(make("mixed_float16"))
+    for what in ("the guide to mixed precision", "a model within a model"):
+        logits = mnist.logits_of(PROBABILITIES[what]())
         expected = mnist.predict(logits, x)
         logits.save(tmp_path / "logits.keras")
         cloned = keras.models.clone_model(logits)
@@ -303,41 +275,13 @@ def test_what_logits_of_makes_can_be_saved_and_cloned(tmp_path):
         assert all(type(layer).__module__.startswith("keras.") for layer in logits.layers)
 
 
-def test_a_last_layer_with_other_weights_is_left_alone():
-    """LoRA, for one; and in half precision an activation of its own, in front of the softmax."""
-    adapted, half = (
-        linear(activation="softmax"),
-        guide("float16", layers.Dense(3, "tanh", dtype="float16")),
-    )
-    adapted.layers[-1].enable_lora(2)
-    with pytest.raises(ValueError, match="more weights"):
-        mnist.logits_of(adapted)
-    with pytest.raises(ValueError, match="does not end in a softmax"):
-        mnist.logits_of(half)
-
-
-def test_the_logits_of_an_ensemble_are_those_that_the_message_names():
-    image = keras.Input(SHAPE)
-    zs = [linear()(image) for _ in range(3)]
-    logits = ops.logsumexp(ops.stack([ops.log_softmax(z) for z in zs]), axis=0)
-    model = keras.Model(image, logits)
-    x = np.random.default_rng(0).random((7, *SHAPE), np.float32)
-    mean = keras.Model(image, layers.Average()([ops.softmax(z) for z in zs]))
-    np.testing.assert_allclose(
-        mnist.softmax(mnist.predict(model, x)), mnist.predict(mean, x), rtol=1e-5
-    )
-    checks.checked(model, x, np.zeros(7, int))
-
-
 PIXELS = np.random.default_rng(0).random((2, *SHAPE), np.float32)
 UNSUITABLE = {
     "pixels from 0 to 255": (255 * PIXELS, "divide .* by 255"),
     "pixels from -1 to 1": (2 * PIXELS - 1, r"\[0, 1\]: give \(x \+ 1\) / 2; [^5]*offset=-1"),
     "NaN": (np.where(PIXELS > 0.5, np.nan, PIXELS), "^images hold values that are no .*numbers"),
-    "one image": (PIXELS[0], r"x\[np.newaxis\]"),
     "no channels": (PIXELS[..., 0], r"x\[..., np.newaxis\]"),
     "a data set": (tf.data.Dataset.from_tensor_slices(PIXELS), "images are .*Dataset"),
-    "nothing": (None, "images are "),
 }
 
 
@@ -356,10 +300,10 @@ def test_a_changed_activation_is_refused():
         fgsm.fgsm(model, x, y, 0.1)
 
 
-@pytest.mark.parametrize("eps", [8, -0.1, np.nan, "0.1", None, [0.1, 0.2, 0.3], [[], [1]], True])
-def test_epsilon_is_in_pixel_units(eps):
-    with pytest.raises(ValueError, match=r"eps (is in \[0, 1\] pixel units|must be)"):
-        checks.pixel_size("eps", eps, np.zeros((2, *SHAPE)))
+def test_epsilon_is_in_pixel_units():
+    for eps in (8, -0.1, np.nan, "0.1", [0.1, 0.2, 0.3], [[], [1]], True):
+        with pytest.raises(ValueError, match=r"eps must be"):
+            checks.pixel_size("eps", eps, np.zeros((2, *SHAPE)))
 
 
 def test_each_image_can_have_an_epsilon_of_its_own():
@@ -384,11 +328,120 @@ def test_each_image_can_have_an_epsilon_of_its_own():
 
 def test_the_readmes_own_models_are_attacked():
     """The Python under a heading "Your own model", in whichever README it stands, runs as it is."""
-    readmes = [path.read_text(encoding="utf-8") for path in sorted(files.ROOT.glob("*/README.md"))]
-    sections = [part for text in readmes for part in re.split("^##+ ", text, flags=re.M)]
-    own = [part for part in sections if part.lower().startswith("your own model")]
-    blocks = [code for part in own for code in re.findall(r"```python\n(.*?)```", part, re.S)]
+    readmes = "\n## ".join(path.read_text("utf-8") for path in files.ROOT.glob("*/README.md"))
+    own = re.findall(r"(?ms)^##+ Your own model\b(.*?)(?=^##+ |\Z)", readmes)
+    blocks = re.findall(r"(?s)```python\n(.*?)```", "".join(own))
     assert blocks
-    space = {}
     for block in blocks:
-        exec(block, space)
+        exec(block, {})
+
+
+# What is compiled for a model ---------------------------------------------------------------------
+
+
+def small_network():
+    """A convolution, and a network within the network."""
+    first = layers.LeakyReLU(), layers.Reshape((5, 1))
+    convolution = layers.Conv1D(4, 2, bias_initializer="ones")
+    within = functional(layers.Dense(9, "tanh"), shape=(4,))
+    last = layers.GlobalMaxPooling1D(), within, layers.Dense(3)
+    return functional(*first, convolution, *last, shape=(5,))
+
+
+def test_a_trace_serves_every_batch_of_its_model_and_no_other_model():
+    traced = []
+
+    @compiled
+    def logits(model, x):
+        traced.append(model.name)
+        return model(x)
+
+    first, second = small_network(), small_network()
+    for n in (1, 2, 3, 4, 2):
+        x = np.full((n, 5), 0.5, np.float32)
+        for model in (first, second):
+            np.testing.assert_allclose(logits(model, x), model(x), rtol=1e-6)
+    first.set_weights([2 * weight for weight in first.get_weights()])  # read, and not traced
+    np.testing.assert_allclose(logits(first, x), first(x), rtol=1e-6)
+    assert sorted(traced) == sorted([first.name, second.name])
+
+
+def test_no_attack_holds_on_to_the_weights_of_a_model_that_is_gone():
+    x, y = np.full((4, 5), 0.5, np.float32), np.zeros(4, int)
+    weights = []
+    for _ in range(2):
+        model = small_network()
+        fgsm.fgsm(model, x, y, 0.1)
+        smallest_eps(model, x, y + 1)
+        weights += [weakref.ref(variable.value.handle) for variable in model.variables]
+    del model
+    keras.backend.clear_session()
+    gc.collect()
+    assert [handle() for handle in weights] == [None] * len(weights)
+
+
+def sets(name, value, *indices):
+    """A change of one attribute of a layer, or of a layer in it."""
+
+    def change(model, folder):
+        for index in indices:
+            model = model.layers[index]
+        setattr(model, name, value)
+
+    return change
+
+
+def load_weights(model, folder):
+    small_network().save_weights(folder / "a.weights.h5")
+    model.load_weights(folder / "a.weights.h5")
+
+
+def other_layer(model, folder):
+    model.pop()
+    model.add(layers.Dense(3))
+
+
+CHANGES = {
+    "weights": load_weights,
+    "quantize": lambda model, folder: model.quantize("int8"),
+    "dtype policy": sets("dtype_policy", keras.DTypePolicy("mixed_bfloat16"), 5),
+    "another layer": other_layer,
+    "activation in a model within": sets("activation", keras.activations.relu, 4, 0),
+    "number": sets("negative_slope", 5.0, 0),
+    "strides": sets("strides", (3,), 2),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_what_changes_after_an_attack_counts_as_if_it_had_been_so_before(change, tmp_path):
+    x = np.random.default_rng(0).normal(size=(6, 5)).astype(np.float32)
+    keras.utils.set_random_seed(0)
+    attacked = small_network()
+    before = mnist.predict(attacked, x)
+    keras.utils.set_random_seed(0)
+    fresh = small_network()
+    for model in (attacked, fresh):
+        keras.utils.set_random_seed(1)
+        change(model, tmp_path)
+    now = mnist.predict(attacked, x)
+    assert not np.array_equal(now, before)
+    np.testing.assert_array_equal(now, mnist.predict(fresh, x))
+
+
+def test_a_model_that_was_attacked_is_saved_and_copied_like_any_other(tmp_path):
+    x, y = np.random.default_rng(0).random((6, 5), np.float32), np.arange(6) % 3
+    model = small_network()
+    x_adv = fgsm.fgsm(model, x, y, 0.1)
+    model.save(tmp_path / "a.keras")
+    for other in (keras.models.load_model(tmp_path / "a.keras"), copy.deepcopy(model)):
+        np.testing.assert_array_equal(fgsm.fgsm(other, x, y, 0.1), x_adv)
+
+
+def test_threads_find_what_one_finds():
+    rng = np.random.default_rng(0)
+    batches = [(rng.random((6, 5), np.float32), rng.integers(0, 3, 6)) for _ in range(8)]
+    model = small_network()
+    with ThreadPoolExecutor(4) as threads:
+        together = list(threads.map(lambda batch: fgsm.fgsm(model, *batch, 0.1), batches))
+    for batch, seen in zip(batches, together, strict=True):
+        np.testing.assert_array_equal(fgsm.fgsm(model, *batch, 0.1), seen)

@@ -1,8 +1,8 @@
-"""Photographs as they lie on people's disks, whole and broken."""
+"""Photographs as they lie on people's disks, whole and broken, and what they are said to show."""
 
 import io
-import ntpath
 import os
+import re
 
 import numpy as np
 import pytest
@@ -10,7 +10,8 @@ from PIL import ExifTags, Image
 
 from common import files
 from common.command import Failure
-from common.run import photos
+from common.networks import own_model
+from common.run import class_labels, photos
 
 SIDE = 32
 RED, BLUE, WHITE = (255, 0, 0), (0, 0, 255), (255, 255, 255)
@@ -51,14 +52,6 @@ def test_every_format_is_read_whatever_the_name(read, name):
     assert np.abs(seen.astype(int) - np.asarray(gradient(SIDE, SIDE))).mean() < 12
 
 
-def framed(width, height):
-    """A picture whose middle square is blue, and the rest red."""
-    image, short = Image.new("RGB", (width, height), RED), min(width, height)
-    left, top = (width - short) // 2, (height - short) // 2
-    image.paste(BLUE, (left - 1, top - 1, left + short + 1, top + short + 1))
-    return image
-
-
 def palette():
     image = Image.new("P", (40, 40), 0)
     image.putpalette([*BLUE, *RED])
@@ -69,17 +62,12 @@ SEEN = {
     "16 bits": (Image.fromarray(np.full((40, 40), 0x8000, np.uint16)), {}, (0x80, 0x80, 0x80)),
     "transparent": (Image.new("RGBA", (40, 40), (*BLUE, 0)), {}, WHITE),
     "a transparent colour": (palette(), {"transparency": 0}, WHITE),
-    "grey": (Image.new("L", (40, 40), 9), {}, (9, 9, 9)),
     "grey and transparent": (Image.new("LA", (40, 40), (0, 0)), {}, WHITE),
-    "black or white": (Image.new("1", (40, 40), 1), {}, WHITE),
-    "wide": (framed(3 * SIDE, SIDE), {}, BLUE),
-    "high": (framed(SIDE, 3 * SIDE), {}, BLUE),
-    "a long strip": (framed(60_000, 2), {}, BLUE),
 }
 
 
 @pytest.mark.parametrize("kind", SEEN)
-def test_depth_transparency_and_shape(read, kind):
+def test_depth_and_transparency(read, kind):
     image, options, colour = SEEN[kind]
     assert (read(encoded("PNG", image, **options)) == colour).all()
 
@@ -112,10 +100,12 @@ def test_neither_broken_exif_nor_the_colours_of_print_spoil_a_photograph(read):
     assert read(encoded("JPEG", gradient(50, 40, "CMYK"))).shape == (SIDE, SIDE, 3)
 
 
-def test_a_picture_of_the_right_size_goes_through_unchanged(tmp_path):
-    noise = np.random.default_rng(0).integers(0, 256, (SIDE, SIDE, 3), np.uint8)
-    photos.save_png(tmp_path / "a.png", noise)
-    np.testing.assert_array_equal(photos.read(tmp_path / "a.png", SIDE), noise)
+def test_a_rectangle_is_the_middle_of_the_photograph(tmp_path):
+    image = np.random.default_rng(0).integers(0, 256, (20, 50, 3), np.uint8)
+    photos.save_png(tmp_path / "a.png", image)
+    np.testing.assert_array_equal(photos.read(tmp_path / "a.png", (20, 30)), image[:, 10:40])
+    np.testing.assert_array_equal(photos.read(tmp_path / "a.png", (10, 50)), image[5:15])
+    assert photos.read(tmp_path / "a.png", (7, 9)).shape == (7, 9, 3)
 
 
 HOSTILE = {
@@ -131,7 +121,6 @@ def test_hostile_files_are_turned_away_in_one_line(read, name):
     content, reason = HOSTILE[name]
     with pytest.raises(photos.Unreadable, match=reason) as caught:
         read(content, name)
-    assert str(caught.value)
     assert "\n" not in str(caught.value)
 
 
@@ -145,37 +134,22 @@ def test_the_size_limit_is_for_what_is_decoded(read, monkeypatch):
             read(content)
 
 
-def test_what_is_not_a_file_is_turned_away(tmp_path):
-    os.mkfifo(tmp_path / "pipe")
-    for name in ("pipe", "nothing"):
-        with pytest.raises(photos.Unreadable, match="not a file"):
-            photos.read(tmp_path / name, SIDE)
-
-
 def make_files(folder, paths):
     for path in paths.split():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).touch()
 
 
-def test_folders_are_walked_in_order_and_loops_end(tmp_path):
+def test_folders_are_walked_in_order_but_for_what_is_hidden_and_loops_end(tmp_path):
     inside, outside, deep = tmp_path / "photos", tmp_path / "elsewhere", f"z/{'d/' * 150}n.png"
-    make_files(inside, f"b/2.png b/10.png a/deep/er/x.png a.png b.png README.md {deep}")
+    make_files(inside, f"b/2.png b/10.JPG a/deep/er/x.heic a.png b.tiff {deep}")
+    make_files(inside, ".a.jpg .thumbnails/a.jpg README.md a.jpg.xmp")
     make_files(outside, "linked.png")
     links = {"a/b": "../b", "a/loop": inside, "c": outside, "itself": "itself"}
     for link, target in (links | {outside / "back": inside, outside / "again": outside}).items():
         (inside / link).symlink_to(target)
-    expected = ["a/deep/er/x.png", "a.png", "b/10.png", "b/2.png", "b.png", "c/linked.png", deep]
+    expected = ["a/deep/er/x.heic", "a.png", "b/10.JPG", "b/2.png", "b.tiff", "c/linked.png", deep]
     assert list(photos.walk(inside, pytest.fail)) == expected
-
-
-def test_of_a_folder_photographs_are_tried_that_are_not_hidden(tmp_path):
-    hidden = ".a.jpg .thumbnails/a.jpg notes.txt a.jpg.xmp"
-    make_files(tmp_path, f"a.JPG trip/b.tiff trip/c.heic {hidden}")
-    assert list(photos.walk(tmp_path, pytest.fail)) == ["a.JPG", "trip/b.tiff", "trip/c.heic"]
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(Failure, match=r"no image in .*empty: no file there ends in \.jpg"):
-        photos.find([tmp_path / "empty"], pytest.fail)
 
 
 def test_files_and_folders_are_found_together_each_file_once(tmp_path, monkeypatch):
@@ -194,25 +168,6 @@ def test_files_and_folders_are_found_together_each_file_once(tmp_path, monkeypat
     assert find("c/.3.jpg", "link") == (".", ["c/.3.jpg", "link/2.jpg"])
     with pytest.raises(Failure, match="not found: name a photograph"):
         find("a", "absent.jpg")
-    drives = ntpath.commonpath
-    monkeypatch.setattr(os.path, "commonpath", lambda paths: drives(["C:\\a", "D:\\b"]))
-    with pytest.raises(Failure, match="are on different drives"):
-        find("a", "c")
-
-
-def test_a_batch_keeps_its_order_and_says_what_it_leaves_out(tmp_path):
-    names = [f"{i:02d}.png" for i in range(9)] + [os.fsdecode(b'\xff\n, "odd".png')]
-    for i, name in enumerate(names):
-        photos.save_png(tmp_path / name, np.full((40, 40, 3), i, np.uint8))
-    (tmp_path / "03.png").write_bytes(b"")
-    (tmp_path / "07.png").write_bytes(b"no image")
-    paths, images, skipped = photos.read_batch(tmp_path, names, SIDE)
-    assert paths == [name for name in names if name not in ("03.png", "07.png")]
-    assert list(images[:, 0, 0, 0]) == [0, 1, 2, 4, 5, 6, 8, 9]
-    assert [path for path, _ in skipped] == ["03.png", "07.png"]
-    assert {reason for _, reason in skipped} == {photos.NO_IMAGE}
-    paths, images, skipped = photos.read_batch(tmp_path, ["03.png"], SIDE)
-    assert (paths, images.shape, len(skipped)) == ([], (0, SIDE, SIDE, 3), 1)
 
 
 def test_each_of_our_photographs_has_its_licence_and_a_modest_size():
@@ -225,3 +180,103 @@ def test_each_of_our_photographs_has_its_licence_and_a_modest_size():
         assert "CC" in row or "public domain" in row
         assert os.path.getsize(folder / name) < 300_000
         photos.read(folder / name, 224)
+
+
+# What they show ----------------------------------------------------------------------------------
+
+# Classes that papers and model documentation name by index or by synset.
+KNOWN = {
+    0: ("tench", "n01440764"),
+    388: ("giant panda", "n02510455"),
+    999: ("toilet tissue", "n15075141"),
+}
+
+
+def test_known_classes_have_their_names_and_synsets():
+    for index, (name, synset) in KNOWN.items():
+        assert class_labels.names()[index] == name
+        assert class_labels.synsets()[index] == synset
+        assert class_labels.index_of(name.upper().replace(" ", "_")) == index
+        assert class_labels.index_of(synset) == class_labels.index_of(str(index)) == index
+
+
+def test_there_are_a_thousand_of_each_in_the_order_of_the_synsets():
+    assert len(class_labels.names()) == len(class_labels.synsets()) == class_labels.CLASSES == 1000
+    assert all(name.strip() == name and name for name in class_labels.names())
+    assert all(re.fullmatch(r"n\d{8}", synset) for synset in class_labels.synsets())
+    assert list(class_labels.synsets()) == sorted(set(class_labels.synsets()))
+
+
+FOLDERS = {"388": 388, "007": 7, "n02510455": 388, "0": 0, "Giant_Panda": 388, "tiger cat": 282}
+
+
+def test_folders_tell_the_class_of_what_lies_in_them_if_asked_to(tmp_path, capsys):
+    def classes(*folders):
+        names = [f"x/{folder}/a.jpg" for folder in folders]
+        return class_labels.of_photographs("folders", tmp_path / "7", names)
+
+    assert class_labels.of_photographs(None, "x", ["388/a.jpg"]) == [None]
+    assert classes(*FOLDERS) == list(FOLDERS.values())
+    unknown = ("1000", "-1", "panda", "n99999999", "²", "1" * 5000, "3.5")
+    assert classes("388", *unknown) == [388] + 7 * [None]
+    error = capsys.readouterr().err
+    assert "1 of 8 photographs lie in a folder of a class; not x/1000/a.jpg" in error
+    assert class_labels.of_photographs("folders", tmp_path / "7", ["a.jpg"]) == [7]
+    with pytest.raises(Failure, match="134 and 517: give the index"):
+        classes("crane")
+    with pytest.raises(Failure, match=r"0 of 1 photographs .* not x/y/a\.jpg.*; give a text file"):
+        classes("y")
+
+
+def test_a_target_is_read_in_one_way_for_digits_and_photographs():
+    """A number is an index, whatever the classes are called; else a name, in any case."""
+    for names, text, index in (
+        (("2", "0", "1"), "0", 0),
+        (("2", "0", "1"), "002", 2),
+        (("boat", "Tree"), "TREE", 1),
+        (tuple("0123456789"), "6", 6),
+    ):
+        network = own_model.Network("m", None, None, len(names), names=names)
+        assert network.target(text) == index
+        assert class_labels.index_of(text, names) == index
+    for names, text, message in (
+        (("10", "20"), "00010", "--target '00010' is not a class: give its index from 0 to 1"),
+        (("10", "20"), "1" * 5000, "is not a class"),
+        (("a", "A"), "a", "--target 'a' is the name of the classes 0 and 1: give the index"),
+        (("boat", "tree"), "boot", "close names: boat"),
+        (None, "giraf panda", "close names: giant panda"),
+    ):
+        network = own_model.Network("m", None, None, len(names or ()), names=names)
+        with pytest.raises(Failure, match=message):
+            network.target(text)
+
+
+NAMES = ["2024/388/a.jpg", "n01443537/b.jpg", "panda/c.jpg", "d.JPEG"]
+LISTS = [
+    "2024/388/a.jpg, giant panda\r\n\r\nn01443537/b, GOLDFISH, Carassius\r\nd.JPEG, cock\r\n",
+    "\ufeffImageId,PredictionString\n2024/388/a,n02510455 85 1 499 272\nn01443537/b,1\nd,7\n",
+    # Tiny ImageNet's
+    "2024/388/a.jpg\tn02510455\t0\t32\nn01443537/b.jpg\tn01443537\t5\t0\nd.JPEG\tn01514668\t1\t2\n",
+]
+
+
+@pytest.mark.parametrize("content", LISTS)
+def test_a_list_tells_the_class_of_each_file(tmp_path, capsys, content):
+    (tmp_path / "list.txt").write_text(content, encoding="utf-8")
+    assert class_labels.of_photographs(tmp_path / "list.txt", tmp_path, NAMES) == [388, 1, None, 7]
+    assert "3 of 4 photographs are named there; not panda/c.jpg" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a.jpg, 1\nb.jpg, gold fish\n", "line 2: 'gold fish' is not an ImageNet class"),
+        ("a.jpg 1\na.jpg 2\n", "line 2: a.jpg has another class"),
+        ("x.jpg 1\n", "0 of 4 photographs are named there; not 2024/388/a.jpg"),
+        ("\xff\0\x01\n", "give a text file in UTF-8"),
+    ],
+)
+def test_a_list_that_makes_no_sense_is_refused_with_its_line(tmp_path, text, message):
+    (tmp_path / "list.txt").write_bytes(text.encode("latin-1"))
+    with pytest.raises(Failure, match=message):
+        class_labels.of_photographs(tmp_path / "list.txt", tmp_path, NAMES)

@@ -1,16 +1,111 @@
-"""Result files: what is saved comes back, and the checker names what is wrong in them."""
+"""The digits, samples of them, and result files: what is saved comes back, and what is wrong is
+named."""
 
 import contextlib
 import json
 import re
+import zipfile
 
 import numpy as np
 import pytest
 
-from common import check_results, files, generate_5k, results
+from common import check_results, data, files, generate_5k, results
 from common.command import Failure
 from common.networks import mnist
 from method2_fgsm import mnist_fast_gradient
+
+
+def test_the_digits_are_mnist(digits):
+    x, y = digits
+    assert x.shape == (10000, 28, 28)
+    assert x.dtype == np.float32
+    assert x.min() == 0
+    assert x.max() == 1
+    # The test set's published counts of each digit.
+    assert np.bincount(y).tolist() == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
+    assert y[:10].tolist() == [7, 2, 1, 0, 4, 1, 4, 9, 5, 9]
+    x, y = data.load("train")
+    assert x.shape == (60000, 28, 28)
+    # The training set's often quoted mean and standard deviation.
+    assert x.mean(dtype=np.float64) == pytest.approx(0.1307, abs=1e-4)
+    assert x.std(dtype=np.float64) == pytest.approx(0.3081, abs=1e-4)
+
+
+def others(path):
+    """A file such as ours, with other digits."""
+    empty = {"x_test": np.zeros((10000, 28, 28), np.uint8), "y_test": np.zeros(10000, np.uint8)}
+    np.savez(path, **empty)
+
+
+def flip_a_bit(path):
+    content = bytearray(data.PATH.read_bytes())
+    with zipfile.ZipFile(data.PATH) as archive:
+        content[archive.getinfo("x_test.npy").header_offset + 100_000] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(("make", "message"), [(flip_a_bit, "truncated"), (others, "altered")])
+def test_other_digits_are_refused(tmp_path, make, message):
+    make(tmp_path / "mnist.npz")
+    with pytest.raises(Failure, match=rf"mnist\.npz.*{message}.*git checkout"):
+        data.load("test", tmp_path / "mnist.npz")
+
+
+def test_samples_are_distinct_test_digits(tmp_path, digits):
+    output = tmp_path / "s.npz"
+    generate_5k.main(["--output", str(output)])
+    images, labels, indices = data.load_samples(output)
+    assert images.shape == (5000, 28, 28)
+    assert len(set(indices.tolist())) == 5000
+    np.testing.assert_array_equal(images, digits[0][indices])
+    np.testing.assert_array_equal(labels, digits[1][indices])
+    with pytest.raises(Failure, match="10001"):
+        data.draw_samples(10001, 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "array", "message"),
+    [
+        ("labels", np.array([1, 2, 10]), "labels are not all from 0 to 9"),
+        ("images", np.zeros((3, 27, 28)), r"images are .*, not \(n, 28, 28\)"),
+        ("images", np.ones((3, 28, 28), np.uint8), "the largest pixel is 1, not 255"),
+    ],
+)
+def test_other_samples_are_refused(tmp_path, name, array, message):
+    arrays = {"images": np.zeros((3, 28, 28), np.float32), "labels": np.array([1, 2, 3])}
+    np.savez(tmp_path / "s.npz", **arrays | {"indices": np.array([5, 6, 7])} | {name: array})
+    with pytest.raises(Failure, match=rf"s\.npz: {message}.*python common/generate_5k\.py"):
+        data.load_samples(tmp_path / "s.npz")
+
+
+def test_samples_of_ones_own_may_be_bytes_without_indices_and_white_paper_is_warned_of(
+    tmp_path, digits, capsys
+):
+    x, y = digits[0][:5], digits[1][:5]
+    whole = (x * 255).round().astype(np.uint8)
+    np.savez(tmp_path / "s.npz", images=whole, labels=y.astype(np.uint8))
+    images, labels, indices = data.load_samples(tmp_path / "s.npz", limit=4)
+    np.testing.assert_array_equal(images, x[:4])
+    np.testing.assert_array_equal(labels, y[:4])
+    assert (images.dtype, labels.dtype, indices) == (np.float32, np.int64, None)
+    assert capsys.readouterr().err == ""
+    whole[:2] = 255 - whole[:2]
+    np.savez(tmp_path / "s.npz", images=whole, labels=y)
+    np.testing.assert_allclose(data.load_samples(tmp_path / "s.npz")[0][:2], 1 - x[:2], atol=1e-6)
+    assert "2 of 5 images are bright" in capsys.readouterr().err
+
+
+def test_an_interrupted_write_leaves_the_old_file(tmp_path):
+    """Also one whose name is as long as the system takes."""
+    path = tmp_path / ("n" * 255)
+    path.write_text("old")
+    with contextlib.suppress(KeyboardInterrupt), files.replacing(path) as temporary:
+        temporary.write_text("half of the n")
+        raise KeyboardInterrupt
+    assert [(path, path.read_text())] == [(each, "old") for each in tmp_path.iterdir()]
+
+
+# Results -----------------------------------------------------------------------------------------
 
 
 def save(path, n=3, **changes):
@@ -44,10 +139,8 @@ def test_what_is_saved_comes_back_and_the_bytes_repeat(tmp_path):
     ("name", "array"),
     [
         ("noises", np.zeros((2, 28, 28), np.float32)),
-        ("noises", np.full((3, 28, 28), np.nan, np.float32)),
         ("noises", np.full((3, 28, 28), 2, np.float32)),
         ("y_targets", [-1, 2, 3]),
-        ("iterations", np.array([1, 2])),
         ("name", np.array(["a", "b", "c"])),
     ],
 )
@@ -83,11 +176,11 @@ def honest(tmp_path_factory, digits):
 def checked(tmp_path, capsys):
     """A function: what the checker prints of arrays, and whether it says PASS."""
 
-    def check(found, *options):
+    def check(found):
         # Past the checks that `results.save` makes.
         np.savez(tmp_path / "r.npz", **found | {"config": np.array(json.dumps(found["config"]))})
         with contextlib.suppress(Failure):
-            check_results.main([str(tmp_path / "r.npz"), *options])
+            check_results.main([str(tmp_path / "r.npz")])
         *printed, last = capsys.readouterr().out.splitlines()
         return "\n".join(printed), last == "PASS"
 
@@ -132,58 +225,52 @@ def test_what_is_stated_or_repeated_wrongly_is_named(honest, checked):
         assert message in printed
 
 
-def test_other_weights_do_not_confirm_the_predictions(honest, checked, tmp_path):
+def test_other_weights_do_not_confirm_the_predictions(honest, checked, tmp_path, monkeypatch):
     printed, passed = checked(honest)
     assert passed
     assert "not recomputed" not in printed
-    mnist.build("softmax").save_weights(tmp_path / "other.weights.h5")
-    printed, passed = checked(honest, "--weights", str(tmp_path / "other.weights.h5"))
+    monkeypatch.setattr(files, "WEIGHTS", tmp_path)
+    mnist.build("softmax").save_weights(mnist.weights_path("softmax"))
+    printed, passed = checked(honest)
     assert not passed
     assert "does not say y_preds " in printed
 
 
-@pytest.mark.parametrize("largest", [1, 1000])
-def test_a_tie_may_go_either_way_and_is_a_share_of_the_largest_output(honest, largest):
+def test_a_tie_may_go_either_way_and_is_a_share_of_the_largest_output(honest):
     """Minimal noise ends where two classes are level, and there rounding decides."""
     few = {k: v[:3] if k != "config" else v for k, v in honest.items()}
     model = mnist.build("softmax")
-    for lead, violations in ((0.00005, 0), (0.0003, 2)):
+    for largest, lead, violations in ((1, 5e-5, 0), (1, 3e-4, 2), (1000, 5e-5, 0), (1000, 3e-4, 2)):
         logits = largest * np.where(np.arange(10), 1 - lead, 1)
         model.set_weights([np.zeros((784, 10)), logits])
         assert len(check_results.violations(few, model)) == violations
 
 
-@pytest.mark.parametrize("rows", [2, 0])
-def test_photographs_are_checked_but_for_their_predictions(checked, rows):
-    xs = np.random.default_rng(0).random((rows, 8, 8, 3), np.float32)
+def test_photographs_are_checked_but_for_their_predictions(checked):
+    xs = np.random.default_rng(0).random((2, 8, 8, 3), np.float32)
     signs = np.where(xs > 0.3, np.float32(1), np.float32(-1))
     noises = np.clip(xs + np.float32(0.02) * signs, 0, 1) - xs
-    found = dict.fromkeys(results.LABELS, np.array([388, 12])[:rows])
+    found = dict.fromkeys(results.LABELS, np.array([388, 12]))
     found |= {"xs": xs, "noises": noises, "signs": signs}
     printed, passed = checked(found | {"config": {"model": "vgg16", "eps": 0.02, "target": None}})
     assert passed
-    assert f"{rows} images, attacks on vgg16, whose predictions are not recomputed" in printed
+    assert "2 images, attacks on vgg16, whose predictions are not recomputed" in printed
 
 
 @pytest.mark.parametrize(
-    ("shape", "config", "option", "named"),
+    ("shape", "config", "named"),
     [
-        ((28, 28), {"model": "mlp"}, "--model", "mine.keras"),
-        ((8, 8), {"model": "a.keras", "pixels": "0..1"}, "--model", "mlp"),
-        ((8, 8), {"model": "a.keras", "pixels": "0..1"}, "--weights", "w.h5"),
-        ((8, 8, 3), {"model": "vgg16"}, "--model", "mlp"),
-        ((8, 8, 3), {"model": "efficientnet_lite0"}, "--weights", "w.h5"),
+        ((28, 28), {"model": "mlp"}, "mine.keras"),
+        ((8, 8), {"model": "a.keras", "pixels": "0..1"}, "mlp"),
+        ((8, 8, 3), {"model": "vgg16"}, "mlp"),
     ],
 )
-def test_a_network_that_is_asked_for_and_not_looked_at_is_an_error(
-    tmp_path, monkeypatch, shape, config, option, named
-):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "w.h5").touch()
-    images, labels = np.zeros((1, *shape), np.float32), dict.fromkeys(results.LABELS, np.array([0]))
-    results.save(tmp_path / "r.npz", xs=images, noises=images, **labels, config=config)
+def test_a_network_that_is_asked_for_and_not_looked_at_is_an_error(tmp_path, shape, config, named):
+    path, images = tmp_path / "r.npz", np.zeros((1, *shape), np.float32)
+    labels = dict.fromkeys(results.LABELS, np.array([0]))
+    results.save(path, xs=images, noises=images, **labels, config=config)
     with pytest.raises(Failure, match=rf"r\.npz holds .* {config['model']}, not of {named}: name"):
-        check_results.main(["r.npz", option, named])
+        check_results.main([str(path), "--model", named])
 
 
 def test_every_violation_of_every_file_is_listed(honest, tmp_path, checked, capsys):

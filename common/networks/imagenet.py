@@ -1,4 +1,4 @@
-"""The ImageNet networks, each with its preprocessing inside.
+"""The networks for photographs: those of ImageNet, each with its preprocessing inside.
 
     efficientnet_lite0   its trained weights are installed by pip with the other requirements
     vgg16                Simonyan & Zisserman 2015
@@ -9,12 +9,17 @@ Input (n, 224, 224, 3) float32 in [0, 1], output logits (n, 1000).  Because the 
 part of the model, epsilon, noise and clipping mean the same for all of them: pixel values.
 
 The other three are those of keras.applications.  Keras downloads their weights the first time; a
-file with the weights in Keras's own format does as well.
+file with the weights in Keras's own format does as well.  And the networks of `.keras` files.
 """
+
+from pathlib import Path
+
+import numpy as np
 
 from common import files, set_keras
 from common.command import Failure
-from common.networks import efficientnet_lite, keras_file, weights_file
+from common.networks import efficientnet_lite, keras_file, own_model, weights_file
+from common.search.logits import calls
 
 TITLES = {
     "efficientnet_lite0": "EfficientNet-Lite0",
@@ -34,6 +39,26 @@ REMEDY = "give Keras's own file of them with --weights, or leave it out to downl
 def title(name):
     """What tables and figures call a network; a file, by its name."""
     return TITLES.get(name, name)
+
+
+def open_any(model, names=None, *, pixels=None, weights=None):
+    """As `own_model.open_network`: one of these, with its weights as in `load`, or that of a file,
+    with names and pixels; `Failure` where its beginning does not say those."""
+    if weights if isinstance(model, Path) else names or pixels:
+        ways = "--weights goes with our networks, --classes and --pixels with a .keras file"
+        raise Failure(f"{ways}, and --model is {own_model.stem(model)}")
+    if model in NAMES:
+        if weights:
+            weights_file.check(weights, remedy=REMEDY)
+        return own_model.in_file(model, weights, load, classes=CLASSES, shape=(SIDE, SIDE, 3))
+    with keras_file.naming(model):
+        network = keras_file.read(model)
+        shape, pixels = photograph_shape(network), pixels or begins_with(network)
+        if not pixels:
+            kinds = " or ".join(keras_file.KINDS)
+            raise ValueError(f"it does not say which pixels it expects: give --pixels {kinds}")
+        models, ending = keras_file.pair(network, shape, pixels), keras_file.ending(network)
+        return own_model.known(model, models, pixels, names, ending)
 
 
 def load(name, weights=None):
@@ -74,3 +99,46 @@ def _application(name, weights):
             f"({files.reason(error)}): connect to the internet, or give Keras's file of them "
             "with --weights FILE.h5 (--model efficientnet_lite0 needs neither)"
         ) from error
+
+
+def begins_with(network):
+    """The pixels that a network expects, where what it does first says so; None otherwise."""
+    from keras import layers
+
+    first = first_operation(network)
+    if isinstance(first, layers.Rescaling) and np.ndim(first.scale) == np.ndim(first.offset) == 0:
+        black_and_white = first.offset, 255 * first.scale + first.offset
+        if any(np.allclose(black_and_white, (low, 1), atol=1e-3) for low in (0, -1)):
+            return "0..255"
+    return None
+
+
+def first_operation(network):
+    """The first operation on images, also of a model within, but for augmenting, which is off.
+
+    The network itself where there is more than one, None where there is none.
+    """
+    from keras import Model
+
+    (tensor,), done = calls(network)
+    while True:
+        used = [call for call in done if any(fed is tensor for fed in call[1])]
+        if len(used) != 1:
+            return network if used else None
+        ((first, _, tensor),) = used
+        first = first_operation(first) if isinstance(first, Model) else first
+        if first is not None and not type(first).__name__.startswith("Random"):
+            return first
+
+
+def photograph_shape(network):
+    """The shape (height, width, 3) of the photographs that a network takes.
+
+    Raises ValueError for a network that takes none.
+    """
+    takes = tuple(network.inputs[0].shape[1:])
+    if len(takes) not in (2, 3) or takes[2:] not in ((), (None,), (1,), (3,)):
+        raise ValueError(
+            f"it takes images {takes}, and a photograph is (height, width, 3), or grey"
+        )
+    return takes[0] or SIDE, takes[1] or SIDE, 3

@@ -14,7 +14,7 @@ import numpy as np
 from common import files, set_keras
 from common.command import Failure
 from common.search import checks
-from common.search.logits import calls, logits_of
+from common.search.logits import logits_of
 
 REMEDY = (
     'save the network with model.save("mine.keras"); an .h5 of it that you trust is made one by '
@@ -30,7 +30,6 @@ PIXELS = {"0..1": (1, 0), "0..255": (255, 0), "-1..1": (2, -1)}
 KINDS = (*PIXELS, "caffe", "torch")
 CAFFE = np.array([103.939, 116.779, 123.68], np.float32)
 TORCH = {"mean": (0.485, 0.456, 0.406), "variance": (0.229**2, 0.224**2, 0.225**2)}
-SIDE = 224  # of photographs, for a network that takes any
 
 
 def read(path):
@@ -81,7 +80,7 @@ def load(path, shape, pixels):
     """
     network = read(path)
     with naming(path):
-        return fit(network, shape, pixels), fit(network, shape, pixels, as_it_is=True)
+        return pair(network, shape, pixels)
 
 
 @contextmanager
@@ -91,6 +90,11 @@ def naming(path):
         yield
     except ValueError as error:
         raise Failure(f"{files.show(path)}: {error}") from error
+
+
+def pair(network, shape, pixels):
+    """The two models of `load`."""
+    return fit(network, shape, pixels), fit(network, shape, pixels, as_it_is=True)
 
 
 def fit(network, shape, pixels, *, as_it_is=False):
@@ -165,6 +169,14 @@ def without_softmax(network):
         return network  # and refused where it gives probabilities (checks.py)
 
 
+def ending(network):
+    """What becomes of the end of a network, for the line that says how it is used."""
+    if is_binary(network):
+        return ", one output z: class 1 where z > 0"
+    softmax = without_softmax(network) is not network
+    return ", without the softmax or sigmoids at its end" if softmax else ""
+
+
 def is_grey(network):
     """Whether a network takes images of one channel."""
     takes = tuple(network.inputs[0].shape[1:])
@@ -174,46 +186,3 @@ def is_grey(network):
 def is_binary(network):
     """Whether a network has one output for an image."""
     return tuple(network.outputs[0].shape[1:]) == (1,)
-
-
-def begins_with(network):
-    """The pixels that a network expects, where what it does first says so; None otherwise."""
-    from keras import layers
-
-    first = first_operation(network)
-    if isinstance(first, layers.Rescaling) and np.ndim(first.scale) == np.ndim(first.offset) == 0:
-        black_and_white = first.offset, 255 * first.scale + first.offset
-        if any(np.allclose(black_and_white, (low, 1), atol=1e-3) for low in (0, -1)):
-            return "0..255"
-    return None
-
-
-def first_operation(network):
-    """The first operation on images, also of a model within, but for augmenting, which is off.
-
-    The network itself where there is more than one, None where there is none.
-    """
-    from keras import Model
-
-    (tensor,), done = calls(network)
-    while True:
-        used = [call for call in done if any(fed is tensor for fed in call[1])]
-        if len(used) != 1:
-            return network if used else None
-        ((first, _, tensor),) = used
-        first = first_operation(first) if isinstance(first, Model) else first
-        if first is not None and not type(first).__name__.startswith("Random"):
-            return first
-
-
-def photograph_shape(network):
-    """The shape (height, width, 3) of the photographs that a network takes.
-
-    Raises ValueError for a network that takes none.
-    """
-    takes = tuple(network.inputs[0].shape[1:])
-    if len(takes) not in (2, 3) or takes[2:] not in ((), (None,), (1,), (3,)):
-        raise ValueError(
-            f"it takes images {takes}, and a photograph is (height, width, 3), or grey"
-        )
-    return takes[0] or SIDE, takes[1] or SIDE, 3

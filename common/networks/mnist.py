@@ -43,7 +43,7 @@ SUFFIXES = {
     "bounds": "_certified",
 }
 TITLES_TRAINED = {
-    "sign": "adversarially trained",
+    "sign": "trained on sign steps",
     "pgd": "trained on projected steps",
     "random-start": "trained on random-start steps",
     "bounds": "trained on bounds",

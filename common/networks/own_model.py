@@ -1,15 +1,14 @@
-"""The one door for networks: `--model` names one of ours, one of ImageNet's, or a `.keras` file.
-
-A file is read once, and tried once on the samples: what its network (keras_file.py) needs in order
-to take images in [0, 1] and to give logits becomes a part of the model.
-"""
+"""The one door for networks: `--model` names one of ours, or a `.keras` file (keras_file.py), which
+is read once, and tried once on the samples."""
 
 import argparse
+import functools
 import os
 import platform
 import re
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,7 +16,7 @@ import numpy as np
 
 from common import command, data, files
 from common.command import Failure
-from common.networks import imagenet, keras_file, mnist, weights_file
+from common.networks import keras_file, mnist
 from common.run import class_labels
 
 TRIED = 1000  # images, to find out which pixels a file's network expects
@@ -35,6 +34,7 @@ class Network(NamedTuple):
     shape: tuple | None = None  # of an image
     names: tuple | None = None  # of the classes; None for ImageNet's
     pixels: str | None = None  # one of `keras_file.KINDS`; None for one of ours
+    loader: Callable | None = None  # of one of ours: loader(model, path) is the Keras model
 
     def settings(self):
         """What results record of it."""
@@ -50,32 +50,28 @@ class Network(NamedTuple):
         return class_labels.index_of(text, self.names, option)
 
 
-def add_model(parser, default, *, photographs=False):
-    """--model: one of our networks (for photographs, of ImageNet's), or a file; and --pixels."""
-    parser.add_argument(
-        "--model",
-        type=lambda text: argument(text, photographs),
-        default=default,
-        help="which classifier, or a .keras file",
-    )
+def add_model(parser, default, ours=None):
+    """--model: one of `ours`, or a file; and --pixels.  ours: as in `argument`."""
+    read = functools.partial(argument, ours=ours)
+    command.option(parser, "--model", read, default, "which classifier, or a .keras file")
     # Otherwise -1..1 would be taken for an option.
     parser._negative_number_matcher = re.compile(r"-\d")
-    parser.add_argument(
-        "--pixels",
-        choices=keras_file.KINDS,
-        help="of a .keras file: the pixels that its network expects (default: what fits best)",
-    )
+    pixels = "of a .keras file: the pixels that its network expects (default: what fits best)"
+    parser.add_argument("--pixels", choices=keras_file.KINDS, help=pixels)
 
 
-def argument(text, photographs=False):
-    """A command line argument that names a network, or the file of one: a string or a `Path`."""
-    if text in imagenet.NAMES if photographs else mnist.known(text):
+def argument(text, ours=None):
+    """A command line argument that names a network, or the file of one: a string or a `Path`.
+
+    ours: the names of our networks, if they are not those of mnist.py.
+    """
+    if text in ours if ours else mnist.known(text):
         return text
     if Path(text).suffix or os.path.exists(text):
         return command.path(text)
-    if not photographs:
+    if not ours:
         return mnist.argument(text)
-    names = ", ".join(imagenet.NAMES)
+    names = ", ".join(ours)
     raise argparse.ArgumentTypeError(f"{text!r} is not a network: choose {names}, or a .keras file")
 
 
@@ -85,42 +81,38 @@ def stem(model):
     return model.name if isinstance(model, Path) else model
 
 
-def open_network(model, x=None, y=None, *, names=None, pixels=None, weights=None):
-    """What is known of the network that --model names: a `Network`, for `load`.
+def open_network(model, x=None, y=None, *, names=None, pixels=None):
+    """What is known of a network of mnist.py, by its name, or of a file: a `Network`, for `load`.
 
-    x, y: of a file the samples, float32 (n, ...) in [0, 1] and int64 (n,); None of photographs
-    without labels.  names: of its classes, if they are known.  pixels: what it expects, if that is.
-    weights: the file with those of one of ImageNet's, if they are not the published ones.
-    Raises `Failure` for a file that cannot be loaded or attacked, for labels and names that are not
-    its own, and where nothing says which pixels it expects.
+    Of a file: x, y, the samples, float32 (n, ...) in [0, 1] and int64 (n,); names of its classes,
+    and the pixels that it expects, if they are known.  Raises `Failure` where it cannot be loaded
+    or attacked, and for labels and names that are not its own.
     """
-    _models.clear()
-    own, classes = isinstance(model, Path), data.CLASSES
-    shape, path = None, mnist.weights_path(model)
-    if weights:
-        if own:
-            raise Failure("--weights goes with our networks: a .keras file holds its own")
-        weights_file.check(weights, remedy=imagenet.REMEDY)
-    if model in imagenet.NAMES:
-        classes, shape, path = imagenet.CLASSES, (imagenet.SIDE, imagenet.SIDE, 3), weights
-    elif not own:
-        names = tuple(map(str, range(classes)))
-    sha256 = files.sha256(path) if path and path.is_file() else None
-    place = path and files.from_root(os.path.abspath(path))
-    network = Network(stem(model), place, sha256, classes, shape, names, pixels)
-    if own:
-        keras_model = keras_file.read(model)
+    if isinstance(model, Path):
         with keras_file.naming(model):
-            network, models = _examine(keras_model, files.show(model), network, x, y)
-        _models[network] = models
-    return network
+            keras_model, shape = keras_file.read(model), x.shape[1:]
+            kinds = [pixels] if pixels else keras_file.PIXELS
+            fitted = {kind: keras_file.fit(keras_model, shape, kind) for kind in kinds}
+            pixels, right = _best(fitted, x, y, files.show(model))
+            models = fitted[pixels], keras_file.fit(keras_model, shape, pixels, as_it_is=True)
+            return known(model, models, pixels, names, right + keras_file.ending(keras_model))
+    if pixels:
+        raise Failure(f"--pixels goes with a .keras file, and {model} is one of our networks")
+    names = tuple(map(str, range(data.CLASSES)))
+    return in_file(model, mnist.weights_path(model), mnist.load, classes=len(names), names=names)
 
 
-def read(args, limit=None, *, full_test_set=False):
-    """The network that `args` name, and the samples that it is attacked on, or `limit` of them: the
-    first, of a file for a network of one's own as many drawn.
+def in_file(name, path, loader=None, **more):
+    """The `Network` whose weights lie at `path`, a file that may be missing, or nowhere: None."""
+    sha256 = files.sha256(path) if path and path.is_file() else None
+    place = path and command.from_root(os.path.abspath(path))
+    return Network(name, place, sha256, loader=loader, **more)
 
-    args: with model, pixels and samples.
+
+def open_with_samples(args, limit=None, *, full_test_set=False):
+    """The network that `args` (model, pixels, samples) name, and what it is attacked on.
+
+    limit: the first so many digits, of a network of one's own as many samples drawn.
     Returns (`Network`, x, y, indices): x float32 (n, ...), y int64 (n,), indices int64 (n,) or
     None.  Raises `Failure` as their readers do.
     """
@@ -138,8 +130,8 @@ def read(args, limit=None, *, full_test_set=False):
 
 
 def opened(args, limit=None, *, full_test_set=False):
-    """What `read` gives, with its two Keras models: (network, model, judge, x, y, indices)."""
-    network, *samples = read(args, limit, full_test_set=full_test_set)
+    """As `open_with_samples`, and with its models: (network, model, judge, x, y, indices)."""
+    network, *samples = open_with_samples(args, limit, full_test_set=full_test_set)
     return network, *load(network), *samples
 
 
@@ -162,7 +154,7 @@ def _load(network):
         raise Failure(f"{path} is another file on {platform.node()}: copy it there from here")
     if network.pixels:
         return keras_file.load(path, network.shape, network.pixels)
-    model = (imagenet if network.model in imagenet.NAMES else mnist).load(network.model, path)
+    model = network.loader(network.model, path)
     return model, model
 
 
@@ -186,45 +178,39 @@ def cross_entropy(z, y):
     return np.nan_to_num(-of_label.mean() - 1e-3 * log_p.mean(), nan=np.inf)
 
 
-def _examine(keras_model, name, network, x, y):
-    """Find out how a file's network is to be used, and say so in one line; warnings on stderr.
-
-    keras_model: as it was read.  name: of its file.  network: what is known so far.  x, y: as in
-    `open_network`.  Returns the `Network`, and its two models.  Raises ValueError.
-    """
-    pixels, right, warning = network.pixels, "", ""
-    shape = keras_file.photograph_shape(keras_model) if x is None else x.shape[1:]
-    if x is None and not (pixels := pixels or keras_file.begins_with(keras_model)):
-        kinds = " or ".join(keras_file.KINDS)
-        raise ValueError(f"it does not say which pixels it expects: give --pixels {kinds}")
-    kinds = [pixels] if pixels else keras_file.PIXELS
-    fitted = {kind: keras_file.fit(keras_model, shape, kind) for kind in kinds}
+def _best(fitted, x, y, name):
+    """Which of the models by their pixels the samples fit best, and how well: two strings."""
     classes = next(iter(fitted.values())).output_shape[-1]
-    names = network.names or tuple(map(str, range(classes)))
+    if y.max() >= classes:
+        raise ValueError(f"it tells {classes} classes apart, but there is a label {y.max()}")
+    few = data.drawn(len(x), TRIED)
+    logits = {kind: mnist.predict(model, x[few]) for kind, model in fitted.items()}
+    losses = {kind: cross_entropy(z, y[few]) for kind, z in logits.items()}
+    pixels, *others = sorted(losses, key=losses.get)
+    accuracy = (logits[pixels].argmax(axis=1) == y[few]).mean()
+    right = f" ({accuracy:.1%} right, cross entropy {losses[pixels]:.3g}"
+    right += "".join(f", as {other} {losses[other]:.3g}" for other in others) + ")"
+    if accuracy < 1 / classes + 2 / (classes * len(few)) ** 0.5:
+        warning = "no better than chance: check --pixels and the order of the classes"
+        print(f"warning: {name} is {warning}", file=sys.stderr)
+    elif others and losses[others[0]] <= 1.1 * losses[pixels]:
+        warning = f"as good with pixels {pixels} and {others[0]}: say which with --pixels"
+        print(f"warning: {name} is {warning}", file=sys.stderr)
+    return pixels, right
+
+
+def known(path, models, pixels, names, how):
+    """The `Network` of a file, of which is said in one line how it is used.
+
+    models: to attack and to judge, fit for these pixels.  names: of the classes, or None.
+    """
+    shape, classes = models[0].input_shape[1:], models[0].output_shape[-1]
+    names = names or tuple(map(str, range(classes)))
     if len(names) != classes:
         raise ValueError(f"it tells {classes} classes apart, but there are {len(names)} names")
-    if x is not None:
-        if y.max() >= classes:
-            raise ValueError(f"it tells {classes} classes apart, but there is a label {y.max()}")
-        few = data.drawn(len(x), TRIED)
-        logits = {kind: mnist.predict(model, x[few]) for kind, model in fitted.items()}
-        losses = {kind: cross_entropy(z, y[few]) for kind, z in logits.items()}
-        pixels, *others = sorted(losses, key=losses.get)
-        accuracy = (logits[pixels].argmax(axis=1) == y[few]).mean()
-        right = f" ({accuracy:.1%} right, cross entropy {losses[pixels]:.3g}"
-        right += "".join(f", as {other} {losses[other]:.3g}" for other in others) + ")"
-        if accuracy < 1 / classes + 2 / (classes * len(few)) ** 0.5:
-            warning = "no better than chance: check --pixels and the order of the classes"
-        elif others and losses[others[0]] <= 1.1 * losses[pixels]:
-            warning = f"as good with pixels {pixels} and {others[0]}: say which with --pixels"
-    said = f"{name}: {' x '.join(map(str, shape))}, {classes} classes, pixels {pixels}{right}"
-    if keras_file.is_binary(keras_model):
-        said += ", one output z: class 1 where z > 0"
-    elif keras_file.without_softmax(keras_model) is not keras_model:
-        said += ", without the softmax or sigmoids at its end"
-    print(said, flush=True)
-    if warning:
-        print(f"warning: {name} is {warning}", file=sys.stderr)
-    judge = keras_file.fit(keras_model, shape, pixels, as_it_is=True)
-    network = network._replace(classes=classes, shape=shape, names=names, pixels=pixels)
-    return network, (fitted[pixels], judge)
+    size = " x ".join(map(str, shape))
+    print(f"{files.show(path)}: {size}, {classes} classes, pixels {pixels}{how}", flush=True)
+    network = in_file(path.name, path, classes=classes, shape=shape, names=names, pixels=pixels)
+    _models.clear()
+    _models[network] = models
+    return network

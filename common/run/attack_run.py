@@ -1,8 +1,4 @@
-"""Attack digits, or the samples of a `.keras` file, batch by batch: choose, attack, look again.
-
-The batches are worked on side by side, in this process or on workers (engine.py).  What is done to
-one batch is the same for photographs (photo_run.py).
-"""
+"""Attack digits, or the samples of a `.keras` file, batch by batch: choose, attack, look again."""
 
 import functools
 import time
@@ -21,7 +17,7 @@ from common.run import engine
 class Attacked(NamedTuple):
     """What became of the n digits that were attacked."""
 
-    arrays: dict  # for `results.save`: without `steps`, `y_targets` or `indices` where None
+    arrays: dict  # for `results.save`: `steps`, `y_targets` or `indices` may be None
     logits: np.ndarray  # float32 (n, classes) of what is saved, xs + noises
     left_out: int  # before the attack: misclassified, or classified as the target
     table: list  # lines that say so
@@ -29,20 +25,19 @@ class Attacked(NamedTuple):
 
 
 def read(args, limit=None, *, full_test_set=False):
-    """What `own_model.read` gives; a file is tried with one thread an operation (engine.py)."""
+    """`own_model.open_with_samples`, with one thread an operation (engine.py) for a file."""
     if isinstance(args.model, Path):
         engine.one_thread()
-    return own_model.read(args, limit, full_test_set=full_test_set)
+    return own_model.open_with_samples(args, limit, full_test_set=full_test_set)
 
 
 def attack_digits(network, attack, x, y, indices, target=None, *, cluster=None, batch_size):
-    """Attack the digits that the network classifies correctly and not as their target.
+    """Attack the digits that the network classifies correctly and not as their target: `Attacked`.
 
-    network, x, y, indices: as `read` gives them.  target: the class to reach, one for all or one
-    for each digit, integers (n,); None: leave the label.
-    attack(model, x, y) -> x_adv, or (x_adv, steps); y: the labels to leave, or to reach: as
-    `engine.start` takes it.  batch_size: digits for a core at a time, or as many pixels.
-    Raises `Failure` when none is left to attack, and where a worker has other weights.
+    network, x, y, indices: as `read` gives them.  target: the class to reach, an int or integers
+    (n,); None: leave the label.  attack(model, x, y) -> x_adv, or (x_adv, steps), as `engine.start`
+    takes it; y: the labels to leave, or to reach.  batch_size: digits for a core at a time, or as
+    many pixels.  Raises `Failure` when none is left, and where a worker has other weights.
     """
     batch_size = max(1, min(batch_size, batch_size * data.SIDE**2 // x[0].size))
 
@@ -67,7 +62,7 @@ def attack_digits(network, attack, x, y, indices, target=None, *, cluster=None, 
             already = f"left out: are a {network.label(target)} already"
             table.append(f"{already:28} {(right & ~kept).sum():10d}")
         if not kept.any():
-            raise Failure(f"none of the {len(x)} digits is left to attack: choose other ones")
+            raise Failure(f"all {len(x)} images are misclassified or the target: choose others")
         x, y, y_target, indices = (
             None if array is None else array[kept] for array in (x, y, y_target, indices)
         )
@@ -78,7 +73,6 @@ def attack_digits(network, attack, x, y, indices, target=None, *, cluster=None, 
     arrays = {"xs": x, "noises": x_adv - x, "steps": steps, "y_targets": y_target}
     # Only digits that are classified correctly are here.
     arrays |= {"y_trues": y, "y_preds": y, "y_preds_adversarial": y_adv, "indices": indices}
-    arrays = {name: array for name, array in arrays.items() if array is not None}
     return Attacked(arrays, logits, int((~kept).sum()), table, seconds)
 
 
@@ -90,8 +84,8 @@ def classify_batch(network, batch):
 def attack_batch(network, attack, batch):
     """Attack a batch (x, y) of digits or photographs, and look again.
 
-    Returns (x_adv, labels, logits, steps): what the network says of x + (x_adv - x), which is what
-    is saved, and None where the attack counts no steps.
+    Returns (x_adv, labels, logits, steps): what the network says of x + (x_adv - x), which is
+    saved, and None where the attack counts no steps.
     """
     model, judge = own_model.load(network)
     x, y = batch

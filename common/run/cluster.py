@@ -1,7 +1,5 @@
-"""A running Dask cluster for engine.py (common/CLUSTERS.md says how to start one).
-
-Dask restarts workers, runs a lost batch elsewhere, and gives up on one that kills its workers.
-"""
+"""A running Dask cluster for engine.py (common/CLUSTERS.md says how to start one), which restarts
+workers, runs a lost batch elsewhere, and gives up on one that kills its workers."""
 
 import functools
 import hashlib
@@ -22,32 +20,27 @@ from distributed.scheduler import NoWorkerError
 from common import files, results
 from common.command import Failure
 
-CONNECT = 10  # seconds for a scheduler to answer
-JOIN = 60  # seconds for its first worker, which may still be loading its packages
+CONNECT, JOIN = 10, 60  # seconds for a scheduler to answer, and for its first worker to be ready
 CODE = ("common", "logreg_softmax", "method1_noise_optimization", "method2_fgsm")
 
-for name in ("distributed", "distributed.client"):
-    # We say in one line what Dask would log in many.
+for name in ("distributed", "distributed.client"):  # which log in many lines what we say in one
     logging.getLogger(name).setLevel(logging.CRITICAL + 1)
 warnings.filterwarnings("ignore", module="distributed")
 
 
 @contextmanager
 def connect(cluster):
-    """Yield submit(work, batch, name) -> future, and cores(), for `engine._run`.
-
-    Raises `Failure` where there is no cluster, workers are missing or get lost, or have not the
-    code and the versions of this process, and for a batch that kills its workers.
-    """
+    """Yield submit(work, batch, name) -> future, and cores(), for `engine._run`.  Raises `Failure`
+    where there is no cluster, workers are missing or get lost, or have not the code and versions of
+    this process, and for a batch that kills its workers."""
     with ExitStack() as stack:
         try:
             file = "://" not in cluster
             address = json.loads(Path(cluster).read_text())["address"] if file else cluster
             client = stack.enter_context(Client(address, timeout=CONNECT))
             client.wait_for_workers(1, timeout=JOIN)
-            trial = _work, pickle.dumps((int, 0)), environment()
-            client.run_on_scheduler(*trial)
-            client.run(*trial)
+            for run in (client.run_on_scheduler, client.run):
+                run(_work, pickle.dumps((int, 0)), environment())
         except Failure:
             raise
         except Exception as error:  # a file, a network, other servers, a missing project
@@ -69,9 +62,9 @@ def connect(cluster):
             died = f"{error.task[0]} ended every worker that tried it"
             raise Failure(f"{died}: is memory short, or does a file crash its decoder?") from error
         except Exception as error:
-            if client.status == "running" and not isinstance(error, CancelledError | NoWorkerError):
-                raise
-            raise Failure(f"the cluster at {address} was lost: start it again") from error
+            if client.status != "running" or isinstance(error, CancelledError | NoWorkerError):
+                raise Failure(f"the cluster at {address} was lost: start it again") from error
+            raise
 
 
 @functools.cache

@@ -4,9 +4,8 @@
         for result in run(attack_batch, batches, prepare=read_batch):
             ...
 
-An operation of TensorFlow has one thread, and there are as many batches at a time as cores.  So a
-sum is taken in the same order wherever and beside whatever it is computed.  At most `AHEAD` batches
-for each core are under way, so memory does not grow with their number.
+An operation of TensorFlow has one thread, so a sum is taken in the same order wherever it is
+computed.  At most `AHEAD` batches for each core are under way, so memory does not grow.
 """
 
 import functools
@@ -24,9 +23,7 @@ MOST_THREADS = 8  # in this process: each batch in work needs its memory
 
 
 def add_arguments(parser):
-    """`--cluster`."""
-    of = "a Dask cluster: tcp://HOST:PORT, or its scheduler file"
-    parser.add_argument("--cluster", metavar="ADDRESS", help=of)
+    parser.add_argument("--cluster", metavar="ADDRESS", help="of a Dask scheduler, or its file")
 
 
 @contextmanager
@@ -35,13 +32,10 @@ def start(cluster=None):
 
     cluster: a scheduler's address or file; None: threads of this process.  Begin with this, since
     TensorFlow takes its number of threads before it computes anything.
-
     A result is function(batch), or function(prepare(batch)): `prepare` reads while a GPU computes.
-    Both are functions of a module (workers import them) or `functools.partial` of such, called by
-    several threads at once.  name(batch) is what a message calls it.
-    Raises `Failure` for whatever is wrong with the cluster, and for a batch that kills its workers.
-    What is raised in a worker is raised here.
-    """
+    Both are functions of a module, which workers import, or `functools.partial` of such, called by
+    several threads at once.  name(batch) is what a message calls it.  Raises `Failure` as
+    `cluster.connect` does, and what is raised in a worker."""
     if cluster is not None:
         try:
             from common.run import cluster as dask_cluster
@@ -61,9 +55,8 @@ def start(cluster=None):
 
 
 def cores():
-    """How many cores this process may use."""
-    available = getattr(os, "sched_getaffinity", None)  # Linux alone
-    return len(available(0)) if available else os.cpu_count() or 1
+    """How many cores this process may use (as Linux says), or there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def one_thread():

@@ -1,11 +1,8 @@
-"""What becomes of a batch of photographs: read, attacked, saved, and a row of the CSV for each.
-
-common/README.md says what its columns hold.
-"""
+"""What becomes of a batch of photographs: attacked, saved, and a row of the CSV for each, whose
+columns common/README.md explains."""
 
 import csv
 import itertools
-from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -34,20 +31,11 @@ MEANS = {
 }
 
 
-def read_batch(folder, side, batch):
-    """What can be read of (photographs, for a figure?), for `attack_batch`.
-
-    photographs: (path from `folder`, label, target) each, None what is not known or not given.
-    """
-    photographs, drawn = batch
-    paths, pixels, skipped = photos.read_batch(folder, [path for path, *_ in photographs], side)
-    return [each for each in photographs if each[0] in paths], pixels, skipped, drawn
-
-
 def attack_batch(network, attack, pngs, to_8_bits, for_figure, batch):
     """Attack what was read, save its PNGs, and look at original, adversarial image and PNG.
 
-    Returns rows, arrays of them for the figure (none: an empty dict), and what was skipped.
+    batch: what `photos.read_batch` makes of ((path, label or None, target or None) each, for a
+    figure?).  Returns rows, their arrays for the figure (or an empty dict), and what was skipped.
     """
     photographs, pixels, skipped, drawn = batch
     if not photographs:
@@ -57,8 +45,7 @@ def attack_batch(network, attack, pngs, to_8_bits, for_figure, batch):
     x = pixels / np.float32(255)
     seen = {"": own_model.answers(model, judge, x)}
     y_preds = seen[""][0]
-    known = zip(labels, y_preds, strict=True)
-    y = np.array([y_pred if label is None else label for label, y_pred in known])
+    y = np.array([p if label is None else label for label, p in zip(labels, y_preds, strict=True)])
     aim = y if targets[0] is None else np.array(targets)
     x_adv, *seen["_adversarial"], steps = attack_run.attack_batch(network, attack, (x, aim))
     noises = {"": x_adv - x}
@@ -111,20 +98,6 @@ def _text(name, value):
     return f"{value:.{digits}g}" if isinstance(value, np.floating) else value
 
 
-def round_to_8_bits(model, pixels, x_adv, y):
-    """The adversarial images as uint8, rounded towards the original `pixels` (uint8).
-
-    No value moves further from the original than in x_adv, so epsilon still holds.
-    """
-    change = x_adv.astype(np.float64) * 255 - pixels
-    # A thousandth is float32's rounding: 2 / 255 comes as 1.99999 or 2.00001 levels.
-    levels = np.trunc(change + np.copysign(1e-3, change))
-    return (pixels + levels).astype(np.uint8)
-
-
-# The CSV -----------------------------------------------------------------------------------------
-
-
 def write(path, rows):
     """Write a CSV file, or a part of one, of dicts: what is no column is left out."""
     with files.replacing(path) as temporary, open(temporary, "w", **ENCODING) as file:
@@ -139,43 +112,35 @@ def read(path):
     with open(path, **ENCODING) as file:
         reader = csv.DictReader(file)
         if reader.fieldnames != list(COLUMNS):
-            shown = files.show(path)
-            raise Failure(f"{shown} has no rows of photographs: start again without --resume")
+            raise Failure(f"{files.show(path)} has no photographs: start again without --resume")
         yield from reader
 
 
 def summary(path):
     """The closing table's lines of a CSV file, and how many rows there are."""
-    given, ones, total, largest = Counter(), Counter(), Counter(), 0.0
-    for row in read(path):
-        given.update(name for name, text in row.items() if text)
-        ones.update(name for name, text in row.items() if text == "1")
-        ones.update(w for w in ("", "_adversarial") if row["y_pred" + w] == row["y_true"])
-        largest = max(largest, float(row["linf"]))
-        for name in ("confidence_adversarial", *MEANS):
-            if row["fools_8bit" if name.endswith("_8bit") else "fools"] == "1":
-                total[name] += float(row[name] or 0)
-
-    left_out = given["path"] - given["fools"]
+    rows = [[float(row[name] or "nan") for name in COLUMNS[1:]] for row in read(path)]
+    of = dict(zip(COLUMNS[1:], np.array(rows).T, strict=True))
+    known, left_out = np.isfinite(of["y_true"]), np.isnan(of["fools"]).sum()
     lines = [
-        f"photographs          {given['path']:7d}",
+        f"photographs          {len(rows):7d}",
         f"left out             {left_out:7d}  (wrong, or the target, before the attack)",
     ]
-    for title, name in (("", "fools"), (" after 8 bits", "fools_8bit")):
-        if name == "fools" or given["y_pred_8bit"]:
-            share = ones[name] / max(given[name], 1)
-            lines.append(f"{'fooled' + title:20} {ones[name]:7d}  {share:6.1%}")
-    if ones["fools"]:
-        mean = total["confidence_adversarial"] / ones["fools"]
+    fooled = {when: of["fools" + when] == 1 for when in ("", "_8bit")}
+    for when, title in (("", "fooled"), ("_8bit", "fooled after 8 bits")):
+        if not when or np.isfinite(of["y_pred_8bit"]).any():
+            share = fooled[when].sum() / max(np.isfinite(of["fools" + when]).sum(), 1)
+            lines.append(f"{title:20} {fooled[when].sum():7d}  {share:6.1%}")
+    if fooled[""].any():
+        mean = of["confidence_adversarial"][fooled[""]].mean()
         lines.append(f"mean confidence in the wrong label {mean:.1%}")
-    lines.append(f"largest noise        {largest:7.5f}")
-    if true := given["y_true"]:
-        lines.append(f"with a known label   {true:7d}   top-1   top-5")
+    lines.append(f"largest noise        {of['linf'].max():7.5f}")
+    if known.any():
+        lines.append(f"with a known label   {known.sum():7d}   top-1   top-5")
         for name, when in (("before", ""), ("after", "_adversarial")):
-            top1, top5 = ones[when] / true, ones["top5" + when] / true
-            lines.append(f"  {name:26}  {top1:6.1%}  {top5:6.1%}")
+            top1 = (of["y_pred" + when] == of["y_true"])[known].mean()
+            lines.append(f"  {name:26}  {top1:6.1%}  {of['top5' + when][known].mean():6.1%}")
     for name, line in MEANS.items():
-        fooling = ones["fools_8bit" if name.endswith("_8bit") else "fools"]
-        if total["steps"] and fooling:
-            lines.append(line.format(total[name] / fooling))
-    return lines, given["path"]
+        fools = fooled["_8bit" if name.endswith("_8bit") else ""]
+        if np.isfinite(of["steps"]).any() and fools.any():
+            lines.append(line.format(of[name][fools].mean()))
+    return lines, len(rows)

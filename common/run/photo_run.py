@@ -1,11 +1,8 @@
 """Attack a folder of photographs, batch by batch: what the scripts of both methods share.
 
-The photographs are found and labelled, cut into batches by their place in the list, and attacked
-side by side, here or on workers (engine.py).  Which photographs make a batch depends on nothing
-else, so the rows (photo_rows.py) are the same whoever works.
-
-While a run is going on, each batch has a part of the CSV in the folder NAME.unfinished.  When all
-are there they are joined, and the folder goes.  So a run that is interrupted, even killed, destroys
+Which photographs make a batch depends on their place in the list alone, so the rows are the same
+whoever works.  Each batch leaves a part of the CSV in the folder NAME.unfinished; when all are
+there they are joined, and the folder goes.  So a run that is interrupted, even killed, destroys
 nothing, and a later one does only the batches that are missing.
 """
 
@@ -35,7 +32,7 @@ def add_arguments(parser, *, batch_size, output):
     """The arguments of every such script.  batch_size: the default.  output: what to say of it."""
     option, path, images = parser.add_argument, command.path, [files.COMMON / "images"]
     parser.usage = "%(prog)s [options]"
-    own_model.add_model(parser, "efficientnet_lite0", photographs=True)
+    own_model.add_model(parser, "efficientnet_lite0", imagenet.NAMES)
     option("--classes", type=path, metavar="FILE", help="of a .keras file: its classes, one a line")
     pictures = "photographs and folders (default: common/images)"
     option("--images", type=path, nargs="+", default=images, metavar="P", help=pictures)
@@ -55,7 +52,7 @@ def network_of(args):
     names = args.classes and class_labels.read_names(args.classes)
     if isinstance(args.model, Path):
         engine.one_thread()
-    return own_model.open_network(args.model, names=names, pixels=args.pixels, weights=args.weights)
+    return imagenet.open_any(args.model, names, pixels=args.pixels, weights=args.weights)
 
 
 def attack(args, network, attack, target_of, settings, title, *, to_8_bits=None, for_figure=None):
@@ -64,91 +61,76 @@ def attack(args, network, attack, target_of, settings, title, *, to_8_bits=None,
     args: of `add_arguments`.  network: of `network_of`.  attack(model, x, y) -> x_adv, or (x_adv,
     steps); y: the labels to leave, or to reach.  target_of(path): the label that a photograph is to
     reach; None: leave the label.  settings: the script's own, for JSON.
-    to_8_bits(model, pixels, x_adv, y) -> uint8, if not `photo_rows.round_to_8_bits`.
+    to_8_bits(model, pixels, x_adv, y) -> uint8, if not `photos.round_to_8_bits`.
     for_figure(model, x, y) -> more arrays of the first photographs.  Workers import the functions.
-    Files that cannot be read are named on stderr.  Raises `Failure` for whatever a user can mend,
-    if possible before the network is loaded, and `command.Interrupted` on Ctrl-C.
+    Raises `Failure`, if possible before the network is loaded; on Ctrl-C it says how to go on.
     """
     output, pngs, skipped = args.output, args.save_images, []
+    settings = settings | network.settings() | {"weights": network.sha256}
     folder, paths = photos.find(args.images, lambda *problem: skipped.append(skip(*problem)))
+    if pngs:
+        photos.make_apart(pngs, [folder, *filter(Path.is_dir, args.images)])
     labels = class_labels.of_photographs(args.labels, folder, paths, network.names)
-    targets = [target_of and target_of(path) for path in paths]
     digest = hashlib.sha256(os.fsencode("\0".join(paths))).hexdigest()
-    settings = settings | {
+    settings |= {
         "labels": class_labels.setting(args.labels),
-        "images": [files.from_root(path) for path in args.images],
-        "save_images": pngs and files.from_root(pngs),
+        "images": [command.from_root(path) for path in args.images],
+        "save_images": pngs and command.from_root(pngs),
         "photographs": f"{len(paths)} with the names of SHA-256 {digest}",
         "batch_size": args.batch_size,
-        "weights": network.sha256,
     }
-    written = [output, output.with_suffix(".npz")]
     if output.suffix != ".csv":
         raise Failure(f"--output {files.show(output)} does not end in .csv: name one that does")
-    for path in written:
-        files.check_output(path, args)
-    if pngs:
-        place, given = pngs.resolve(), [path.resolve() for path in args.images if path.is_dir()]
-        if place == Path(folder).resolve() or any(map(place.is_relative_to, given)):
-            raise Failure(
-                f"--save-images {files.show(pngs)} lies among the photographs: what is saved there "
-                "would be taken for one, or overwrite it; name a folder elsewhere"
-            )
-        with files.writing(pngs):
-            pngs.mkdir(exist_ok=True)
-        written.append(pngs)
-    settings |= network.settings()
-    how = pngs and os.path.abspath(pngs), to_8_bits or photo_rows.round_to_8_bits, for_figure
+    written = [files.check_output(path, args) for path in (output, output.with_suffix(".npz"))]
+    written += [pngs] if pngs else []
+    targets = [target_of and target_of(path) for path in paths]
+    photographs = list(zip(paths, labels, targets, strict=True))
+    how = pngs and os.path.abspath(pngs), to_8_bits or photos.round_to_8_bits, for_figure
     with locked(output) as unfinished, engine.start(args.cluster) as run:
         run = functools.partial(
             run,
             functools.partial(photo_rows.attack_batch, network, attack, *how),
-            prepare=functools.partial(photo_rows.read_batch, folder, network.shape[:2]),
+            prepare=functools.partial(photos.read_batch, folder, network.shape[:2]),
             name=lambda batch: f"the batch that begins with {batch[0][0][0]}",
         )
-        photographs = list(zip(paths, labels, targets, strict=True))
         began = time.perf_counter()
         attacked = collect(run, photographs, unfinished, output, settings, args.resume)
-        seconds = time.perf_counter() - began
+        speed = attacked / (time.perf_counter() - began)
     lines, count = photo_rows.summary(output)
     print(f"{imagenet.title(network.model)}, {title}", *lines, sep="\n")
     if passed_over := len(skipped) + len(paths) - count:
         print(f"skipped files        {passed_over:7d}")
     if attacked:
-        speed = attacked / seconds
         print(f"photographs a second {speed:7.1f}  (compilation and reading included)")
     return written
 
 
 def skip(path, reason):
-    """Say on stderr what is passed over, and why, in one line."""
+    """Name on stderr what cannot be read, and why, in one line."""
     tqdm.write(command.one_line(f"skipped {path}: {reason}"), file=sys.stderr)
 
 
 @contextmanager
 def locked(output):
-    """Yield NAME.unfinished for NAME.csv, this process's alone; `Failure` if another has it.
-
-    The operating system's lock ends with the process, however that ends; Windows has none.
-    """
+    """Yield NAME.unfinished for NAME.csv, this process's alone; `Failure` if another has it.  The
+    operating system's lock ends with the process, however that ends; Windows has none."""
     folder = output.with_suffix(".unfinished")
     with ExitStack() as stack:
         with files.writing(folder):
             folder.mkdir(exist_ok=True)
-            descriptor = os.open(folder, os.O_RDONLY) if os.name == "posix" else None
-        if descriptor is not None:
-            import fcntl
+            if os.name == "posix":
+                import fcntl
 
-            stack.callback(os.close, descriptor)
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                # A run that has ended meanwhile removes its folder, and a third makes it anew.
-                had = os.path.samestat(os.fstat(descriptor), os.stat(folder))
-            except (BlockingIOError, FileNotFoundError):
-                had = False
-            if not had:
-                shown = f"another run is writing {files.show(output)}"
-                raise Failure(f"{shown}: wait for it, or name another --output")
+                try:
+                    descriptor = os.open(folder, os.O_RDONLY)
+                    stack.callback(os.close, descriptor)
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    # A run that has ended meanwhile removes its folder, and a third makes it anew.
+                    if not os.path.samestat(os.fstat(descriptor), os.stat(folder)):
+                        raise FileNotFoundError
+                except (BlockingIOError, FileNotFoundError) as error:
+                    shown = f"another run is writing {files.show(output)}"
+                    raise Failure(f"{shown}: wait for it, or name another --output") from error
         try:
             yield folder
         finally:
@@ -157,10 +139,8 @@ def locked(output):
 
 
 def left(unfinished, output, settings):
-    """The parts of the CSV that an earlier run left; of a complete one, the CSV itself.
-
-    Raises `Failure` when the earlier run had other settings.
-    """
+    """The parts of the CSV that an earlier run left; of a complete one, the CSV itself.  Raises
+    `Failure` when it had other settings."""
     npz, written = output.with_suffix(".npz"), unfinished / "settings.json"
     if written.is_file():
         shown, parts = files.show(unfinished), sorted(unfinished.glob("[0-9]*.csv"))
@@ -173,18 +153,16 @@ def left(unfinished, output, settings):
         earlier = results.load(npz, remedy=REMEDY)["config"]
     else:
         return []
-    for name, value in settings.items():
-        if (was := earlier.get(name)) != value:
-            change = f"{name} was {json.dumps(was)} and is {json.dumps(value)}"
-            raise Failure(f"cannot resume {shown}: {change}; {REMEDY}")
+    for name in settings:
+        was, now = (json.dumps(each.get(name)) for each in (earlier, settings))
+        if was != now:
+            raise Failure(f"cannot resume {shown}: {name} was {was} and is {now}; {REMEDY}")
     return parts
 
 
 def collect(run, photographs, unfinished, output, settings, resume):
-    """Have `run` attack the photographs of which there are no rows yet, and join all rows.
-
-    photographs: (path, label, target) each.  Returns how many photographs were attacked.
-    """
+    """Have `run` attack the photographs, (path, label, target) each, that have no row yet, and join
+    all rows.  Returns how many were attacked."""
     parts = left(unfinished, output, settings) if resume else []
     if parts == [output]:
         return 0
@@ -193,8 +171,7 @@ def collect(run, photographs, unfinished, output, settings, resume):
     # The figure shows the first photographs that can be read.
     batches = ((photographs[i : i + starts.step], count < KEPT) for i in starts)
     try:
-        with tqdm(total=len(photographs), unit="photo", disable=None) as bar:
-            bar.update(starts.start)
+        with tqdm(initial=starts.start, total=len(photographs), unit="photo", disable=None) as bar:
             for rows, figure, unread in run(batches):
                 if not parts:
                     clear(unfinished)
@@ -214,15 +191,13 @@ def collect(run, photographs, unfinished, output, settings, resume):
         if not parts:
             raise
         shown = files.show(unfinished)
-        raise command.Interrupted(f"{shown} has what was done; go on with --resume") from interrupt
+        raise KeyboardInterrupt(f"{shown} has what was done; go on with --resume") from interrupt
     if not count:
         clear(unfinished)
         raise Failure("no readable image among all that was skipped: give other --images")
-    figures = [
-        files.read_npz(path, holds="a batch of a run", remedy=REMEDY)
-        for path in sorted(unfinished.glob("[0-9]*.npz"))
-    ]
-    figure = {name: np.concatenate([each[name] for each in figures])[:KEPT] for name in figures[0]}
+    kept = sorted(unfinished.glob("[0-9]*.npz"))
+    kept = [files.read_npz(path, holds="a batch of a run", remedy=REMEDY) for path in kept]
+    figure = {name: np.concatenate([each[name] for each in kept])[:KEPT] for name in kept[0]}
     config = settings | {"paths": figure.pop("paths").tolist()}
     # The .npz is in its place before the CSV is: complete is what has both.
     results.save(output.with_suffix(".npz"), config=config, **figure)

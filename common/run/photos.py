@@ -162,6 +162,19 @@ def _rgb(image):
     return image.convert("RGB")
 
 
+def make_apart(path, folders):
+    """Make the folder for PNGs; `Failure` where it is the first of `folders`, which holds all the
+    photographs, or lies in one of the others, whose photographs are found."""
+    place, (common, *given) = path.resolve(), [os.path.realpath(folder) for folder in folders]
+    if place == Path(common) or any(map(place.is_relative_to, given)):
+        raise Failure(
+            f"--save-images {files.show(path)} lies among the photographs: what is saved there "
+            "would be taken for one, or overwrite it; name a folder elsewhere"
+        )
+    with files.writing(path):
+        path.mkdir(exist_ok=True)
+
+
 def save_png(path, image):
     """Write uint8 (side, side, 3) as 8-bit PNG to a `Path`, and return it as it is read back."""
     _save(path, Image.fromarray(image), format="PNG")
@@ -208,16 +221,29 @@ def _save(path, image, **how):
         image.save(temporary, **how)
 
 
-def read_batch(folder, paths, side):
-    """Those of `paths`, from `folder`, that can be read: (paths, images, skipped).
+def round_to_8_bits(model, pixels, x_adv, y):
+    """The adversarial images as uint8, rounded towards the original `pixels` (uint8).
 
-    images: uint8 (n, side, side, 3), with side as in `read`.  skipped: a list of (path, reason).
+    No value moves further from the original than in x_adv, so epsilon still holds.
     """
-    images, skipped = {}, []
-    for path in paths:
+    change = x_adv.astype(np.float64) * 255 - pixels
+    # A thousandth is float32's rounding: 2 / 255 comes as 1.99999 or 2.00001 levels.
+    levels = np.trunc(change + np.copysign(1e-3, change))
+    return (pixels + levels).astype(np.uint8)
+
+
+def read_batch(folder, side, batch):
+    """Read a batch (photographs, more): what can be read of it, images, skipped, more.
+
+    photographs: tuples that begin with a path from `folder`.  images: uint8 (n, side, side, 3),
+    with side as in `read`.  skipped: a list of (path, reason).
+    """
+    (photographs, more), found, images, skipped = batch, [], [], []
+    for photograph in photographs:
         try:
-            images[path] = read(os.path.join(folder, path), side)
+            images.append(read(os.path.join(folder, photograph[0]), side))
+            found.append(photograph)
         except Unreadable as error:
-            skipped.append((path, str(error)))
+            skipped.append((photograph[0], str(error)))
     shape = (-1, *np.broadcast_to(side, 2), 3)
-    return list(images), np.array(list(images.values()), np.uint8).reshape(shape), skipped
+    return found, np.array(images, np.uint8).reshape(shape), skipped, more

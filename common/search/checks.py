@@ -7,7 +7,11 @@ there; for the rest the model is tried on a few images, once, and again when it 
 
 import numpy as np
 
-from common.command import Refused
+from common.command import Failure
+
+
+class Refused(Failure, ValueError):
+    """What a script says in one line, and a function as any other `ValueError`."""
 
 
 def checked(model, x, y, *, name="labels"):
@@ -187,7 +191,7 @@ def pixel_size(name, value, images=None):
     sizes = number(name, value, () if images is None else images.shape[:1])
     if not ((sizes >= 0) & (sizes <= 1)).all():
         raise ValueError(
-            f"{name} is in [0, 1] pixel units (8/255 = 0.0314), which {value!r:.60} is not"
+            f"{name} must be in [0, 1] pixel units (8/255 = 0.0314), not {value!r:.60}"
         )
     if images is None:
         return sizes

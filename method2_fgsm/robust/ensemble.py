@@ -182,7 +182,7 @@ def masked(with_gradient, without):
             chance = 2 * (left != other).sum() ** 0.5
             if ahead > chance and not (attack == SIGN_STEP and free in MANY_LOOKS):
                 lines.append(
-                    f"{free} leaves {left.mean():.1%}, {attack} {other.mean():.1%}: on {ahead} of "
-                    f"{len(left)} the gradient leads astray"
+                    f"{free} leaves {left.mean():.1%}, {attack} {other.mean():.1%}: the gradient "
+                    f"misleads on {ahead} of {len(left)} images"
                 )
     return lines

@@ -114,7 +114,7 @@ def main(argv=None):
     args = parser.parse_args(argv)
     folder = files.COMMON / "images"
     paths = sorted(path.name for path in folder.iterdir() if path.suffix != ".md")
-    _, pixels, _ = photos.read_batch(folder, paths, imagenet.SIDE)
+    _, pixels, *_ = photos.read_batch(folder, imagenet.SIDE, ([(path,) for path in paths], None))
     if args.count > 0:
         # First, since a process starts with the peak of the one that made it.
         with tempfile.TemporaryDirectory() as place:
