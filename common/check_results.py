@@ -28,18 +28,18 @@ TIE = 1e-4  # share of an image's largest output
 ROUNDED_SIGNS = 1e-3  # share of an image's pixels
 
 
-def violations(found, model=None):
-    """What is wrong with results, as `results.load` gives them, and the Keras model that is said to
-    have made them: a list of lines."""
+def violations(found, model=None, judge=None):
+    """What is wrong with results, as `results.load` gives them, and the Keras models that are said
+    to have made them, as `own_model.load` gives them: a list of lines."""
     lines = []
-    for what, bad in by_row(found, model):
+    for what, bad in by_row(found, model, judge or model):
         bad = bad.any(axis=tuple(range(1, bad.ndim)))
         if bad.any():
             lines.append(f"{what} in {bad.sum()} of {len(bad)} rows, first in row {bad.argmax()}")
     return lines
 
 
-def by_row(found, model):
+def by_row(found, model, judge):
     """Yield what may be wrong, and bool (n, ...) where it is."""
     xs, noises, y = found["xs"], found["noises"], found["y_trues"]
     eps, target = (found["config"].get(name) for name in ("eps", "target"))
@@ -78,37 +78,41 @@ def by_row(found, model):
 
     if model is not None:
         for name, x in (("y_preds", xs), ("y_preds_adversarial", xs + noises)):
-            outputs, labels = mnist.predict(model, x), found[name]
+            outputs, labels = mnist.predict(judge, x), found[name]
             known = labels < outputs.shape[1]
             behind = outputs.max(axis=1) - outputs[np.arange(len(x)), np.where(known, labels, 0)]
-            tie = max(TIE, logits.rounding(model)) * np.abs(outputs).max(axis=1)
+            tie = max(TIE, logits.rounding(judge)) * np.abs(outputs).max(axis=1)
             yield f"the model does not say {name}", ~known | (behind > tie)
+        if (p := found.get("confidences_adversarial")) is not None:
+            z = mnist.predict(model, xs + noises)
+            tie = max(TIE, logits.rounding(model)) * np.abs(z).max(axis=1)
+            yield "the model is not as sure", np.abs(mnist.softmax(z).max(axis=1) - p) > tie
 
 
 def model_of(config, shape, name=None):
-    """The model that made predictions on images of a shape, None where it is not at hand, or what
-    is asked for cannot have made them."""
+    """The models that made predictions on images of a shape, as `own_model.load` gives them: none
+    where they are not at hand, or what is asked for cannot have made them."""
     said, pixels = str(config.get("model")), config.get("pixels")
     if isinstance(name, Path) and pixels in keras_file.KINDS:
-        return keras_file.load(name, shape, pixels)[1]
+        return keras_file.load(name, shape, pixels)
     if shape == (data.SIDE, data.SIDE) and pixels is None and mnist.known(str(name or said)):
-        return mnist.load(name or said)
+        return (mnist.load(name or said),)
     if said == efficientnet_lite.NAME and name is None and config.get("weights") is None:
-        return imagenet.load(said)
-    return None
+        return (imagenet.load(said),)
+    return ()
 
 
 def report(path, name=None):
     """Check one file, with the model of that name; returns how many violations there are."""
     found = results.load(path, remedy="name a file that an attack script wrote")
     said, path = found["config"].get("model"), files.show(path)
-    model, kept = model_of(found["config"], found["xs"].shape[1:], name), ""
-    if model is None:
+    models, kept = model_of(found["config"], found["xs"].shape[1:], name), ""
+    if not models:
         kept = ", whose predictions are not recomputed"
         if name:
             raise Failure(f"{path} holds results of {said}, not of {name}: name that, or none")
     print(f"{path}: {len(found['xs'])} images, attacks on {name or said}{kept}")
-    lines = violations(found, model)
+    lines = violations(found, *models)
     print(*lines, "FAIL" if lines else "PASS", sep="\n", flush=True)
     return len(lines)
 

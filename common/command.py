@@ -80,6 +80,7 @@ digit = number(0, 9, "a digit from 0 to 9", whole=True)
 positive_int = number(1, 2**31 - 1, "a whole number of at least 1, below 2**31", whole=True)
 seed = number(0, 2**32 - 1, "a whole number from 0 to 2**32 - 1", whole=True)
 positive_float = number(math.ulp(0), sys.float_info.max, "a number above 0")
+probability = number(1e-300, 1 - 1e-16, "a probability above 0 and below 1")
 pixel_size = number(0, 1, "between 0 and 1 (pixel units; write 8/255 for 8 of 255 grey levels)")
 
 

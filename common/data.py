@@ -7,9 +7,11 @@ import hashlib
 import sys
 
 import numpy as np
+from tqdm import tqdm
 
 from common import command, files
 from common.command import Failure
+from common.run import photos
 from common.search import checks
 
 PATH = files.COMMON / "mnist.npz"
@@ -56,8 +58,8 @@ def _read(path, name):
 
 
 def add_samples(parser):
-    """--samples: the file of digits to work on."""
-    command.option(parser, "--samples", command.path, SAMPLES, "the digits, from generate_5k.py")
+    """--samples: the file of digits to work on; for a network of one's own also a folder."""
+    command.option(parser, "--samples", command.path, SAMPLES, "a file of samples, or a folder")
 
 
 def draw_samples(count, seed):
@@ -114,6 +116,36 @@ def load_own_samples(path, limit=None, seed=0, *, dark=False):
     arrays = _read_samples(path, remedy, dark=dark)
     images, labels = _chosen(arrays, drawn(len(arrays["images"]), limit, seed))
     return images, labels, tuple(map(str, arrays["names"])) if "names" in arrays else None
+
+
+def load_folder(path, shape, limit=None, seed=0):
+    """Read a folder with a subfolder of pictures for each class, as `load_own_samples` a file.
+
+    Its classes are sorted as text, as keras.utils.image_dataset_from_directory has them.  shape:
+    (h, w, 3), or (h, w) for the luminance, to which pictures are cut as photographs are
+    (common/run/photos.py).  What cannot be read is named on stderr and left out.
+    """
+
+    def skip(name, reason):
+        print(command.one_line(f"skipped {name}: {reason}"), file=sys.stderr)
+
+    try:
+        folders = [each for each in path.iterdir() if each.is_dir()]
+    except OSError as error:
+        raise Failure(f"cannot read {files.show(path)}: {files.reason(error)}") from error
+    names = sorted(each.name for each in folders if not each.name.startswith("."))
+    every = [(each, i) for i, name in enumerate(names) for each in photos.walk(path, skip, name)]
+    chosen = tqdm([every[row] for row in drawn(len(every), limit, seed)], disable=None)
+    found, images, skipped, _ = photos.read_batch(path, shape[:2], (chosen, None))
+    for problem in skipped:
+        skip(*problem)
+    if not found:
+        remedy = "give one with a subfolder of pictures for each class"
+        raise Failure(f"no picture in the subfolders of {files.show(path)}: {remedy}")
+    if len(shape) == 2:
+        images = np.rint(images @ (0.299, 0.587, 0.114))
+    labels = np.array([label for _, label in found])
+    return images.astype(np.float32) / np.float32(255), labels, tuple(names)
 
 
 def _read_samples(path, remedy, shape=None, classes=np.inf, *, dark=False):

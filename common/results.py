@@ -19,6 +19,7 @@ LABELS = ("y_trues", "y_preds", "y_preds_adversarial")
 # The dtype of each array, and whether a row of it is an image or a number.
 KEYS = dict.fromkeys((*IMAGES, "signs"), ("float32", "image"))
 KEYS |= dict.fromkeys((*LABELS, "y_targets", "indices"), ("int64", "number"))
+KEYS["confidences_adversarial"] = "float32", "number"
 ROUNDING = 1e-6  # of x + (x_adv - x) in float32
 
 
@@ -71,9 +72,13 @@ def load_from(path, *scripts):
 
 
 def succeeded(found):
-    """Which attacks of a file reached their target, or left the label where there is none: (n,)."""
+    """Which attacks of a file reached their target, or left the label where there is none, with the
+    confidence that was asked for: (n,)."""
     seen, targets = found["y_preds_adversarial"], found.get("y_targets")
-    return seen != found["y_trues"] if targets is None else seen == targets
+    hit = seen != found["y_trues"] if targets is None else seen == targets
+    least = found["config"].get("confidence")
+    sure = least is None or found["confidences_adversarial"].astype(np.float64) > least
+    return hit & sure
 
 
 def problem(arrays):
@@ -82,9 +87,12 @@ def problem(arrays):
         if name not in arrays:
             return f"{name} is missing"
     try:
-        dict(json.loads(str(arrays["config"])))
+        config = dict(json.loads(str(arrays["config"])))
     except (TypeError, ValueError, RecursionError):
         return "config is not a JSON object"
+    least = config.get("confidence")
+    if least is not None and not ("confidences_adversarial" in arrays and isinstance(least, float)):
+        return "confidence is no number, or confidences_adversarial is missing"
     images = arrays["xs"].shape
     if len(images) < 3:
         return f"xs has shape {images}, not (n, height, width)"

@@ -40,6 +40,7 @@ def search(
     learning_rate=LEARNING_RATE,
     max_steps=None,
     starts=1,
+    confidence=None,
     batch_size=None,
     progress=False,
 ):
@@ -53,12 +54,14 @@ def search(
     tries 13, and for minimal, at each start; choosing among the classes, where there is no target,
     takes 3.5 times as many.  None is the method's own default.
     starts: of minimal, at most; more find smaller noise, and never larger.
+    confidence: the softmax probability that the target, or untargeted the class that comes instead
+    of the label, has to be above; None: it only has to be the largest.
     batch_size: images at a time; memory grows with it, and with n only by the result itself.
     progress: show a progress bar (on a terminal).
     Returns (x_adv, steps): float32 like x, in [0, 1], and int64 (n,).  Where the target was not
     reached, x_adv is what the method ended with, and without targets x.  An image that is
-    classified as its target already, or not as its label, stays as it is; logits no further apart
-    than they are rounded are a tie, and no class.
+    classified as its target already, or not as its label, stays as it is, if that is sure enough;
+    logits no further apart than they are rounded are a tie, and no class.
     Raises ValueError as `common/search/checks.py` says.
     """
     x, y = checks.checked(model, x, y, name="targets" if targeted else "labels")
@@ -75,6 +78,7 @@ def search(
     counts = {"max_steps": max_steps, "starts": starts, "batch_size": batch_size}
     for name, count in counts.items():
         checks.positive(name, count, whole=True)
+    checks.probability("confidence", confidence)
 
     from method1_noise_optimization import lbfgs, minimal, sgd
 
@@ -86,14 +90,21 @@ def search(
         find, settings = minimal.find if targeted else minimal.find_nearest, (starts,)
     # sgd refills its batch as images finish; the others take one batch after the other.
     stride = max(len(x), 1) if method == "sgd" else batch_size
+    if confidence is not None:
+        from common.search import margins
+
+        model = margins.sure(margins.sized(model, x), float(confidence))
+        if not targeted:  # nor may it become the class for "not sure enough"
+            y = np.column_stack([y, np.full_like(y, model.output_shape[-1] - 1)])
     how = {"batch_size": batch_size, "stride": stride, "progress": progress}
     return batches.search(find, model, x, y, max_steps, *settings, **how)
 
 
-def reached(model, x, noise, y, *, targeted=True):
+def reached(model, x, noise, y, *, targeted=True, confidence=0):
     """Which of the images clip(x + noise, 0, 1) are classified as their targets, or untargeted,
-    not as their labels: bool (n,)."""
-    return (mnist.classify(model, np.clip(x + noise, 0, 1)) == y) == targeted
+    not as their labels, with a probability above `confidence`: bool (n,)."""
+    p = mnist.softmax(mnist.predict(model, np.clip(x + noise, 0, 1)).astype(np.float64))
+    return ((p.argmax(axis=1) == y) == targeted) & (p.max(axis=1) > confidence)
 
 
 def random_targets(y, seed, classes=10):

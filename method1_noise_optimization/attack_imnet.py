@@ -21,7 +21,6 @@ from common.run import photo_run
 from method1_noise_optimization import attack, photo_noise
 
 grey_levels = command.number(1, 255, "a number of grey levels from 1 to 255", whole=True)
-probability = command.number(1e-300, 1 - 1e-16, "a probability above 0 and below 1")
 
 
 def main(argv=None):
@@ -32,14 +31,14 @@ def main(argv=None):
     goal = photo_noise.GOALS.get(target) or f"target {network.label(target)}"
     seed = args.seed if target == "random" else None
     settings = {"script": "attack_imnet", "target": target, "seed": seed}
-    how = {"max_steps": args.max_steps}
+    how = {"max_steps": args.max_steps, "confidence": args.confidence}
     if args.grey_levels:
-        how |= {"levels": args.grey_levels, "confidence": args.confidence}
+        how["levels"] = args.grey_levels
         settings["eps"] = args.grey_levels / 255
         search, to_8_bits = photo_noise.few_levels, None
         title = f"grey levels changed by {args.grey_levels} at most"
     elif args.method == "survive":
-        search, to_8_bits, title = photo_noise.survive, photo_noise.as_they_are, "survive"
+        search, to_8_bits, title = photo_noise.survive, photo_noise.as_it_is, "survive"
     else:
         how["method"] = title = args.method
         search, to_8_bits = attack.search, photo_noise.smallest_file
@@ -51,6 +50,10 @@ def main(argv=None):
         how["targeted"], target_of = False, None
         if args.method == "minimal":
             to_8_bits = photo_noise.smallest_file_of_any
+    if to_8_bits:
+        to_8_bits = functools.partial(to_8_bits, confidence=args.confidence)
+    if args.confidence:
+        goal += f", probability above {args.confidence}"
     return photo_run.attack(
         args,
         network,
@@ -73,16 +76,14 @@ def parse(argv):
     how.add_argument("--method", default="minimal", **method)
     few = "move as few values as can be, by N of 255 at most"
     how.add_argument("--grey-levels", type=grey_levels, metavar="N", help=few)
-    confidence = "with --grey-levels: least probability of the target"
-    parser.add_argument("--confidence", type=probability, metavar="P", help=confidence)
+    sure = "least probability of the target, or other class"
+    parser.add_argument("--confidence", type=command.probability, metavar="P", help=sure)
     steps = "gradients at most (default: 100; sgd 1000, lbfgs 50 at each c)"
     command.option(parser, "--max-steps", command.positive_int, None, steps, metavar="N")
     folder = "method1_noise_optimization"
-    output = f"default: {folder}/results_imnet_{{model}}_{{method}}.csv"
+    output = "default: results_imnet_{model}_{method}.csv here"
     photo_run.add_arguments(parser, batch_size=photo_noise.BATCH_SIZE, output=output)
     args = parser.parse_args(argv)
-    if args.confidence is not None and not args.grey_levels:
-        parser.error("--confidence goes with --grey-levels")
     if args.target == "any" and (args.grey_levels or args.method not in ("minimal", "survive")):
         parser.error("--target any goes with --method minimal or survive")
     method = f"grey_levels_{args.grey_levels}" if args.grey_levels else args.method

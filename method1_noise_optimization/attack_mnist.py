@@ -35,6 +35,7 @@ def main(argv=None):
         how |= {"regularization": args.regularization, "learning_rate": args.learning_rate}
     elif method == "minimal":
         how["starts"] = args.starts
+    how["confidence"] = args.confidence
     target = aim = args.target
     if target == "any":
         aim = None
@@ -56,9 +57,12 @@ def main(argv=None):
         "seed": args.seed,
         "left_out": found.left_out,
     }
+    if args.confidence:
+        found.arrays["confidences_adversarial"] = mnist.softmax(found.logits).max(axis=1)
     results.save(output, config=config, **found.arrays)
-    reached, steps = results.succeeded(found.arrays), found.arrays["steps"]
+    reached, steps = results.succeeded(found.arrays | {"config": config}), found.arrays["steps"]
     kind = f", regularisation {args.regularization}" if kind else ""
+    kind += f", probability above {args.confidence}" if args.confidence else ""
     print(f"{mnist.title(args.model)}, {method}{kind}, noise in pixel units")
     print(*found.table, sep="\n")
     goal = "another class" if target == "any" else "the target"
@@ -88,6 +92,8 @@ def parse(argv):
     starts = "of minimal, at most: fewer are faster"
     command.add_count(parser, "--starts", starts, attack.STARTS)
     option("--target", default="random", help="a class, random, or any (minimal alone)")
+    sure = "least probability of the target, or other class"
+    option("--confidence", type=command.probability, metavar="P", help=sure)
     data.add_samples(parser)
     command.add_count(parser, "--limit", "attack the first LIMIT digits (of a file: drawn)")
     command.add_seed(parser, "of the random targets")

@@ -52,8 +52,7 @@ def search(
     x, y_target = checks.checked(model, pixels / np.float32(255), y_target, name="targets")
     if levels is not None and not (isinstance(levels, int | np.integer) and 1 <= levels <= 255):
         raise ValueError(f"levels must be a whole number from 1 to 255, not {levels!r}")
-    if confidence is not None and not 0 < checks.number("confidence", confidence) < 1:
-        raise ValueError(f"confidence must be above 0 and below 1, not {confidence!r}")
+    checks.probability("confidence", confidence)
     checks.positive("max_steps", max_steps, whole=True)
     if not len(pixels):
         return pixels.copy(), np.zeros(0, bool)

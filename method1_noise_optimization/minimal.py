@@ -94,13 +94,13 @@ def find(model, x, y_target, max_steps, progress, starts):
 
 
 def find_nearest(model, x, y, max_steps, progress, starts):
-    """The nearest points of any class but the labels y (n,), or x where none was found, and how
-    many gradients each took: the same number for every image.
+    """The nearest points of any class but the labels y, (n,) or (n, m), or x where none was found,
+    and how many gradients each took: the same number for every image.
 
     One candidate (common/search/nearest_class.py) is looked for at a time, as ROUNDS say; each
     start takes at most three times max_steps, and the order of the candidates one gradient each.
     """
-    candidates = min(nearest_class.MOST, model.output_shape[-1] - 1)
+    candidates = min(nearest_class.MOST, model.output_shape[-1] - y[0].size)
     turns = [*ROUNDS[:2], *itertools.islice(itertools.cycle(ROUNDS[2:]), starts - 1)]
 
     def split(share):

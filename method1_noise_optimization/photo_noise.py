@@ -22,14 +22,19 @@ def random_target(path, seed, classes=1000):
     return int.from_bytes(digest[:8], "big") % classes
 
 
-def survive(model, x, y, *, max_steps, targeted=True):
-    """Photographs that are what they are after most treatments: (x_adv, steps)."""
+def survive(model, x, y, *, targeted=True, **settings):
+    """Photographs that stay their targets under most treatments: (x_adv, steps).  Untargeted, the
+    target is what each is taken for most, but for its label."""
     from method1_noise_optimization import survive
 
-    return survive.search(model, x, y, targeted=targeted, max_steps=max_steps)
+    if not targeted:
+        z = mnist.predict(model, x)
+        z[np.arange(len(y)), y] = -np.inf
+        y = z.argmax(axis=1)
+    return survive.search(model, x, y, **settings)
 
 
-def as_they_are(model, pixels, x_adv, y):
+def as_it_is(model, pixels, x_adv, y, *, confidence):
     """x_adv in 8 bits, uint8."""
     return np.rint(255 * x_adv).astype(np.uint8)
 
@@ -43,14 +48,17 @@ def few_levels(model, x, y_target, *, levels, confidence, max_steps):
     return images / np.float32(255), np.full(len(x), max_steps)
 
 
-def smallest_file(model, pixels, x_adv, y_target):
-    """The 8-bit images nearest to `pixels` (uint8) that are their targets, as x_adv (float) is."""
+def smallest_file(model, pixels, x_adv, y_target, *, confidence):
+    """The 8-bit images nearest to `pixels` (uint8) that are their targets, as x_adv (float) is, and
+    as sure; the pixels where x_adv has no noise."""
     from method1_noise_optimization import grey_levels
 
     noise = x_adv - pixels / np.float32(255)
-    return grey_levels.search(model, pixels, y_target, noise=noise)[0]
+    images, _ = grey_levels.search(model, pixels, y_target, noise=noise, confidence=confidence)
+    return np.where(noise.any(axis=(1, 2, 3), keepdims=True), images, pixels)
 
 
-def smallest_file_of_any(model, pixels, x_adv, y):
+def smallest_file_of_any(model, pixels, x_adv, y, *, confidence):
     """The same for whichever classes x_adv is seen as; y, the labels, are left by that."""
-    return smallest_file(model, pixels, x_adv, mnist.classify(model, x_adv))
+    seen = mnist.classify(model, x_adv)
+    return smallest_file(model, pixels, x_adv, seen, confidence=confidence)

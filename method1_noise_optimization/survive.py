@@ -24,7 +24,7 @@ from PIL import Image
 from common.search import checks
 from common.search.box_projection import project_onto_one
 from common.search.compiled import compiled
-from common.search.margins import least, margins, pull, spread
+from common.search.margins import least, margins, pull, sized, spread, sure
 from common.search.random_numbers import generators
 from common.search.treatments import BICUBIC, on_its_way, treated
 
@@ -45,18 +45,20 @@ YCBCR = np.array(
 )
 
 
-def search(model, x, y, *, targeted=True, treatment=on_its_way, max_steps=MAX_STEPS):
-    """Photographs that are their targets, or untargeted not their labels, after most treatments.
+def search(model, x, y, *, treatment=on_its_way, confidence=None, max_steps=MAX_STEPS):
+    """Photographs that are their targets after most treatments.
 
     model: from images in [0, 1] to logits.  x: float32 (n, h, w, 3) in [0, 1].  y: integers (n,),
-    the targets; untargeted, the labels to leave.  treatment: (image, rng) -> image of Pillow's, of
-    the same size; rng depends on the image alone.
+    the targets.  treatment: (image, rng) -> image of Pillow's, of the same size; rng depends on
+    the image alone.  confidence: what the probability of the target has to be above.
     Returns (x_adv, steps): float32 like x, whole grey levels in [0, 1], and int64 (n,), max_steps;
     a step takes 3 gradients.  Raises ValueError as `common/search/checks.py` says.
     """
-    x, y = checks.checked(model, x, y, name="targets" if targeted else "labels")
+    x, y = checks.checked(model, x, y, name="targets")
     checks.positive("max_steps", max_steps, whole=True)
-    sign, flat = np.float32(1 if targeted else -1), x.reshape(len(x), -1)
+    checks.probability("confidence", confidence)
+    model, flat = sized(model, x), x.reshape(len(x), -1)
+    model = model if confidence is None else sure(model, float(confidence))
 
     def seen(points, count, rngs):
         """What `count` treatments make of each point (n, d): float32 (n * count, h, w, 3)."""
@@ -67,7 +69,7 @@ def search(model, x, y, *, targeted=True, treatment=on_its_way, max_steps=MAX_ST
     def survives(points):
         """Whether nearly all of some draws, the same at each call, are hits: (n,)."""
         images, rngs = np.asarray(points), generators(x, 1)
-        hit, *_ = _look(model, seen(images, FRESH, rngs), np.repeat(y, FRESH), ones, sign)
+        hit, *_ = _look(model, seen(images, FRESH, rngs), np.repeat(y, FRESH), ones)
         return tf.reduce_mean(tf.cast(tf.reshape(hit, [-1, FRESH]), tf.float32), axis=1) >= ENOUGH
 
     ones = np.ones(len(x) * FRESH, np.float32)
@@ -78,7 +80,7 @@ def search(model, x, y, *, targeted=True, treatment=on_its_way, max_steps=MAX_ST
         share = step / max_steps
         temperature = unit * np.float32(WARMEST * (COLDEST / WARMEST) ** share)
         repeated = (np.repeat(each, DRAWS) for each in (y, temperature))
-        found = [part.numpy() for part in _look(model, seen(p, DRAWS, rngs), *repeated, sign)]
+        found = [part.numpy() for part in _look(model, seen(p, DRAWS, rngs), *repeated)]
         hit, margin = (part.reshape(len(x), DRAWS) for part in found[:2])
         slope = found[2].reshape(len(x), DRAWS, *x.shape[1:]).mean(axis=1)
         slope = np.stack([smooth(each) for each in slope]).reshape(flat.shape)
@@ -117,14 +119,14 @@ def _spread(model, x):
 
 
 @compiled
-def _look(model, x, y, temperature, sign):
+def _look(model, x, y, temperature):
     """Whether images are hits, the margin smoothed by temperatures (n,), and its gradient."""
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(x)
         z = model(x, training=False)
         g = margins(z, y)
-        margin = -sign * temperature * tf.reduce_logsumexp(-g / temperature[:, tf.newaxis], axis=1)
-    return sign * tf.reduce_min(g, axis=1) > least(model, z), margin, tape.gradient(margin, x)
+        margin = -temperature * tf.reduce_logsumexp(-g / temperature[:, tf.newaxis], axis=1)
+    return tf.reduce_min(g, axis=1) > least(model, z), margin, tape.gradient(margin, x)
 
 
 @tf.function(reduce_retracing=True)

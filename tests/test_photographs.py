@@ -462,7 +462,6 @@ SIGN, OSTRICHES = "method2_fgsm/imnet_fast_gradient", "method1_noise_optimizatio
         (OSTRICHES, "--target any --grey-levels 1", "--target any goes with"),
         (OSTRICHES, "--grey-levels 256", "'256' is not a number of grey levels from 1 to 255"),
         (OSTRICHES, "--grey-levels 1 --confidence 1", "'1' is not a probability"),
-        (OSTRICHES, "--confidence 0.5", "--confidence goes with --grey-levels"),
     ],
 )
 def test_wrong_settings_end_before_the_network_is_loaded(

@@ -28,7 +28,7 @@ TITLES = {
     "mobilenet_v2": "MobileNetV2",
 }
 NAMES = tuple(TITLES)
-SIDE = 224
+SIDE = keras_file.SIDE
 CLASSES = 1000
 
 # What keras.applications feeds the others: keras_file.py says what these stand for.
@@ -53,7 +53,7 @@ def open_any(model, names=None, *, pixels=None, weights=None):
         return own_model.in_file(model, weights, load, classes=CLASSES, shape=(SIDE, SIDE, 3))
     with keras_file.naming(model):
         network = keras_file.read(model)
-        shape, pixels = photograph_shape(network), pixels or begins_with(network)
+        shape, pixels = keras_file.photograph_shape(network), pixels or begins_with(network)
         if not pixels:
             kinds = " or ".join(keras_file.KINDS)
             raise ValueError(f"it does not say which pixels it expects: give --pixels {kinds}")
@@ -129,16 +129,3 @@ def first_operation(network):
         first = first_operation(first) if isinstance(first, Model) else first
         if first is not None and not type(first).__name__.startswith("Random"):
             return first
-
-
-def photograph_shape(network):
-    """The shape (height, width, 3) of the photographs that a network takes.
-
-    Raises ValueError for a network that takes none.
-    """
-    takes = tuple(network.inputs[0].shape[1:])
-    if len(takes) not in (2, 3) or takes[2:] not in ((), (None,), (1,), (3,)):
-        raise ValueError(
-            f"it takes images {takes}, and a photograph is (height, width, 3), or grey"
-        )
-    return takes[0] or SIDE, takes[1] or SIDE, 3

@@ -30,6 +30,7 @@ PIXELS = {"0..1": (1, 0), "0..255": (255, 0), "-1..1": (2, -1)}
 KINDS = (*PIXELS, "caffe", "torch")
 CAFFE = np.array([103.939, 116.779, 123.68], np.float32)
 TORCH = {"mean": (0.485, 0.456, 0.406), "variance": (0.229**2, 0.224**2, 0.225**2)}
+SIDE = 224  # of photographs, for a network that takes any
 
 
 def read(path):
@@ -186,3 +187,16 @@ def is_grey(network):
 def is_binary(network):
     """Whether a network has one output for an image."""
     return tuple(network.outputs[0].shape[1:]) == (1,)
+
+
+def photograph_shape(network):
+    """The shape (height, width, 3) of the photographs that a network takes.
+
+    Raises ValueError for a network that takes none.
+    """
+    takes = tuple(network.inputs[0].shape[1:])
+    if len(takes) not in (2, 3) or takes[2:] not in ((), (None,), (1,), (3,)):
+        raise ValueError(
+            f"it takes images {takes}, and a photograph is (height, width, 3), or grey"
+        )
+    return takes[0] or SIDE, takes[1] or SIDE, 3

@@ -122,7 +122,14 @@ def open_with_samples(args, limit=None, *, full_test_set=False):
         indices = np.arange(len(x))
     elif isinstance(args.model, Path):
         seed, dark = getattr(args, "seed", 0), bool(args.pixels)
-        x, y, names = data.load_own_samples(args.samples, limit, seed, dark=dark)
+        if args.samples.is_dir():
+            keras_model = keras_file.read(args.model)
+            with keras_file.naming(args.model):
+                shape = keras_file.photograph_shape(keras_model)
+            shape = shape[:2] if keras_file.is_grey(keras_model) else shape
+            x, y, names = data.load_folder(args.samples, shape, limit, seed)
+        else:
+            x, y, names = data.load_own_samples(args.samples, limit, seed, dark=dark)
     else:
         x, y, indices = data.load_samples(args.samples, limit)
     network = open_network(args.model, x, y, names=names, pixels=args.pixels)

@@ -37,10 +37,11 @@ MEANS = {
 DRAWS = 100  # for `survives`
 
 
-def attack_batch(network, attack, saving, to_8_bits, for_figure, batch):
+def attack_batch(network, attack, saving, to_8_bits, for_figure, confidence, batch):
     """Attack what was read, save its files, and look at original, adversarial image and files.
 
     saving: None, or (the photographs' folder, that of the files, JPEG quality, all treatments?).
+    confidence: what the new answer has to be surer than, to count.
     batch: what `photos.read_batch` makes of ((path, label or None, target or None) each, for a
     figure?).  Returns rows, their arrays for the figure (or an empty dict), and what was skipped.
     """
@@ -84,7 +85,8 @@ def attack_batch(network, attack, saving, to_8_bits, for_figure, batch):
         columns["l2" + kind] = np.linalg.norm(flat, axis=1)
         columns["distortion" + kind] = columns["l2" + kind] / np.sqrt(flat.shape[1])
         columns["changed" + kind] = (flat != 0).mean(axis=1)
-        now = columns["y_pred" + (kind or "_adversarial")]
+        now, p = (columns[name + (kind or "_adversarial")] for name in ("y_pred", "confidence"))
+        now = np.where(p.astype(np.float64) > confidence, now, y_preds)
         columns["fools" + kind] = list(map(_fools, y_preds, now, labels, targets))
     figure = {}
     if drawn:

@@ -94,6 +94,7 @@ def attack(args, network, attack, target_of, settings, title, *, to_8_bits=None,
     photographs = list(zip(paths, labels, targets, strict=True))
     saving = pngs and (folder, os.path.abspath(pngs), args.jpeg_quality, args.treatments)
     how = saving, to_8_bits or photos.round_to_8_bits, for_figure
+    how += (settings.get("confidence") or 0,)
     with locked(output) as unfinished, engine.start(args.cluster) as run:
         run = functools.partial(
             run,

@@ -183,6 +183,12 @@ def positive(name, value, *, whole=False):
         raise ValueError(f"{name} must be a whole number, not {value!r}")
 
 
+def probability(name, value):
+    """Raise ValueError unless `value` is None, or a number above 0 and below 1."""
+    if value is not None and not 0 < number(name, value) < 1:
+        raise ValueError(f"{name} must be above 0 and below 1, not {value!r}")
+
+
 def pixel_size(name, value, images=None):
     """A number in [0, 1], as epsilon is, in float64.  Raises ValueError for anything else.
 

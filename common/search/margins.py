@@ -1,5 +1,7 @@
 """The margin: how far the target is ahead of the other classes, which all searches go by."""
 
+import math
+
 import numpy as np
 import tensorflow as tf
 
@@ -11,7 +13,8 @@ from common.search.logits import rounding
 def margins(logits, y_target):
     """z_t - z_k for every class k, (n, classes); for k = t itself the dtype's largest number.
 
-    With a rival t and a label y for each image, y_target (n, 2): z_t - z_y alone, (n, 1).
+    With a rival t and a label y for each image, y_target (n, 2): z_t - z_y alone, (n, 1); with more
+    labels a column for each.
     """
     if y_target.shape.rank == 2:
         pair = tf.gather(logits, y_target, axis=1, batch_dims=1)
@@ -105,6 +108,33 @@ class Sized:
 
     def __call__(self, x, training):
         return self._model(x, training=training)
+
+
+class Sure(Sized):
+    """A model with one class more, "not sure enough", which is predicted unless one has p > c.
+
+    Its logits are z_k - log(1 - p_k), with p the softmax of the model's logits z, and at the end
+    logsumexp(z) + log(c / (1 - c)): a class is ahead of that by its log odds less those of c.
+    """
+
+    def __init__(self, model, confidence):
+        super().__init__(model, model.input_shape[1:], model.output_shape[-1] + 1)
+        self.needed = math.log(confidence / (1 - confidence))
+
+    def __call__(self, x, training):
+        z = super().__call__(x, training)
+        top = tf.one_hot(tf.argmax(z, axis=1), z.shape[1], on_value=True, off_value=False)
+        total = tf.reduce_logsumexp(z, axis=1, keepdims=True)
+        # For the largest, p may round to 1.
+        others = tf.reduce_logsumexp(tf.where(~top, z, z.dtype.min), axis=1, keepdims=True)
+        smaller = tf.math.log1p(-tf.where(~top, tf.exp(z - total), 0))
+        odds = z - tf.where(top, others - total, smaller)
+        return tf.concat([odds, total + self.needed], axis=1)
+
+
+def sure(model, confidence):
+    """The `Sure` of a `sized` model, the same one each time."""
+    return known(model).setdefault((Sure, confidence, model.input_shape), Sure(model, confidence))
 
 
 def sized(model, x):

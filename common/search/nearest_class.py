@@ -18,10 +18,10 @@ MOST = 9
 def nearest(model, x, y, search, rounds, *, norm):
     """The nearest of what searches for single rivals find, for one batch.
 
-    x: float32 (n, ...) in [0, 1].  y: int64 (n,) labels to leave.
+    x: float32 (n, ...) in [0, 1].  y: int64 (n,) or (n, m) labels to leave.
     search(goal, best, number, steps) -> (x_adv, size): a search, given the rivals and labels
-    (n, 2), the nearest points so far and the number of the round; size (n,) is infinite where the
-    rival did not get ahead.
+    (n, 1 + m), the nearest points so far and the number of the round; size (n,) is infinite where
+    the rival did not get ahead.
     rounds: of each round how many rivals are looked at, and with how many steps.
     norm: of the noise, 2 or infinity.
     Returns (x_adv, size) of the nearest; where none was found, x_adv is x and size infinite.
@@ -31,7 +31,7 @@ def nearest(model, x, y, search, rounds, *, norm):
     best, size = x.copy(), np.full(len(x), np.inf, np.float32)
     for number, (count, steps) in enumerate(rounds):
         for rank in range(min(count, order.shape[1])):
-            goal = np.stack([order[:, rank], y], axis=1)
+            goal = np.column_stack([order[:, rank], y])
             x_adv, found = search(goal, best, number, steps)
             nearer = found < size
             best[nearer], size[nearer] = x_adv[nearer], found[nearer]
@@ -50,10 +50,11 @@ def by_border(model, x, y, power):
     with tf.GradientTape(watch_accessed_variables=False, persistent=True) as tape:
         tape.watch(x)
         z = tf.cast(model(x, training=False), x.dtype)
-        label = tf.one_hot(y, z.shape[1], on_value=True, off_value=False)
-        own = tf.reduce_sum(tf.where(label, z, 0), axis=1, keepdims=True)
+        y = y if y.shape.rank == 2 else y[:, tf.newaxis]
+        label = tf.reduce_any(y[..., tf.newaxis] == tf.range(z.shape[1], dtype=y.dtype), axis=1)
+        own = tf.reduce_max(tf.where(label, z, z.dtype.min), axis=1, keepdims=True)
         others = tf.where(label, z.dtype.min, z)
-        highest, classes = tf.math.top_k(others, min(MOST, z.shape[1] - 1))
+        highest, classes = tf.math.top_k(others, min(MOST, z.shape[1] - y.shape[1]))
         margins = tf.unstack(highest - own, axis=1)
     slopes = (tf.abs(tape.gradient(margin, x)) ** power for margin in margins)
     pixels = list(range(1, x.shape.rank))
