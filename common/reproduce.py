@@ -33,6 +33,7 @@ python method2_fgsm/epsilon.py --model mlp
 python method2_fgsm/two_to_six.py --model mlp
 python method2_fgsm/mnist_fast_gradient.py --model mlp
 python method2_fgsm/visualize_mnist.py method2_fgsm/results_mnist_mlp.npz
+python common/page.py
 python common/train_mnist.py --model cnn
 python method2_fgsm/epsilon.py --model cnn
 python method2_fgsm/two_to_six.py --model cnn
