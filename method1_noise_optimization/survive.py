@@ -31,7 +31,7 @@ from common.search.treatments import BICUBIC, on_its_way, treated
 MAX_STEPS, DRAWS = 100, 3
 # In the end so many fresh draws decide, of which so many have to be hits, about noise that is at
 # most so much longer than the mean's.
-FRESH, ENOUGH, LONGEST, HALVINGS = 20, 0.9, 1.5, 4
+FRESH, ENOUGH, LONGEST, HALVINGS = 20, 0.9, 1.5, 6
 # As in minimal.py; the shares of the spread of the logits at x.
 WARMEST, COLDEST, WINDOW, NEWTON_STEPS = 0.25, 0.02, 10.0, 3
 AIM_FIRST, AIM_SMALLEST, AIM_LARGEST, AIM_MISSED, AIM_HIT = 0.03, 1e-3, 0.5, 1.15, 0.93
