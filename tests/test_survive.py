@@ -26,11 +26,13 @@ def smooth_image(seed, height, width, mode="RGB"):
 
 @pytest.fixture(scope="module")
 def network():
-    """A linear network of what is coarse in an image, from [0, 1] to three logits."""
-    keras.utils.set_random_seed(0)
-    stack = layers.AveragePooling2D(8), layers.Flatten(), layers.Dense(3)
-    model = keras.Sequential([keras.Input((SIDE, SIDE, 3)), *stack])
-    model.layers[-1].set_weights([np.random.default_rng(1).normal(size=(48, 3)), np.zeros(3)])
+    """A linear network whose slopes are coarse, from [0, 1] to three logits."""
+    coarse = np.random.default_rng(1).normal(size=(3, 3, 4, 4)).astype(np.float32)
+    size = SIDE, SIDE
+    planes = [[np.asarray(Image.fromarray(c).resize(size, 3)) for c in part] for part in coarse]
+    kernel = np.moveaxis(planes, [0, 1], [3, 2]).reshape(-1, 3) / 64
+    model = keras.Sequential([keras.Input((SIDE, SIDE, 3)), layers.Flatten(), layers.Dense(3)])
+    model.layers[-1].set_weights([kernel, np.zeros(3)])
     return model
 
 
@@ -98,7 +100,7 @@ def test_most_treatments_leave_the_target_and_less_noise_would_not_do(network):
 
 
 def test_without_a_treatment_it_is_hardly_longer_than_the_smallest_noise(network):
-    """The network is coarse, so that nothing is lost where the gradient is smoothed."""
+    """The slopes are coarse, so that nothing is lost where they are smoothed."""
     x = images(6)
     y = (mnist.classify(network, x) + 1) % 3
     found, _ = survive.search(network, x, y, treatment=lambda image, rng: image, max_steps=60)
