@@ -78,7 +78,7 @@ def parse(argv):
     how.add_argument("--grey-levels", type=grey_levels, metavar="N", help=few)
     sure = "least probability of the target, or other class"
     parser.add_argument("--confidence", type=command.probability, metavar="P", help=sure)
-    steps = "gradients at most (default: 100; sgd 1000, lbfgs 50 at each c)"
+    steps = "steps (default: 100, sgd 1000, survive 200, lbfgs 50 at each c)"
     command.option(parser, "--max-steps", command.positive_int, None, steps, metavar="N")
     folder = "method1_noise_optimization"
     output = "default: results_imnet_{model}_{method}.csv here"

@@ -28,7 +28,7 @@ from common.search.margins import least, margins, pull, sized, spread, sure
 from common.search.random_numbers import generators
 from common.search.treatments import BICUBIC, on_its_way, treated
 
-MAX_STEPS, DRAWS = 100, 3
+MAX_STEPS, DRAWS = 200, 3
 # In the end so many fresh draws decide, of which so many have to be hits, about noise that is at
 # most so much longer than the mean's.
 FRESH, ENOUGH, LONGEST, HALVINGS = 20, 0.9, 1.5, 6
