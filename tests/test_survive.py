@@ -149,6 +149,14 @@ def test_upright_with_the_profile_of_its_colours_and_nothing_else(tmp_path):
     assert Image.open(tmp_path / "alpha.png.whole.jpg").mode == "RGB"
 
 
+def test_what_is_too_large_to_be_decoded_whole_comes_at_half_its_size(tmp_path, monkeypatch):
+    smooth_image(0, 8000, 9600).save(tmp_path / "a.jpg")
+    monkeypatch.setattr(photos, "MAX_PIXELS", 30_000_000)
+    noise = np.zeros((SIDE, SIDE, 3), np.float32)
+    whole = photos.save_whole(tmp_path / "w.jpg", tmp_path / "a.jpg", noise, 90)
+    assert whole.size == (4800, 4000)
+
+
 # The script --------------------------------------------------------------------------------------
 
 

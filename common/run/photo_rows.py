@@ -63,10 +63,10 @@ def attack_batch(network, attack, saving, to_8_bits, for_figure, confidence, bat
         saved = [photos.save_png(Path(pngs, f"{path}.png"), image) for path, image in images]
         seen["_8bit"] = own_model.answers(model, judge, np.stack(saved) / np.float32(255))
         noises["_8bit"] = (np.stack(saved).astype(int) - pixels) / 255
-        wholes = [
+        wholes = (
             photos.save_whole(Path(pngs, f"{path}.whole.jpg"), Path(folder, path), noise, quality)
             for path, noise in zip(paths, noises["_8bit"], strict=True)
-        ]
+        )
         look = functools.partial(own_model.answers, model, judge)
         later, messages = look_later(look, np.stack(saved), wholes, targets, y_preds, treat)
 
@@ -105,14 +105,16 @@ def attack_batch(network, attack, saving, to_8_bits, for_figure, confidence, bat
 def look_later(look, saved, wholes, targets, y_preds, treat):
     """What the network says of the files once they are treated: columns, arrays for the figure.
 
-    look(x) -> (labels, logits).  saved: uint8 (n, h, w, 3).  wholes: the whole photographs, of
-    Pillow.  treat: whether all treatments are tried, or the whole photographs alone.
+    look(x) -> (labels, logits).  saved: uint8 (n, h, w, 3).  wholes: yields the whole photographs,
+    of Pillow.  treat: whether all treatments are tried, or the whole photographs alone.
     """
-    size = saved.shape[1:3]
-    images = {"whole": [photos.cut(image, size) for image in wholes]}
+    images = {"whole": [], **({"messenger": []} if treat else {})}
+    for whole in wholes:
+        for part in images:
+            image = whole if part == "whole" else sent(whole)
+            images[part].append(photos.cut(image, saved.shape[1:3]))
     if treat:
         images |= {name: [treated(image, how) for image in saved] for name, how in NAMED.items()}
-        images["messenger"] = [photos.cut(sent(image), size) for image in wholes]
     answers = {name: look(np.stack(parts) / np.float32(255)) for name, parts in images.items()}
     columns = {f"y_pred_{name}": labels for name, (labels, _) in answers.items()}
     if not treat:

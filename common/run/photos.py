@@ -186,10 +186,13 @@ def save_whole(path, photograph, noise, quality):
 
     photograph: its file.  noise: (h, w, 3) in [0, 1] units, for the middle that `cut` takes; it is
     scaled as that was, and around it nothing changes.  Of what the file says beside its pixels,
-    only the profile of its colours is kept.  Raises `Unreadable` as `decode` does.
+    only the profile of its colours is kept.  A JPEG above MAX_PIXELS comes smaller.
     """
     with _one_whole:
-        image = decode(photograph, MAX_PIXELS)
+        try:
+            image = decode(photograph, MAX_PIXELS)
+        except Unreadable:  # though a half, quarter or eighth of it was read
+            image = decode(photograph, 4000)
         profile = image.info.get("icc_profile") or b""
         profile = profile if profile[16:20] == b"RGB " else None  # not of what was grey, or CMYK
         image = Image.fromarray(_add(np.array(image), noise))
