@@ -30,9 +30,12 @@ class Parser(argparse.ArgumentParser):
 
 class _Manual(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):
     def _get_help_string(self, action):
-        if action.default in (None, False) or "(default: " in action.help:
+        default = action.default
+        if default in (None, False, argparse.SUPPRESS) or "(default: " in action.help:
             return action.help
-        return super()._get_help_string(action)
+        parts = default if isinstance(default, list | tuple) else [default]
+        shown = (from_root(part) if isinstance(part, Path) else str(part) for part in parts)
+        return f"{action.help} (default: {' '.join(shown).replace('%', '%%')})"
 
 
 def option(parser, name, type, default, help, **more):

@@ -53,8 +53,10 @@ def photo_name(config):
     model, levels, target = (config.get(name) for name in ("model", "levels", "target"))
     goal = files.plain((GOALS.get(target) or class_labels.of_settings(config)[target]).lower())
     if levels is None:
-        method = "" if config["method"] == "minimal" else f"_{config['method']}"
-        return f"{goal}_{model}{method}.png"
+        method = config["method"]
+        if method == "survive" and goal == "ostrich":
+            return f"survive_{model}.png"
+        return f"{goal}_{model}{'' if method == 'minimal' else f'_{method}'}.png"
     first = "one_grey_level" if levels == 1 else f"{levels}_grey_levels"
     return f"{first}{'' if goal == 'ostrich' else f'_{goal}'}_{model}.png"
 
@@ -70,7 +72,8 @@ def draw_photographs(found, rows, columns):
         large = np.quantile(np.abs(noises), 0.99)
         factor = max([factor for factor in FACTORS if factor * large <= 0.5], default=1)
         amount = [f"|r|₂ = {size:.2f}" for size in sizes(noises)]
-        legend = f"photograph | noise × {factor:,}, grey is none | adversarial"
+        legend = f"photograph | noise × {factor:,}, grey is none | "
+        legend += "after a messenger: 600 pixels, JPEG 70" if "sent" in found else "adversarial"
     else:
         factor = 127.5 / levels
         changed = (np.abs(noises) > 1 / 512).mean(axis=(1, 2, 3))
@@ -80,8 +83,11 @@ def draw_photographs(found, rows, columns):
     goal = "another class" if target in GOALS else f"“{class_labels.of_settings(config)[target]}”"
     title = f"What {imagenet.title(config['model'])} takes for {goal}"
     title += f" ({method})" if method else ""
-    groups = [*zip(x, 0.5 + factor * noises, x + noises, strict=True)]
-    headings, hits = map("{} → {}".format, *answers(found, "{} {:.0%}")), results.succeeded(found)
+    after = found["sent"][: rows * columns] if "sent" in found else x + noises
+    groups = [*zip(x, 0.5 + factor * noises, after, strict=True)]
+    when = "_sent" if "sent" in found else "_adversarial"
+    headings = map("{} → {}".format, *answers(found, "{} {:.0%}", when))
+    hits = results.succeeded(found | {"y_preds_adversarial": found[f"y_preds{when}"]})
     inches, title = (4.3, 1.87, 0.8), f"{title}\n{legend}"
     fig, axes = plots.photo_groups(groups, columns, rows, headings, hits, inches, 12.5, title)
     for (_, noise, _), text in zip(axes, amount, strict=True):
@@ -89,13 +95,13 @@ def draw_photographs(found, rows, columns):
     return fig
 
 
-def answers(found, form):
+def answers(found, form, after="_adversarial"):
     """What the network says of each photograph, and of what became of it: two lists of text.
 
-    form: how a name and a confidence are written.
+    form: how a name and a confidence are written.  after: of which answers.
     """
     names, texts = class_labels.of_settings(found["config"]), []
-    for when in ("", "_adversarial"):
+    for when in ("", after):
         seen = zip(found[f"y_preds{when}"], found[f"confidences{when}"], strict=True)
         texts.append([form.format(names[y], confidence) for y, confidence in seen])
     return texts

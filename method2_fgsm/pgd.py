@@ -6,14 +6,13 @@ A network can be trained until one sign step no longer hurts it, without being a
 its gradient simply points elsewhere.  Many small steps show the difference.
 """
 
-import zlib
-
 import numpy as np
 import tensorflow as tf
 
 from common.search import checks
 from common.search.compiled import compiled
 from common.search.margins import margin
+from common.search.random_numbers import generators
 from method2_fgsm.fgsm import sign_and_logits
 
 LOSSES = ("cross entropy", "margin")
@@ -43,11 +42,6 @@ def projected_margin_step(model, x, x_adv, y, eps, step_size):
 def project(x, x_adv, eps):
     """The point nearest to x_adv within eps of x and in [0, 1]."""
     return tf.clip_by_value(tf.clip_by_value(x_adv, x - eps, x + eps), 0, 1)
-
-
-def generators(x, seed):
-    """A random generator for each image of x, from the seed and that image alone: a list."""
-    return [np.random.default_rng([seed, zlib.crc32(image.tobytes())]) for image in x]
 
 
 def pgd(

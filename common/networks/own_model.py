@@ -56,8 +56,8 @@ def add_model(parser, default, ours=None):
     command.option(parser, "--model", read, default, "which classifier, or a .keras file")
     # Otherwise -1..1 would be taken for an option.
     parser._negative_number_matcher = re.compile(r"-\d")
-    pixels = "of a .keras file: the pixels that its network expects (default: what fits best)"
-    parser.add_argument("--pixels", choices=keras_file.KINDS, help=pixels)
+    pixels = f"of a .keras file: {', '.join(keras_file.KINDS)} (default: what fits best)"
+    parser.add_argument("--pixels", choices=keras_file.KINDS, metavar="RANGE", help=pixels)
 
 
 def argument(text, ours=None):

@@ -39,7 +39,10 @@ def add_arguments(parser, *, batch_size, output):
     classes = "true classes: `folders` or a file (default: as seen)"
     option("--labels", type=class_labels.argument, metavar="L", help=classes)
     option("--weights", type=path, metavar="FILE", help="the network's weights, a Keras .h5 file")
-    option("--save-images", type=path, metavar="DIR", help="folder for the adversarial PNGs")
+    option("--save-images", type=path, metavar="DIR", help="folder for PNGs and whole photographs")
+    quality = command.number(1, 100, "a quality from 1 to 100", whole=True)
+    command.option(parser, "--jpeg-quality", quality, 90, "of whole photographs", metavar="Q")
+    option("--treatments", action="store_true", help="count what survives scaling, JPEG, ...")
     size = "photographs for a core at a time"
     command.option(parser, "--batch-size", command.positive_int, batch_size, size, metavar="N")
     option("--resume", action="store_true", help="continue a run with the same settings")
@@ -68,6 +71,8 @@ def attack(args, network, attack, target_of, settings, title, *, to_8_bits=None,
     output, pngs, skipped = args.output, args.save_images, []
     settings = settings | network.settings() | {"weights": network.sha256}
     folder, paths = photos.find(args.images, lambda *problem: skipped.append(skip(*problem)))
+    if args.treatments and not pngs:
+        raise Failure("--treatments looks at files: name a folder for them with --save-images")
     if pngs:
         photos.make_apart(pngs, [folder, *filter(Path.is_dir, args.images)])
     labels = class_labels.of_photographs(args.labels, folder, paths, network.names)
@@ -76,6 +81,8 @@ def attack(args, network, attack, target_of, settings, title, *, to_8_bits=None,
         "labels": class_labels.setting(args.labels),
         "images": [command.from_root(path) for path in args.images],
         "save_images": pngs and command.from_root(pngs),
+        "jpeg_quality": args.jpeg_quality,
+        "treatments": args.treatments,
         "photographs": f"{len(paths)} with the names of SHA-256 {digest}",
         "batch_size": args.batch_size,
     }
@@ -85,7 +92,8 @@ def attack(args, network, attack, target_of, settings, title, *, to_8_bits=None,
     written += [pngs] if pngs else []
     targets = [target_of and target_of(path) for path in paths]
     photographs = list(zip(paths, labels, targets, strict=True))
-    how = pngs and os.path.abspath(pngs), to_8_bits or photos.round_to_8_bits, for_figure
+    saving = pngs and (folder, os.path.abspath(pngs), args.jpeg_quality, args.treatments)
+    how = saving, to_8_bits or photos.round_to_8_bits, for_figure
     how += (settings.get("confidence") or 0,)
     with locked(output) as unfinished, engine.start(args.cluster) as run:
         run = functools.partial(

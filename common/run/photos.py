@@ -27,6 +27,7 @@ with suppress(ImportError):
 
     pillow_heif.register_heif_opener()
 Image.init()
+BICUBIC = Image.Resampling.BICUBIC
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "AVIF", "TIFF", "JPEG2000", "HEIF")
 READABLE = tuple(name for name in FORMATS if name in Image.OPEN)
 # HEIC and AVIF are tried in any case, so that a line says why one is skipped.
@@ -44,7 +45,7 @@ warnings.filterwarnings("ignore", module=r"PIL\.")
 
 # Of several threads that decode, one at a time has a photograph above this size.
 LARGE_PIXELS = 12_000_000
-_one_large = threading.Lock()
+_one_large, _one_whole = threading.Lock(), threading.Lock()
 
 
 class Unreadable(Exception):
@@ -107,10 +108,14 @@ def walk(folder, report, start=""):
 
 def read(path, side):
     """One photograph as uint8 (side, side, 3), cut as described above; side: or (height, width)."""
+    return cut(decode(path, 2 * np.max(side)), side)
+
+
+def cut(image, side):
+    """The middle of a Pillow image, scaled: uint8 (side, side, 3); side: or (height, width)."""
     height, width = np.broadcast_to(side, 2).tolist()
-    image = decode(path, 2 * max(height, width))
     # Only the middle is scaled, so that a long strip does not become a longer one.
-    return np.asarray(ImageOps.fit(image, (width, height), Image.Resampling.BICUBIC))
+    return np.asarray(ImageOps.fit(image, (width, height), BICUBIC))
 
 
 def decode(path, least):
@@ -172,11 +177,51 @@ def make_apart(path, folders):
 
 def save_png(path, image):
     """Write uint8 (side, side, 3) as 8-bit PNG to a `Path`, and return it as it is read back."""
+    _save(path, Image.fromarray(image), format="PNG")
+    return read(path, image.shape[:2])
+
+
+def save_whole(path, photograph, noise, quality):
+    """Write a whole photograph with its noise as JPEG; return what is read back, of Pillow.
+
+    photograph: its file.  noise: (h, w, 3) in [0, 1] units, for the middle that `cut` takes; it is
+    scaled as that was, and around it nothing changes.  Of what the file says beside its pixels,
+    only the profile of its colours is kept.  A JPEG above MAX_PIXELS comes smaller.
+    """
+    with _one_whole:
+        try:
+            image = decode(photograph, MAX_PIXELS)
+        except Unreadable:  # though a half, quarter or eighth of it was read
+            image = decode(photograph, 4000)
+        profile = image.info.get("icc_profile") or b""
+        profile = profile if profile[16:20] == b"RGB " else None  # not of what was grey, or CMYK
+        image = Image.fromarray(_add(np.array(image), noise))
+        _save(path, image, format="JPEG", quality=quality, icc_profile=profile)
+        return decode(path, MAX_PIXELS)
+
+
+def _add(whole, noise):
+    """Noise (h, w, 3) added to the middle of a whole photograph (H, W, 3), uint8."""
+    sides, small = np.array(whole.shape[:2]), np.array(noise.shape[:2])
+    # So many of the photograph's pixels to one of the noise, and of the noise's beyond its edge.
+    scale = (sides / small).min()
+    beyond = (sides / scale - small) / 2
+    margin = np.ceil(beyond).astype(int) + 2
+    padded = np.pad(noise, [*zip(margin, margin, strict=True), (0, 0)]).astype(np.float32)
+    (top, left), (height, width) = margin - beyond, sides / scale
+    for channel in range(3):
+        added = Image.fromarray(255 * padded[..., channel]).resize(
+            whole.shape[1::-1], BICUBIC, (left, top, left + width, top + height)
+        )
+        whole[..., channel] = np.rint(whole[..., channel] + np.asarray(added)).clip(0, 255)
+    return whole
+
+
+def _save(path, image, **how):
     with files.writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
     with files.replacing(path) as temporary:
-        Image.fromarray(image).save(temporary, format="PNG")
-    return read(path, image.shape[:2])
+        image.save(temporary, **how)
 
 
 def round_to_8_bits(model, pixels, x_adv, y):

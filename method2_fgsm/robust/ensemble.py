@@ -14,8 +14,9 @@ import numpy as np
 
 from common.command import Failure
 from common.networks import mnist
+from common.search.random_numbers import generators
 from method2_fgsm.fgsm import fgsm
-from method2_fgsm.pgd import generators, pgd
+from method2_fgsm.pgd import pgd
 from method2_fgsm.robust.square import square
 from method2_fgsm.smallest_eps import within_eps
 

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from common.networks import mnist
 from common.search import checks, margins
-from method2_fgsm.pgd import generators
+from common.search.random_numbers import generators
 
 # The share of the image that a square covers: at first, and where it halves, of 10,000 queries.
 FIRST_SHARE = 0.8
