@@ -1,7 +1,7 @@
 """No noise at all: what is left of a network's accuracy when its images are turned and shifted.
 
     python method2_fgsm/turned.py
-    python method2_fgsm/turned.py --models cnn cnn_robust
+    python method2_fgsm/turned.py --models cnn cnn_augmented --output two.png
     python method2_fgsm/turned.py --model mine.keras --samples mine.npz
 
 After Engstrom et al. (2019), "Exploring the Landscape of Spatial Robustness": the
