@@ -64,6 +64,10 @@ python method1_noise_optimization/every_pair.py
 """.strip().splitlines()
 # The papers' own experiments, which take longer: with --full.
 FULL_STEPS = """
+python method1_noise_optimization/attack_imnet.py --method survive --treatments \
+    --save-images method1_noise_optimization/results_survive
+python method1_noise_optimization/visualize_adv_examples.py \
+    method1_noise_optimization/results_imnet_efficientnet_lite0_survive.npz
 python method1_noise_optimization/every_pair.py --norm linf
 python method2_fgsm/adversarial_training.py
 python method2_fgsm/adversarial_training.py --attack pgd

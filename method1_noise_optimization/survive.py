@@ -24,7 +24,7 @@ from PIL import Image
 from common.search import checks
 from common.search.box_projection import project_onto_one
 from common.search.compiled import compiled
-from common.search.margins import least, margins, pull, sized, spread, sure
+from common.search.margins import is_hit, least, margins, pull, sized, spread, sure
 from common.search.random_numbers import generators
 from common.search.treatments import BICUBIC, on_its_way, treated
 
@@ -68,11 +68,10 @@ def search(model, x, y, *, treatment=on_its_way, confidence=None, max_steps=MAX_
 
     def survives(points):
         """Whether nearly all of some draws, the same at each call, are hits: (n,)."""
-        images, rngs = np.asarray(points), generators(x, 1)
-        hit, *_ = _look(model, seen(images, FRESH, rngs), np.repeat(y, FRESH), ones)
+        drawn = seen(np.asarray(points), FRESH, generators(x, 1))
+        hit = is_hit(model, drawn.reshape(len(drawn), -1), np.repeat(y, FRESH))
         return tf.reduce_mean(tf.cast(tf.reshape(hit, [-1, FRESH]), tf.float32), axis=1) >= ENOUGH
 
-    ones = np.ones(len(x) * FRESH, np.float32)
     unit = _spread(model, x).numpy()
     p = mean = flat
     G, mu, aim, rngs = np.zeros_like(flat), np.zeros_like(flat[:, :1]), AIM_FIRST, generators(x, 0)
