@@ -55,6 +55,10 @@ python method1_noise_optimization/visualize_adv_examples.py \
 python method1_noise_optimization/attack_imnet.py --grey-levels 1 --confidence 0.5
 python method1_noise_optimization/visualize_adv_examples.py \
     method1_noise_optimization/results_imnet_efficientnet_lite0_grey_levels_1.npz
+python method1_noise_optimization/attack_mnist.py --method fewest --target any --limit 500
+python method1_noise_optimization/visualize_adv_examples.py \
+    method1_noise_optimization/results_mlp_fewest.npz
+python method2_fgsm/turned.py
 python method1_noise_optimization/compare_methods.py
 python method1_noise_optimization/every_pair.py
 """.strip().splitlines()
@@ -74,6 +78,9 @@ python method2_fgsm/robustness_vs_epsilon.py
 python method2_fgsm/certified.py
 python method2_fgsm/robust_gradients.py
 python method2_fgsm/rubbish.py
+python common/train_mnist.py --model cnn --augment
+python method2_fgsm/turned.py --output img/turned_trained.png --models softmax mlp cnn \
+    cnn_augmented cnn_adversarial cnn_robust mlp_certified strided_certified
 python common/train_mnist.py --hidden
 python common/train_mnist.py --hidden 100 100 --activation sigmoid
 python common/train_mnist.py --hidden 200 200 --activation sigmoid
@@ -87,8 +94,8 @@ CHECK = "python common/check_results.py"
 # as there are cores, and a process has one or the other.
 SIDE_BY_SIDE = ("mnist_fast_gradient", "imnet_fast_gradient", "attack_mnist", "attack_imnet")
 # The steps that are not needed once the weights are there.
-SZEGEDY = "fc10", "fc100-100-10_sigmoid", "fc200-200-10_sigmoid"
-TRAINING = {mnist.train_command(model): model for model in (*mnist.NAMES, *SZEGEDY)}
+FURTHER = "cnn_augmented", "fc10", "fc100-100-10_sigmoid", "fc200-200-10_sigmoid"
+TRAINING = {mnist.train_command(model): model for model in (*mnist.NAMES, *FURTHER)}
 
 
 def trained(model):
@@ -145,7 +152,9 @@ def run(steps, retrain, child):
             if step == CHECK:
                 # An older file may come from other weights: what was written now is checked.
                 arguments = [str(path) for path in written if path.match("method*/results_*.npz")]
-            arguments = [str(files.ROOT / a) if a.endswith(".npz") else a for a in arguments]
+            arguments = [
+                str(files.ROOT / a) if a.endswith((".npz", ".png")) else a for a in arguments
+            ]
             script = importlib.import_module(path.removesuffix(".py").replace("/", "."))
             if path.endswith(tuple(f"/{name}.py" for name in SIDE_BY_SIDE)):
                 written += child.submit(script.main, arguments).result()

@@ -1,11 +1,12 @@
-"""The smallest noise that turns an image into another class, by three methods.
+"""The smallest noise that turns an image into another class, by four methods.
 
     sgd       gradient descent on the noise, stopped where the target is reached     sgd.py
     lbfgs     minimise c |r| + loss(x + r, t) in the box (Szegedy et al. 2014)       lbfgs.py
     minimal   project exactly onto an averaged linearisation: the smallest noise      minimal.py
+    fewest    sort the pixels by what they gain on one: the fewest pixels             fewest.py
 
-Each works on a whole batch at once, with a target for each image; minimal also without, for the
-nearest of the other classes.  Importing this module does not import TensorFlow.
+Each works on a whole batch at once, with a target for each image; the last two also without, for
+the nearest of the other classes.  Importing this module does not import TensorFlow.
 """
 
 import numpy as np
@@ -13,9 +14,10 @@ import numpy as np
 from common.networks import mnist
 from common.search import checks
 from method1_noise_optimization import batches
-from method1_noise_optimization.batches import BATCH_SIZE, MAX_STEPS, sizes
+from method1_noise_optimization.batches import BATCH_SIZE, MAX_STEPS, counts, sizes
 
-METHODS = ("sgd", "lbfgs", "minimal")
+METHODS = ("sgd", "lbfgs", "minimal", "fewest")
+UNTARGETED = METHODS[2:]
 REGULARIZATIONS = ("none", "l1", "l2")
 LEARNING_RATE = 0.008  # of sgd
 STARTS = 8  # of minimal, where only the smallest noise will do
@@ -48,11 +50,11 @@ def search(
 
     model: any Keras model from images to logits.  x: float32 (n, ...) in [0, 1].  y: integers (n,),
     the targets; untargeted, the labels to leave, for whichever class is nearest.
-    method: "sgd", "lbfgs" or "minimal"; untargeted, minimal alone.
+    method: one of METHODS; untargeted, of UNTARGETED.
     regularization ("none", "l1": mean |r|, "l2": mean r²) and learning_rate: for sgd alone.
     max_steps: gradients for each image at most; for lbfgs, steps for one value of c, of which it
-    tries 13, and for minimal, at each start; choosing among the classes, where there is no target,
-    takes 3.5 times as many.  None is the method's own default.
+    tries 13, and for minimal and fewest, at each start; choosing among the classes, where there is
+    no target, takes 3.5 times as many, for fewest 7 times.  None is the method's own default.
     starts: of minimal, at most; more find smaller noise, and never larger.
     confidence: the softmax probability that the target, or untargeted the class that comes instead
     of the label, has to be above; None: it only has to be the largest.
@@ -70,8 +72,8 @@ def search(
     if regularization not in REGULARIZATIONS:
         known = ", ".join(REGULARIZATIONS)
         raise ValueError(f"unknown regularization {regularization!r}: choose one of {known}")
-    if method != "minimal" and not targeted:
-        raise ValueError(f"{method} needs targets: without them choose method='minimal'")
+    if method not in UNTARGETED and not targeted:
+        raise ValueError(f"{method} needs targets: without them choose {' or '.join(UNTARGETED)}")
     max_steps = MAX_STEPS[method] if max_steps is None else max_steps
     batch_size = BATCH_SIZE[method] if batch_size is None else batch_size
     checks.positive("learning_rate", learning_rate)
@@ -80,12 +82,14 @@ def search(
         checks.positive(name, count, whole=True)
     checks.probability("confidence", confidence)
 
-    from method1_noise_optimization import lbfgs, minimal, sgd
+    from method1_noise_optimization import fewest, lbfgs, minimal, sgd
 
     if method == "sgd":
         find, settings = sgd.find, (regularization, learning_rate, batch_size)
     elif method == "lbfgs":
         find, settings = lbfgs.find, ()
+    elif method == "fewest":
+        find, settings = fewest.find if targeted else fewest.find_nearest, ()
     else:
         find, settings = minimal.find if targeted else minimal.find_nearest, (starts,)
     # sgd refills its batch as images finish; the others take one batch after the other.
@@ -122,6 +126,7 @@ def summary(noises, reached, goal="the target"):
     measures = {
         "|r|_2, mean": sizes(noises).mean(),
         "|r|_2, median": np.median(sizes(noises)),
+        "|r|_0 (pixels), mean": counts(noises).mean(),
         "distortion sqrt(mean r²)": distortions(noises).mean(),
         "noise mean |r|": np.abs(noises).mean(),
         "noise max": noises.max(),

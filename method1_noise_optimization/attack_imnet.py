@@ -71,8 +71,8 @@ def parse(argv):
     parser.add_argument("--target", metavar="CLASS", default="ostrich", help=target)
     command.add_seed(parser, "of random targets")
     how = parser.add_mutually_exclusive_group()
-    methods, said = (*attack.METHODS, "survive"), "minimal, lbfgs, sgd or survive"
-    method = {"choices": methods, "metavar": "M", "help": said}
+    said = "minimal, lbfgs, sgd or survive"
+    method = {"choices": photo_noise.METHODS, "metavar": "M", "help": said}
     how.add_argument("--method", default="minimal", **method)
     few = "move as few values as can be, by N of 255 at most"
     how.add_argument("--grey-levels", type=grey_levels, metavar="N", help=few)

@@ -19,7 +19,7 @@ from common.run import attack_run, engine
 from method1_noise_optimization import attack
 
 # Digits for a core at a time: those of sgd are worked on as others finish.
-DIGITS = {"sgd": 1250, "lbfgs": 125, "minimal": 125}
+DIGITS = {"sgd": 1250, "lbfgs": 125, "minimal": 125, "fewest": 125}
 
 
 def main(argv=None):
@@ -87,11 +87,11 @@ def parse(argv):
     option("--regularization", choices=attack.REGULARIZATIONS, default="l2", help=kinds)
     option("--learning-rate", type=rate, default=attack.LEARNING_RATE, help="of sgd")
     defaults = ", ".join(f"{method} {steps}" for method, steps in attack.MAX_STEPS.items())
-    steps = "for each image; of lbfgs for each c, of minimal for each start"
+    steps = "for each image; of lbfgs for each c, of minimal and fewest for each start"
     command.add_count(parser, "--max-steps", f"{steps} (default: {defaults})")
     starts = "of minimal, at most: fewer are faster"
     command.add_count(parser, "--starts", starts, attack.STARTS)
-    option("--target", default="random", help="a class, random, or any (minimal alone)")
+    option("--target", default="random", help="a class, random, or any (minimal and fewest)")
     sure = "least probability of the target, or other class"
     option("--confidence", type=command.probability, metavar="P", help=sure)
     data.add_samples(parser)
@@ -100,8 +100,8 @@ def parse(argv):
     command.add_output(parser, "the .npz file to write (default: see above)")
     engine.add_arguments(parser)
     args = parser.parse_args(argv)
-    if args.target == "any" and args.method != "minimal":
-        parser.error("--target any goes with --method minimal")
+    if args.target == "any" and args.method not in attack.UNTARGETED:
+        parser.error("--target any goes with --method minimal or fewest")
     return args
 
 

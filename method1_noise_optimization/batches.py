@@ -6,12 +6,12 @@ from tqdm import tqdm
 from common.search import checks
 
 # Of each method, where nothing else is asked for: gradients for an image, and images at a time.
-MAX_STEPS = {"sgd": 1000, "lbfgs": 50, "minimal": 120}
-BATCH_SIZE = {"sgd": 1000, "lbfgs": 500, "minimal": 500}
+MAX_STEPS = {"sgd": 1000, "lbfgs": 50, "minimal": 120, "fewest": 60}
+BATCH_SIZE = {"sgd": 1000, "lbfgs": 500, "minimal": 500, "fewest": 500}
 
 
 def search(find, model, x, y, max_steps, *settings, batch_size, stride=None, progress=False):
-    """What `find` of sgd.py, lbfgs.py or minimal.py makes of all images: (x_adv, steps).
+    """What `find` of sgd.py, lbfgs.py, minimal.py or fewest.py makes of all images: (x_adv, steps).
 
     model, x, y: as `checks.checked` gives them.  settings: what is its own.  stride: the images
     that it is given at a time, if they are more than the batch_size that it works on.
@@ -38,3 +38,9 @@ def sizes(noises):
     flat = noises.reshape(len(noises), int(np.prod(noises.shape[1:])))
     # Squared and summed in float64, without a copy of all the noise in it.
     return np.sqrt(np.einsum("nd,nd->n", flat, flat, dtype=np.float64))
+
+
+def counts(noises):
+    """|r|_0: how many pixels each noise image changes, one in colour once: (n,) integers."""
+    changed = noises.any(axis=3) if noises.ndim == 4 else noises != 0
+    return changed.sum(axis=tuple(range(1, changed.ndim)))

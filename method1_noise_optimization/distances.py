@@ -1,15 +1,16 @@
-"""Measure how far the nearest wrong answer is from each digit, in L2 and in L∞.
+"""Measure how far the nearest wrong answer is from each digit, in L2, in L∞ and in pixels.
 
     python method1_noise_optimization/distances.py
     python method1_noise_optimization/distances.py --models softmax mlp cnn --count 1000
 
 On top the share of digits that still stand against the distance of the nearest image with another
-answer, |r|_2 at the left and |r|_inf at the right.  Below, of the network that --model names, the
-ten digits with the smallest distance and the ten with the largest, each above what it became.
+answer: |r|_2, |r|_inf, and |r|_0, the pixels that change.  Below, of the network that --model
+names, the ten digits with the smallest distance and the ten with the largest, each above what it
+became.
 
 reads   common/mnist.npz, common/weights/{model}.weights.h5 of each network
 writes  img/distances.png, and method1_noise_optimization/distances.npz with a row for each network:
-        names (k,), labels (n,), and the distances l2 and linf, float32 (k, n), zero where it is
+        names (k,), labels (n,), and the distances l2, linf and l0, float32 (k, n), zero where it is
         wrong as it is and infinite where nothing was found
 """
 
@@ -30,15 +31,16 @@ SHOWN = 10
 @plots.our_style()
 def draw(distances, images, shown, title):
     """distances: {norm: {name: (n,)}}; images: {norm: what `draw_digits` takes of one network}."""
-    fig = plots.figure(15, 9.5, title)
-    for side, norm in zip(fig.subfigures(1, 2, wspace=0.03), NORMS, strict=True):
+    fig = plots.figure(22.5, 9.5, title)
+    for side, norm in zip(fig.subfigures(1, 3, wspace=0.03), NORMS, strict=True):
         curves, digits = side.subfigures(2, 1, height_ratios=(1, 1.15))
         ax = curves.subplots()
         for place, (name, distance) in enumerate(distances[norm].items()):
             stands = 100 * (1 - np.arange(len(distance) + 1) / len(distance))
             steps = np.append(0, np.sort(distance))
             ax.step(steps, stands, where="post", color=plots.COLOURS[place], label=name)
-        ax.set(xlabel=f"distance {NORMS[norm]} (pixel units)", ylim=(-2, 102), xlim=(0, None))
+        unit = "pixels" if norm == "l0" else "pixel units"
+        ax.set(xlabel=f"distance {NORMS[norm]} ({unit})", ylim=(-2, 102), xlim=(0, None))
         ax.set_ylabel("digits that still stand (%)")
         if norm == "l2":  # where there is room
             ax.legend()
@@ -60,7 +62,7 @@ def draw_digits(fig, x, x_adv, seen, distance, title):
             after.set_visible(True)
             plots.digit(before, x[i])
             plots.digit(after, x_adv[i])
-            after.set_xlabel(f"{seen[i]} | {distance[i]:.3f}", labelpad=2, fontsize=9.5)
+            after.set_xlabel(f"{seen[i]} | {distance[i]:.4g}", labelpad=2, fontsize=9.5)
 
 
 def main(argv=None):
@@ -94,11 +96,13 @@ def main(argv=None):
     title = f"How far the nearest wrong answer is: {len(x):,} test digits"
     plots.save(draw(distances, images, mnist.title(args.model), title), output)
 
-    print(f"{title}\n{'':32}right   mean |r|_2   median   mean |r|_inf   median")
+    print(
+        f"{title}\n{'':32}right   mean |r|_2   median   mean |r|_inf   median   mean |r|_0   median"
+    )
     for name in distances["l2"]:
-        l2, linf = (distances[norm][name][distances[norm][name] > 0] for norm in NORMS)
+        l2, linf, l0 = (distances[norm][name][distances[norm][name] > 0] for norm in NORMS)
         print(f"{name:30}{len(l2) / len(x):7.1%}{l2.mean():13.4f}{np.median(l2):9.4f}", end="")
-        print(f"{linf.mean():15.4f}{np.median(linf):9.4f}")
+        print(f"{linf.mean():15.4f}{np.median(linf):9.4f}{l0.mean():13.2f}{np.median(l0):9.0f}")
     return [output, table]
 
 

@@ -64,7 +64,8 @@ def main(argv=None):
     own_model.add_model(parser, "mlp")
     data.add_samples(parser)
     command.add_count(parser, "--count", "digits of each kind", 20)
-    parser.add_argument("--norm", choices=NORMS, default="l2", help="in which noise is small")
+    norms = {"choices": ("l2", "linf"), "default": "l2", "help": "in which noise is small"}
+    parser.add_argument("--norm", **norms)
     command.add_output(parser, "the figure to write (default: see above)")
     args = parser.parse_args(argv)
     name = "noise_every_pair" + ("" if args.norm == "l2" else f"_{args.norm}")

@@ -150,7 +150,7 @@ def _descend(model, x, p, target, start, steps, warmest, blur, hold):
     for i in tf.range(steps):
         share = tf.cast(i, tf.float32) / tf.cast(steps, tf.float32)
         temperature = unit * warmest * (COLDEST / warmest) ** share
-        hit, smooth, gradient = _hit_and_slope(model, p, target, temperature)
+        hit, smooth, gradient = hit_and_slope(model, p, target, temperature)
 
         distance = tf.norm(p - x, axis=1)
         nearer = hit & (distance < size)
@@ -171,7 +171,7 @@ def _descend(model, x, p, target, start, steps, warmest, blur, hold):
     return p, best, tf.where(size < np.inf, tf.norm(best - x, axis=1), size)
 
 
-def _hit_and_slope(model, p, target, temperature):
+def hit_and_slope(model, p, target, temperature):
     """Whether p is a hit, the margin smoothed by temperatures (n,), and its gradient at p."""
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(p)

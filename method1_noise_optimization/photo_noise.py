@@ -6,10 +6,9 @@ import os
 import numpy as np
 
 from common.networks import mnist
-from method1_noise_optimization import attack
 
-# Photographs need more steps of minimal than digits.
-MAX_STEPS = {**attack.MAX_STEPS, "minimal": 100, "grey levels": 100, "survive": 200}
+METHODS = "sgd", "lbfgs", "minimal", "survive"  # fewest takes minutes for a photograph
+MAX_STEPS = {"sgd": 1000, "lbfgs": 50, "minimal": 100, "grey levels": 100, "survive": 200}
 # What the targets that are no class are called.
 GOALS = {"random": "random targets", "any": "the nearest class"}
 BATCH_SIZE = 3  # photographs for a core, to which lbfgs and minimal add 25 MB each

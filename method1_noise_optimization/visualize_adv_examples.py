@@ -18,7 +18,7 @@ import numpy as np
 from common import command, files, plots, results
 from common.networks import imagenet, mnist
 from common.run import class_labels
-from method1_noise_optimization.attack import sizes, summary
+from method1_noise_optimization.attack import counts, sizes, summary
 from method1_noise_optimization.photo_noise import GOALS
 
 SCRIPTS = (
@@ -34,12 +34,12 @@ def draw(found, chosen, rows, columns, title):
     """The figure: `rows` by `columns` triples of the chosen images."""
     fig, groups = plots.groups(len(chosen), columns, rows, 3, (4.2, 1.75, 1.5), title)
     x, noises = found["xs"][chosen], found["noises"][chosen]
-    limit, l2, label = np.abs(noises).max(), sizes(noises), plots.label
+    limit, (norm, amount, digits), label = np.abs(noises).max(), amounts(found), plots.label
     for i, (original, adversarial, noise) in enumerate(groups):
         y, y_adv = (found[key][chosen[i]] for key in ("y_trues", "y_preds_adversarial"))
         plots.digit(original, x[i], f"label {label(found['config'], y)}")
         plots.digit(adversarial, x[i] + noises[i], f"answer {label(found['config'], y_adv)}")
-        drawn = plots.noise(noise, noises[i], limit, f"|r|₂ = {l2[i]:.2f}")
+        drawn = plots.noise(noise, noises[i], limit, f"{norm} = {amount[chosen[i]]:.{digits}f}")
     if x.shape[3:] == (3,):
         fig.supxlabel(f"noise in colour: grey is 0, white and black are ±{limit:.3g}", fontsize=11)
         return fig
@@ -107,6 +107,13 @@ def answers(found, form, after="_adversarial"):
     return texts
 
 
+def amounts(found):
+    """The norm in which results are shown, that of each image's noise (n,), and its decimals."""
+    if found["config"]["method"] == "fewest":
+        return "|r|₀", counts(found["noises"]), 0
+    return "|r|₂", sizes(found["noises"]), 2
+
+
 def photo_table(found):
     """Each photograph's answers before and after, and how large its noise is, as text."""
     noises = np.abs(found["noises"])
@@ -147,7 +154,8 @@ def main(argv=None):
     chosen = np.random.default_rng(args.seed).permutation(np.flatnonzero(reached))
     title = f"{mnist.title(model)}, noise found by {method}"
     title += f", regularisation {kind}" if method == "sgd" else ""
-    title += f": mean |r|₂ = {sizes(found['noises']).mean():.2f} over {len(reached):,} "
+    norm, amount, _ = amounts(found)
+    title += f": mean {norm} = {amount.mean():.2f} over {len(reached):,} "
     title += "images" if "pixels" in config else "digits"
     plots.save(draw(found, chosen[: args.rows * args.columns], *shape, title), output)
     print(summary(found["noises"], reached))

@@ -20,7 +20,7 @@ from hypothesis.extra import numpy as arrays
 from common.networks import mnist
 from common.search import checks
 from common.search.logits import ROUNDING_SINGLE
-from method1_noise_optimization import attack, grey_levels, lbfgs
+from method1_noise_optimization import attack, fewest, grey_levels, lbfgs
 from method1_noise_optimization.attack import METHODS, REGULARIZATIONS
 from method2_fgsm import fgsm, pgd
 from method2_fgsm import smallest_eps as search
@@ -198,7 +198,8 @@ def test_noise_stays_in_the_box_and_within_its_steps(method, problem, how):
     assert steps.shape == y.shape
     assert steps.dtype == np.int64
     # One minimisation at the smallest c, then one for each halving of the range of c.
-    most = how["max_steps"] * (1 + lbfgs.ROUNDS if method == "lbfgs" else 1)
+    starts = {"lbfgs": 1 + lbfgs.ROUNDS, "fewest": len(fewest.ROUNDS)}.get(method, 1)
+    most = how["max_steps"] * starts
     assert ((steps >= 0) & (steps <= most)).all()
     ahead, slack = lead(model, x, y)
     done = ahead > 2e-4 + slack  # they are their targets already

@@ -47,6 +47,7 @@ TITLES_TRAINED = {
     "pgd": "trained on projected steps",
     "random-start": "trained on random-start steps",
     "bounds": "trained on bounds",
+    "augment": "on turned and shifted digits",
 }
 # What adversarial training withstands, or is to: the largest change of a pixel.
 EPS = {"softmax": 0.1, "mlp": 0.1, "cnn": 0.3, "strided": 0.3}
@@ -58,7 +59,7 @@ TRAINED = {
     plain + suffix: (plain, attack)
     for attack, suffix in SUFFIXES.items()
     for plain in (BOUNDED if attack == "bounds" else NAMES)
-}
+} | {f"{plain}_augmented": (plain, "augment") for plain in ("mlp", "cnn")}
 FULLY_CONNECTED = re.compile(rf"fc(?:10|((?:[1-9]\d*-)+)10_({'|'.join(ACTIVATIONS)}))")
 
 
@@ -103,8 +104,8 @@ def _unknown(name):
         return f"{name!r}: this script takes no network of one's own; robustness.py is a good start"
     return (
         f"{name!r} is not a model: choose {', '.join(NAMES)}, one of them with "
-        f"{', '.join(list(SUFFIXES.values())[:-1])} added, mlp_certified, strided_certified, or a "
-        "fully connected one such as fc100-100-10_sigmoid"
+        f"{', '.join(list(SUFFIXES.values())[:-1])} added, mlp_certified, strided_certified, "
+        "cnn_augmented, or a fully connected one such as fc100-100-10_sigmoid"
     )
 
 
@@ -197,6 +198,8 @@ def train_command(name):
         return "python logreg_softmax/train.py"
     if name in TRAINED:
         plain, attack = TRAINED[name]
+        if attack == "augment":
+            return f"python common/train_mnist.py --model {plain} --augment"
         option = "" if attack == "sign" else f" --attack {attack}"
         return f"python method2_fgsm/adversarial_training.py --model {plain}{option}"
     if name in NAMES:

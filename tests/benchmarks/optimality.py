@@ -4,6 +4,7 @@
     pip install --no-deps adv-lib==0.2.8
     python tests/benchmarks/optimality.py
     python tests/benchmarks/optimality.py --model cnn --norm linf --count 50
+    python tests/benchmarks/optimality.py --norm l0 --count 200
 
 The protocol of AttackBench (Cinà et al. 2025, arXiv:2404.19460): the first COUNT test digits, no
 more than 2,000 passes an image, forward and backward counted apart, and the best iterate counts,
@@ -36,7 +37,7 @@ from method1_noise_optimization.attack import find_noise
 from method2_fgsm.smallest_eps import smallest_eps
 
 BUDGET = 2000
-ORDER = {"l2": 2, "linf": np.inf}
+ORDER = {"l2": 2, "linf": np.inf, "l0": 0}
 
 
 def sizes(noise, norm):
@@ -100,6 +101,12 @@ class Watched(torch.nn.Module):
 def theirs(norm):
     """Their attacks by name: functions of (network, x, y)."""
     library, p = adv_lib_attacks(), ORDER[norm]
+    if norm == "l0":
+        return {
+            "sigma-zero": lambda n, x, y: library.sigma_zero(n, x, y, num_steps=1000),
+            "VFGA": lambda n, x, y: library.vfga(n, x, y, targeted=False),
+            "FMN": lambda n, x, y: library.fmn(n, x, y, norm=0, steps=1000),
+        }
     attacks = {
         "FMN": lambda n, x, y: library.fmn(n, x, y, norm=p, steps=1000),
         "PDPGD": lambda n, x, y: library.pdpgd(n, x, y, norm=p, num_steps=1000),
@@ -133,6 +140,9 @@ def ours(norm):
             )[1]
             for steps in (300, 840)
         }
+    if norm == "l0":
+        how = {"targeted": False, "method": "fewest"}
+        return {"ours, fewest": lambda model, x, y: x + find_noise(model, x, y, **how)}
     settings = {"targeted": False, "method": "minimal"}
     return {
         f"ours, starts={starts}": lambda model, x, y, starts=starts: (
@@ -171,10 +181,13 @@ def measure_ours(attack, model, x, y, norm):
 def exact(model, x, y, norm):
     """The exact optimum of softmax regression: the nearest of nine programmes."""
     from logreg_softmax.exact import smallest_noise
+    from logreg_softmax.fewest_pixels import fewest_pixels
     from logreg_softmax.linear_programme import smallest_linf
 
     programme = {"l2": lambda *p: smallest_noise(*p)[1], "linf": lambda *p: smallest_linf(*p)[0]}
     weights = model.get_weights()
+    if norm == "l0":
+        return fewest_pixels(*weights, x, y)
     return np.nanmin([programme[norm](*weights, x, (y + k) % 10) for k in range(1, 10)], axis=0)
 
 
