@@ -38,7 +38,8 @@ def main(argv=None):
         search, to_8_bits = photo_noise.few_levels, None
         title = f"grey levels changed by {args.grey_levels} at most"
     elif args.method == "survive":
-        search, to_8_bits, title = photo_noise.survive, photo_noise.as_it_is, "survive"
+        search, to_8_bits = photo_noise.survive, photo_noise.as_it_is
+        settings["method"] = title = "survive"
     else:
         how["method"] = title = args.method
         search, to_8_bits = attack.search, photo_noise.smallest_file
