@@ -81,7 +81,8 @@ def test_the_steps_are_commands_of_the_readmes():
     for step in steps:
         _, path, *arguments = step.split()
         assert f"python {path}" in readmes, step
-        manual = (files.ROOT / path).read_text(encoding="utf-8") + " --model --limit --save-images --treatments"
+        manual = (files.ROOT / path).read_text(encoding="utf-8")
+        manual += " --model --limit --save-images --treatments"
         assert {word for word in arguments if word.startswith("--")} <= set(
             re.findall(r"--[\w-]+", manual)
         )
