@@ -68,6 +68,7 @@ def probabilities(x_adv, W, b):
     return softmax(x_adv.reshape(len(x_adv), -1).astype(np.float64) @ W + b, axis=1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("confidence", [0.3, 0.9])
 def test_minimal_finds_the_nearest_point_that_is_sure_enough(task, confidence):
     model, W, b, x, y = task
@@ -208,6 +209,7 @@ def test_a_file_that_asks_for_confidence_says_how_sure_the_network_is(tmp_path, 
         results.save(tmp_path / "r.npz", config=config, **arrays, **sure)
 
 
+@pytest.mark.slow
 def test_photographs_count_where_the_network_is_sure_enough(tmp_path, capsys):
     """A network that tells which third is bright, by logits that are 14 apart at most."""
     rng, folder, csv = np.random.default_rng(0), tmp_path / "p", tmp_path / "r.csv"

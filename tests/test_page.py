@@ -159,10 +159,11 @@ def test_one_step_needs_what_smallest_eps_says(setting, name, targeted):
     np.testing.assert_allclose(engine.each(code, x, wanted), theirs, atol=2e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("targeted", [True, False])
 @pytest.mark.parametrize("name", NAMES)
 def test_many_steps_find_what_the_scripts_find(setting, name, targeted):
-    model, engine, x, y, target = setting(name, 40 if name == "mlp" else 100)
+    model, engine, x, y, target = setting(name, 40 if name == "softmax" else 15)
     wanted = target if targeted else y
     code = f"(x, y) => finish(SEARCH(network, x, {GOALS[targeted]})).size"
     eps = engine.each(code.replace("SEARCH", "smallestEps"), x, wanted)
