@@ -52,7 +52,8 @@ def search(model, x, y, *, treatment=on_its_way, confidence=None, max_steps=MAX_
     the targets.  treatment: (image, rng) -> image of Pillow's, of the same size; rng depends on
     the image alone.  confidence: what the probability of the target has to be above.
     Returns (x_adv, steps): float32 like x, whole grey levels in [0, 1], and int64 (n,), max_steps;
-    a step takes 3 gradients.  Raises ValueError as `common/search/checks.py` says.
+    a step takes 3 gradients.  An image that is its target already stays as it is.  Raises
+    ValueError as `common/search/checks.py` says.
     """
     x, y = checks.checked(model, x, y, name="targets")
     checks.positive("max_steps", max_steps, whole=True)
@@ -82,6 +83,7 @@ def search(model, x, y, *, treatment=on_its_way, confidence=None, max_steps=MAX_
         found = [part.numpy() for part in _look(model, seen(p, DRAWS, rngs), *repeated)]
         hit, margin = (part.reshape(len(x), DRAWS) for part in found[:2])
         slope = found[2].reshape(len(x), DRAWS, *x.shape[1:]).mean(axis=1)
+        checks.finite(slope, "logits or gradients")
         slope = np.stack([smooth(each) for each in slope]).reshape(flat.shape)
         aim = aim * np.where(hit.all(axis=1), AIM_HIT, AIM_MISSED)
         aim = np.clip(aim, AIM_SMALLEST, AIM_LARGEST)
@@ -92,8 +94,8 @@ def search(model, x, y, *, treatment=on_its_way, confidence=None, max_steps=MAX_
         p, mu = (part.numpy() for part in _project(flat, G, b, mu))
         mean = p if share < SETTLED else mean + NEW * (p - mean)
     _, x_adv = pull(survives, flat, flat + LONGEST * (mean - flat), HALVINGS)
-    x_adv = to_pixels(x_adv) / np.float32(255)
-    checks.finite(x_adv, "logits or gradients")
+    already = is_hit(model, flat, y).numpy()[:, np.newaxis]
+    x_adv = np.where(already, flat, to_pixels(x_adv) / np.float32(255))
     return x_adv.reshape(x.shape), np.full(len(x), max_steps)
 
 

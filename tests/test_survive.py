@@ -99,6 +99,17 @@ def test_most_treatments_leave_the_target_and_less_noise_would_not_do(network):
     assert shares[1] < shares[0] - 0.3
 
 
+def test_what_is_its_target_already_stays_and_a_slope_that_is_not_finite_is_refused(network):
+    x = images(2)
+    x_adv, _ = survive.search(network, x, mnist.classify(network, x), max_steps=3)
+    np.testing.assert_array_equal(x_adv, x)
+    image = keras.Input((SIDE, SIDE, 3))
+    z = network(image)
+    broken = keras.Model(image, z + keras.ops.sqrt(0 * z))
+    with pytest.raises(ValueError, match="finite"):
+        survive.search(broken, x, (mnist.classify(network, x) + 1) % 3, max_steps=3)
+
+
 def test_without_a_treatment_it_is_hardly_longer_than_the_smallest_noise(network):
     """The slopes are coarse, so that nothing is lost where they are smoothed."""
     x = images(6)
