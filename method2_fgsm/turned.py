@@ -37,7 +37,7 @@ def moved(x, moves):
     from_u = u - cos * (u + right) + sin * (v + down)
     from_v = v - sin * (u + right) - cos * (v + down)
     images = tf.raw_ops.ImageProjectiveTransformV3(
-        images=x.reshape(*x.shape[:3], -1),
+        images=x.reshape(*x.shape[:3], *(x.shape[3:] or [1])),
         transforms=np.float32([cos, -sin, from_u, sin, cos, from_v, none, none]).T,
         output_shape=[height, width],
         fill_value=0.0,
@@ -60,6 +60,7 @@ def size(moves):
 
 DEGREES, SHIFTS, RANDOM = np.linspace(-30, 30, 31), np.linspace(-3, 3, 5) / data.SIDE, 10
 TURNED, SHIFTED = combined(DEGREES, [0]), combined([0], SHIFTS)
+FINE_TURNS = combined(np.arange(-450, 451) / 10, [0])
 
 
 def first_wrong(model, x, y, moves):
@@ -87,7 +88,7 @@ def smallest_turn(model, x, y):
     turn will do; and float32 like x, x itself where none will.
     Raises ValueError as `common/search/checks.py` says.
     """
-    move, x_adv = _smallest(model, x, y, combined(np.arange(-450, 451) / 10, [0]))
+    move, x_adv = _smallest(model, *checks.checked(model, x, y), FINE_TURNS)
     return move[:, 0], x_adv
 
 
@@ -96,12 +97,12 @@ def smallest_shift(model, x, y):
 
     Returns (shift, x_adv): (n, 2), down and to the right, in parts of the height and the width.
     """
-    move, x_adv = _smallest(model, x, y, combined([0], np.arange(-30, 31) / 10 / data.SIDE))
+    fine = combined([0], np.arange(-30, 31) / 10 / data.SIDE)
+    move, x_adv = _smallest(model, *checks.checked(model, x, y), fine)
     return move[:, 1:], x_adv
 
 
 def _smallest(model, x, y, moves):
-    x, y = checks.checked(model, x, y)
     first = first_wrong(model, x, y, moves)
     found, x_adv = first < len(moves), x.copy()
     x_adv[found] = moved(x[found], moves[first[found]])
@@ -126,7 +127,9 @@ def draw(fallen, name, network, model, x, y, title):
     axes[0].legend()
 
     middle.suptitle(f"{name}: the smallest turn that changes the answer", fontsize=12)
-    degrees, turned = smallest_turn(model, x, y)
+    # The network itself, which may give probabilities: a turn asks for no more than the answer.
+    move, turned = _smallest(model, x, y, FINE_TURNS)
+    degrees = move[:, 0]
     seen, axes = mnist.classify(model, turned), middle.subplots(2, len(x), squeeze=False)
     for i, (before, after) in enumerate(axes.T):
         plots.digit(before, x[i], network.label(y[i]))

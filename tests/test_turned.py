@@ -138,3 +138,22 @@ def test_the_script_draws_a_figure_and_prints_a_row_a_network(trained, tmp_path,
         clean, turns, shifts, both, drawn = (float(cell[:-1]) for cell in line.split()[-5:])
         assert both <= min(turns, shifts) <= clean
         assert drawn <= clean
+
+
+def test_a_file_in_half_precision_with_a_softmax_is_asked_itself(tmp_path, capsys):
+    """Bright above or below: a digit that is shifted far enough is read wrongly."""
+    half = keras.Sequential([keras.Input((8, 6)), keras.layers.Flatten()])
+    half.add(keras.layers.Dense(2, "softmax", dtype="mixed_float16"))
+    rows = np.repeat(np.eye(2), 24, axis=0)
+    half.set_weights([rows, np.zeros(2)])
+    half.save(tmp_path / "half.keras")
+    x = np.zeros((20, 8, 6), np.float32)
+    x[::2, 3], x[1::2, 4] = 1, 1
+    np.savez(tmp_path / "s.npz", images=x, labels=np.arange(20) % 2)
+    own = ["--model", str(tmp_path / "half.keras"), "--samples", str(tmp_path / "s.npz")]
+    output = tmp_path / "t.png"
+    assert turned.main([*own, "--pixels", "0..1", "--output", str(output)]) == [output]
+    row = capsys.readouterr().out.splitlines()[-1].split()
+    # The largest shift is 3 / 28 of 8 pixels, 0.86: across the middle.
+    assert row[:2] == ["half.keras", "100.0%"]
+    assert row[3] == "0.0%"
