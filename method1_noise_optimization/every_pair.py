@@ -98,12 +98,13 @@ def main(argv=None):
     mean = size[reached].mean() if reached.any() else np.nan
 
     model, digits = mnist.title(args.model), DIGITS[args.norm]
-    search = "minimal" if args.norm == "l2" else f"{STEPS} steps"
+    search, size = "smallest noise (minimal)", "|r|₂"
+    if args.norm == "linf":
+        search, size = f"smallest ε ({STEPS} steps)", "ε"
     pairs, *axes = "digits", "digit seen", "digit written"
     if network.pixels:
         pairs, *axes = "classes", "class seen", "true class"
-    title = f"{model}, the smallest noise ({search}) for every pair of {pairs}"
-    title += f": mean {NORMS[args.norm]} = {mean:.{digits}f}"
+    title = f"{model}, {search} for every pair of {pairs}: mean {size} = {mean:.{digits}f}"
     names = [network.label(place) for place in range(k)]
     plots.save(draw(images, means, names, args.norm, title, *axes), output)
 
