@@ -98,17 +98,16 @@ def main(argv=None):
     mean = size[reached].mean() if reached.any() else np.nan
 
     model, digits = mnist.title(args.model), DIGITS[args.norm]
-    search, size = "smallest noise (minimal)", "|r|₂"
+    search, symbol, name = "smallest noise (minimal)", "|r|₂", "|r|_2"
     if args.norm == "linf":
-        search, size = f"smallest ε ({STEPS} steps)", "ε"
+        search, symbol, name = f"smallest ε ({STEPS} steps)", "ε", "smallest eps"
     pairs, *axes = "digits", "digit seen", "digit written"
     if network.pixels:
         pairs, *axes = "classes", "class seen", "true class"
-    title = f"{model}, {search} for every pair of {pairs}: mean {size} = {mean:.{digits}f}"
+    title = f"{model}, {search} for every pair of {pairs}: mean {symbol} = {mean:.{digits}f}"
     names = [network.label(place) for place in range(k)]
     plots.save(draw(images, means, names, args.norm, title, *axes), output)
 
-    name = "|r|_2" if args.norm == "l2" else "|r|_inf"
     print(f"{model}: mean {name} over {count} images of each kind")
     print(f"written   seen as{' ' * (6 * k - 12)}mean")
     print("       " + "".join(f"{seen:>6.5}" for seen in names))

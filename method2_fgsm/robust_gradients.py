@@ -46,16 +46,17 @@ def draw(networks, x, y, gradients, in_box, in_l2):
     title += " the smallest noise towards another answer; above them this answer, and ε or |r|₂"
     fig = plots.figure(12, 1.3 * rows + 0.6, title)
     axes = fig.subplots(rows, len(x))
+    names = {name: textwrap.fill(mnist.title(name), 16) for name in NETWORKS}
     for ax, image, label in zip(axes[0], x, y, strict=True):
         plots.digit(ax, image, str(label))
     for line, (name, images) in zip(axes[1:4], gradients.items(), strict=True):
-        line[0].set_ylabel(f"gradient,\n{wrapped(name)}", fontsize=9)
+        line[0].set_ylabel(f"gradient,\n{names[name]}", fontsize=9)
         for ax, image in zip(line, images, strict=True):
             # The sizes differ by orders of magnitude; what counts is the pattern.
             plots.noise(ax, image, np.quantile(np.abs(image), 0.995) or 1)
     for kind, found, lines in (("ε", in_box, axes[4:7]), ("|r|₂", in_l2, axes[7:])):
         for line, (name, images) in zip(lines, found.items(), strict=True):
-            line[0].set_ylabel(f"smallest {kind},\n{wrapped(name)}", fontsize=9)
+            line[0].set_ylabel(f"smallest {kind},\n{names[name]}", fontsize=9)
             seen = mnist.classify(networks[name], images)
             for ax, image, before, digit in zip(line, images, x, seen, strict=True):
                 r = image - before
@@ -63,11 +64,6 @@ def draw(networks, x, y, gradients, in_box, in_l2):
                 plots.digit(ax, image)
                 ax.set_title(f"→ {digit}, {kind} {size:.2f}", fontsize=9)
     return fig
-
-
-def wrapped(name):
-    """A network's title in lines that fit beside an image."""
-    return textwrap.fill(mnist.title(name), 16)
 
 
 def main(argv=None):

@@ -62,9 +62,7 @@ def main(argv=None):
             shares = taken_for_a_digit(mnist.predict(mnist.load(name), images))
             rows[-1] += ["-" if np.isnan(share) else f"{share:.1%}" for share in shares]
     rows += [(f"published: {name}", *map("{:.1%}".format, shares)) for name, *shares in PUBLISHED]
-    print(
-        command.table(("", "N(0, 1)", "mean confidence", "valid images", "mean confidence"), rows)
-    )
+    print(command.table(("", "N(0, 1)", "confidence", "valid images", "confidence"), rows))
     return []
 
 

@@ -9,8 +9,7 @@ from common.networks import mnist
 from method2_fgsm.accuracy_vs_epsilon import accuracy_at
 from method2_fgsm.pgd import pgd
 
-# Attacked network (0 trained plainly, 1 on attacks), and the one that the sign steps are made for,
-# in the order of the legend.
+# Attacked network (0: trained plainly), and the one that the sign steps are made for.
 PAIRS = (0, 0), (1, 1), (1, 0), (0, 1)
 COLOURS = 0, 2
 CURVE = np.round(np.arange(0, 0.401, 0.05), 3)
@@ -41,10 +40,8 @@ def compare(networks, x, y, eps, *, seed, title, published):
     projected = [pgd_accuracy(model, *few, along, seed) for model in models]
     at_eps = [pgd_accuracy(model, x, y, [eps], seed)[0] for model in models]
     filters = {name: first_layer(network) for name, network in networks.items()}
-    title = (
-        f"{title}:\naccuracy under one sign step (FGSM), {len(x):,} test digits, "
-        f"and under projected steps (PGD), {len(few[0]):,}"
-    )
+    title += f":\naccuracy under one sign step (FGSM), {len(x):,} test digits, "
+    title += f"and under projected steps (PGD), {len(few[0]):,}"
     figure = draw(signs, projected, along, filters, title)
     index = int(np.flatnonzero(along == eps)[0])
     return figure, table([*networks], signs, index, at_eps, published)
