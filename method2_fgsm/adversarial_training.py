@@ -10,7 +10,8 @@ holds; bounds on no attack, but on what can be proven (method2_fgsm/README.md).
 reads   common/mnist.npz, common/weights/{model}.weights.h5 (but for bounds)
 writes  common/weights/{trained}.weights.h5 and {trained}_predictions.csv,
         img/confusion_{trained}.png, and a figure that sets the network beside
-        the plain one, img/…_training_{model}.png (but for bounds)
+        the plain one, img/…_training_{model}.png (but for bounds); settings
+        that are not the default become part of all names, as in cnn_robust_seed1
 """
 
 import functools
@@ -52,7 +53,8 @@ def train(name, attack, eps, alpha, steps, **settings):
 
 
 def arguments(argv):
-    """The command line, with the defaults that depend on the model and the attack filled in."""
+    """The command line, with the defaults that depend on the model and the attack filled in; `name`
+    is that of the trained network."""
     parser = command.Parser(__doc__)
     models = "which classifier (default: strided for bounds, otherwise cnn)"
     parser.add_argument("--model", choices=(*mnist.NAMES, "strided"), help=models)
@@ -85,11 +87,18 @@ def arguments(argv):
         "epochs": EPOCHS[attack][model],
         "batch_size": BATCH_SIZE.get(attack, training.BATCH_SIZE.get(model, 100)),
         "learning_rate": STRIDED_PEAK if model == "strided" else PEAK[attack],
-        "output": files.IMG / f"{mnist.SUFFIXES[attack][1:]}_training{of_model}.png",
+        "seed": 0,
     }
+    changed = {}
     for name, value in defaults.items():
         if getattr(args, name) is None:
             setattr(args, name, value)
+        elif getattr(args, name) != value:
+            changed[name.replace("_", "-")] = getattr(args, name)
+    args.name = mnist.variant(f"{model}{mnist.SUFFIXES[attack]}", changed)
+    if args.output is None:
+        figure = mnist.variant(f"{mnist.SUFFIXES[attack][1:]}_training{of_model}", changed)
+        args.output = files.IMG / f"{figure}.png"
     return args
 
 
@@ -108,7 +117,7 @@ def print_proven(name, model, eps, seed):
 
 def main(argv=None):
     args = arguments(argv)
-    name, bounds = f"{args.model}{mnist.SUFFIXES[args.attack]}", args.attack == "bounds"
+    name, bounds = args.name, args.attack == "bounds"
     for path in training.outputs(name):
         files.check_output(path, args)
     if not bounds:

@@ -187,9 +187,11 @@ def test_the_trained_network_withstands_steps_and_every_script_knows_it(
     monkeypatch.setattr(plain_and_adversarial, "CURVE", np.array([0]))
     arguments = "--model mlp --eps 0.1 --epochs 2 --attack pgd --steps 2 --output"
     written = adversarial_training.main([*arguments.split(), str(tmp_path / "f.png")])
-    kinds = "mlp_robust.weights.h5", "mlp_robust_predictions.csv", "confusion_mlp_robust.png"
+    name = "mlp_robust_steps2_epochs2"
+    kinds = f"{name}.weights.h5", f"{name}_predictions.csv", f"confusion_{name}.png"
     assert [path.name for path in written] == [*kinds, "f.png"]
-    model = own_model.load(own_model.open_network("mlp_robust"))[0]
+    assert mnist.train_command(name).endswith("--model mlp --attack pgd --steps 2 --epochs 2")
+    model = own_model.load(own_model.open_network(name))[0]
     x, y = (part[:200] for part in digits)
     before, after = (
         (mnist.classify(network, fgsm.fgsm(network, x, y, EPS)) == y).mean()
@@ -209,7 +211,9 @@ def certified_mlp(own_folders):
         patch.setattr(data, "load", lambda split: [part[: count[split]] for part in real(split)])
         settings = f"--attack bounds --model mlp --eps {PROVEN} --epochs 4 --learning-rate 0.005"
         adversarial_training.main(settings.split())
-    return mnist.load("mlp_certified")
+    name = f"mlp_certified_eps{PROVEN}_epochs4_learning-rate0.005"
+    assert mnist.trained_eps(name) == PROVEN
+    return mnist.load(name)
 
 
 @pytest.mark.slow

@@ -11,6 +11,8 @@ and strided_certified a convolutional network that is made for this training:
     strided  threshold of each pixel (conv 1x1x2, sigmoid), conv 5x5x32 and 4x4x64 with stride 2,
              dense 512, dense 10
 
+What was not trained with the default settings has them in its name: strided_certified_eps0.1_seed1.
+
 Fully connected networks of other sizes are named as in Szegedy et al. (2014), by the units of
 their layers, with the activation added: fc100-100-10_sigmoid is 784-100-100-10, and fc10 has no
 hidden layer.
@@ -60,22 +62,39 @@ TRAINED = {
     for attack, suffix in SUFFIXES.items()
     for plain in (BOUNDED if attack == "bounds" else NAMES)
 } | {f"{plain}_augmented": (plain, "augment") for plain in ("mlp", "cnn")}
+SETTING = re.compile(
+    r"_(alpha|batch-size|epochs|eps|learning-rate|seed|steps)(\d[\d.]*(?:e-?\d+)?)"
+)
 FULLY_CONNECTED = re.compile(rf"fc(?:10|((?:[1-9]\d*-)+)10_({'|'.join(ACTIVATIONS)}))")
 
 
 def known(name):
     """Whether `name` names a model that `build` makes."""
-    return name in NAMES or name in TRAINED or bool(FULLY_CONNECTED.fullmatch(name))
+    if name in NAMES or FULLY_CONNECTED.fullmatch(name):
+        return True
+    kind, settings = split(name)
+    return kind in TRAINED and name == variant(kind, settings)
+
+
+def split(name):
+    """What was trained, and the settings that are not its defaults, as text by name: of
+    mlp_robust_seed1 "mlp_robust" and {"seed": "1"}."""
+    return SETTING.sub("", name), dict(SETTING.findall(name))
+
+
+def variant(name, settings):
+    """The name of a model that was trained with other settings than the default ones."""
+    return name + "".join(f"_{setting}{value}" for setting, value in settings.items())
 
 
 def architecture(name):
     """The model whose network this is: that of `mlp_adversarial` is `mlp`."""
-    return TRAINED.get(name, (name,))[0]
+    return TRAINED.get(split(name)[0], (name,))[0]
 
 
 def trained_eps(name):
     """The epsilon that a network is trained for, or would be."""
-    return EPS.get(architecture(name), 0.1)
+    return float(split(name)[1].get("eps", EPS.get(architecture(name), 0.1)))
 
 
 def source_of(name):
@@ -115,9 +134,11 @@ def title(name):
         return Path(name).name
     if name in TITLES:
         return TITLES[name]
-    if name in TRAINED:
-        plain, attack = TRAINED[name]
-        return f"{TITLES[plain]}, {TITLES_TRAINED[attack]}"
+    kind, settings = split(name)
+    if kind in TRAINED:
+        plain, attack = TRAINED[kind]
+        words = [TITLES[plain], TITLES_TRAINED[attack], *map(" ".join, settings.items())]
+        return ", ".join(words)
     layers, _, activation = name.partition("_")
     return f"{layers.upper()}, {activation}" if activation else layers.upper()
 
@@ -196,11 +217,13 @@ def train_command(name):
     """The command that trains a model."""
     if name == "softmax":
         return "python logreg_softmax/train.py"
-    if name in TRAINED:
-        plain, attack = TRAINED[name]
+    kind, settings = split(name)
+    if kind in TRAINED:
+        plain, attack = TRAINED[kind]
         if attack == "augment":
             return f"python common/train_mnist.py --model {plain} --augment"
         option = "" if attack == "sign" else f" --attack {attack}"
+        option += "".join(f" --{setting} {value}" for setting, value in settings.items())
         return f"python method2_fgsm/adversarial_training.py --model {plain}{option}"
     if name in NAMES:
         return f"python common/train_mnist.py --model {name}"
