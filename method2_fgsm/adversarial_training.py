@@ -9,9 +9,9 @@ holds; bounds on no attack, but on what can be proven (method2_fgsm/README.md).
 
 reads   common/mnist.npz, common/weights/{model}.weights.h5 (but for bounds)
 writes  common/weights/{trained}.weights.h5 and {trained}_predictions.csv,
-        img/confusion_{trained}.png, and a figure that sets the network beside
-        the plain one, img/…_training_{model}.png (but for bounds); settings
-        that are not the default become part of all names, as in cnn_robust_seed1
+        img/confusion_{trained}.png, and (but for bounds) a figure beside the
+        plain network, img/…_training_{model}.png; other settings than the
+        default ones become part of all names, as in cnn_robust_seed1
 """
 
 import functools
@@ -56,7 +56,7 @@ def arguments(argv):
     """The command line, with the defaults that depend on the model and the attack filled in; `name`
     is that of the trained network."""
     parser = command.Parser(__doc__)
-    models = "which classifier (default: strided for bounds, otherwise cnn)"
+    models = "classifier (default: strided for bounds, else cnn)"
     parser.add_argument("--model", choices=(*mnist.NAMES, "strided"), help=models)
     attacks = tuple(mnist.SUFFIXES)
     parser.add_argument("--attack", choices=attacks, default="sign", help="what to train on")
