@@ -39,10 +39,8 @@ def draw(distances, images, shown, title):
             ax.step(steps, stands, where="post", color=plots.COLOURS[place], label=name)
         unit = "pixels" if norm == "l0" else "pixel units"
         ax.set(xlabel=f"distance {NORMS[norm]} ({unit})", ylim=(-2, 102), xlim=(0, None))
-        name = (
-            f"{shown}, {NORMS[norm]}: the ten nearest digits and the ten farthest; below them the"
-        )
-        draw_digits(part, *images[norm], f"{name} nearest wrong answer and its distance")
+        name = f"{shown}, {NORMS[norm]}: the ten nearest digits and the ten farthest; below them"
+        draw_digits(part, *images[norm], f"{name} the nearest wrong answer and its distance")
     top.axes[0].set_ylabel("digits still read correctly (%)")
     top.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=4)
     return fig
@@ -61,7 +59,8 @@ def draw_digits(fig, x, x_adv, seen, distance, title):
             after.set_visible(True)
             plots.digit(before, x[i])
             plots.digit(after, x_adv[i])
-            after.set_xlabel(f"→ {seen[i]}, {distance[i].round(3):g}", labelpad=2, fontsize=9.5)
+            text = f"→ {seen[i]}, {distance[i]:.3f}".removesuffix(".000")
+            after.set_xlabel(text, labelpad=2, fontsize=9.5)
 
 
 def main(argv=None):
