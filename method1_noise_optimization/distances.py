@@ -5,8 +5,7 @@
 
 On top the share of digits that still stand against the distance of the nearest image with another
 answer: |r|_2, |r|_inf, and |r|_0, the pixels that change.  Below, of the network that --model
-names, the ten digits with the smallest distance and the ten with the largest, each above what it
-became.
+names, the ten nearest digits and the ten farthest, each above its nearest wrong answer.
 
 reads   common/mnist.npz, common/weights/{model}.weights.h5 of each network
 writes  img/distances.png, and method1_noise_optimization/distances.npz with a row for each network:
@@ -31,21 +30,19 @@ SHOWN = 10
 @plots.our_style()
 def draw(distances, images, shown, title):
     """distances: {norm: {name: (n,)}}; images: {norm: what `draw_digits` takes of one network}."""
-    fig = plots.figure(22.5, 9.5, title)
-    for side, norm in zip(fig.subfigures(1, 3, wspace=0.03), NORMS, strict=True):
-        curves, digits = side.subfigures(2, 1, height_ratios=(1, 1.15))
-        ax = curves.subplots()
+    fig = plots.figure(15, 11.5, title)
+    top, *parts = fig.subfigures(4, 1, height_ratios=(2.1, 1, 1, 1))
+    for ax, part, norm in zip(top.subplots(1, 3), parts, NORMS, strict=True):
         for place, (name, distance) in enumerate(distances[norm].items()):
             stands = 100 * (1 - np.arange(len(distance) + 1) / len(distance))
             steps = np.append(0, np.sort(distance))
             ax.step(steps, stands, where="post", color=plots.COLOURS[place], label=name)
         unit = "pixels" if norm == "l0" else "pixel units"
         ax.set(xlabel=f"distance {NORMS[norm]} ({unit})", ylim=(-2, 102), xlim=(0, None))
-        ax.set_ylabel("digits that still stand (%)")
-        if norm == "l2":  # where there is room
-            ax.legend()
-        name = f"{shown}: the nearest and the farthest, seen as | {NORMS[norm]}"
-        draw_digits(digits, *images[norm], name)
+        name = f"{shown}, {NORMS[norm]}: the ten nearest digits and the ten farthest; below them"
+        draw_digits(part, *images[norm], f"{name} the nearest wrong answer and its distance")
+    top.axes[0].set_ylabel("digits still read correctly (%)")
+    top.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=4)
     return fig
 
 
@@ -54,15 +51,16 @@ def draw_digits(fig, x, x_adv, seen, distance, title):
     fig.suptitle(title, fontsize=12)
     order = np.argsort(distance, kind="stable")
     order = order[(distance[order] > 0) & np.isfinite(distance[order])]
-    axes = fig.subplots(4, SHOWN, squeeze=False)
+    axes = fig.subplots(2, 2 * SHOWN + 1, width_ratios=(*[1] * SHOWN, 0.3, *[1] * SHOWN))
     plots.hide(axes)
-    for rows, chosen in ((axes[:2], order[:SHOWN]), (axes[2:], order[-SHOWN:])):
+    for rows, chosen in ((axes[:, :SHOWN], order[:SHOWN]), (axes[:, -SHOWN:], order[-SHOWN:])):
         for i, before, after in zip(chosen, *rows, strict=False):
             before.set_visible(True)
             after.set_visible(True)
             plots.digit(before, x[i])
             plots.digit(after, x_adv[i])
-            after.set_xlabel(f"{seen[i]} | {distance[i]:.4g}", labelpad=2, fontsize=9.5)
+            text = f"→ {seen[i]}, {distance[i]:.3f}".removesuffix(".000")
+            after.set_xlabel(text, labelpad=2, fontsize=9.5)
 
 
 def main(argv=None):
@@ -93,16 +91,17 @@ def main(argv=None):
     with files.replacing(table) as temporary, open(temporary, "wb") as file:
         sizes = {norm: np.float32([*found.values()]) for norm, found in distances.items()}
         np.savez_compressed(file, names=np.array([*networks]), labels=y, **sizes)
-    title = f"How far the nearest wrong answer is: {len(x):,} test digits"
+    title = f"How far the nearest wrong answer is: the first {len(x):,} test digits"
     plots.save(draw(distances, images, mnist.title(args.model), title), output)
 
-    print(
-        f"{title}\n{'':32}right   mean |r|_2   median   mean |r|_inf   median   mean |r|_0   median"
-    )
+    print(title)
+    rows = []
     for name in distances["l2"]:
-        l2, linf, l0 = (distances[norm][name][distances[norm][name] > 0] for norm in NORMS)
-        print(f"{name:30}{len(l2) / len(x):7.1%}{l2.mean():13.4f}{np.median(l2):9.4f}", end="")
-        print(f"{linf.mean():15.4f}{np.median(linf):9.4f}{l0.mean():13.2f}{np.median(l0):9.0f}")
+        found = [distances[norm][name][distances[norm][name] > 0] for norm in NORMS]
+        means = [f"{f(size):.4f}" for size in found for f in (np.mean, np.median)]
+        rows.append((name, f"{len(found[0]) / len(x):.1%}", *means))
+    sizes = [part for norm in ("|r|_2", "|r|_inf", "|r|_0") for part in (f"mean {norm}", "median")]
+    print(command.table(("", "accuracy", *sizes), rows))
     return [output, table]
 
 

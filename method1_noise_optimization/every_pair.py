@@ -19,9 +19,9 @@ import numpy as np
 from common import command, data, files, plots
 from common.command import Failure
 from common.networks import mnist, own_model
-from method1_noise_optimization.nearest import NORMS, nearest
+from method1_noise_optimization.nearest import nearest
 
-DIGITS = {"l2": 2, "linf": 3}  # after the point
+SIZES = {"l2": ("|r|₂", 2), "linf": ("ε", 3)}  # name, and digits after the point
 STEPS = 500  # of the search for the smallest epsilon
 
 
@@ -31,7 +31,7 @@ def draw(images, means, names, norm, title, seen_as, written):
 
     seen_as, written: what its columns and rows are called.
     """
-    classes = range(len(names))
+    classes, (symbol, digits) = range(len(names)), SIZES[norm]
     fig = plots.figure(16, 8.4, title)
     left, right = fig.subfigures(1, 2, width_ratios=(1, 1.05))
     axes = left.subplots(len(names), len(names))
@@ -45,7 +45,7 @@ def draw(images, means, names, norm, title, seen_as, written):
         else:
             mean = means[source, seen]
             colour = "white" if mean < middle else "black"
-            text = f"{mean:.{DIGITS[norm]}f}"
+            text = f"{mean:.{digits}f}"
             ax.text(seen, source, text, ha="center", va="center", color=colour)
     for name, first in zip(names, axes[:, 0], strict=True):
         first.set_ylabel(name, rotation=0, labelpad=10, va="center", ha="right")
@@ -55,7 +55,7 @@ def draw(images, means, names, norm, title, seen_as, written):
     ax.set_xticks(classes, names)
     ax.set_yticks(classes, names)
     ax.grid(False)
-    right.colorbar(drawn, ax=ax, shrink=0.8, label=f"mean {NORMS[norm]} (pixel units)")
+    right.colorbar(drawn, ax=ax, shrink=0.8, label=f"mean {symbol} (pixel units)")
     return fig
 
 
@@ -97,17 +97,17 @@ def main(argv=None):
             means[source, seen] = size[pair & reached].mean()
     mean = size[reached].mean() if reached.any() else np.nan
 
-    model, digits = mnist.title(args.model), DIGITS[args.norm]
-    search = "minimal" if args.norm == "l2" else f"{STEPS} steps"
+    model, (symbol, digits) = mnist.title(args.model), SIZES[args.norm]
+    search, name = "smallest noise (minimal)", "|r|_2"
+    if args.norm == "linf":
+        search, name = f"smallest ε ({STEPS} steps)", "smallest eps"
     pairs, *axes = "digits", "digit seen", "digit written"
     if network.pixels:
         pairs, *axes = "classes", "class seen", "true class"
-    title = f"{model}, the smallest noise ({search}) for every pair of {pairs}"
-    title += f": mean {NORMS[args.norm]} = {mean:.{digits}f}"
+    title = f"{model}, {search} for every pair of {pairs}: mean {symbol} = {mean:.{digits}f}"
     names = [network.label(place) for place in range(k)]
     plots.save(draw(images, means, names, args.norm, title, *axes), output)
 
-    name = "|r|_2" if args.norm == "l2" else "|r|_inf"
     print(f"{model}: mean {name} over {count} images of each kind")
     print(f"written   seen as{' ' * (6 * k - 12)}mean")
     print("       " + "".join(f"{seen:>6.5}" for seen in names))

@@ -13,6 +13,8 @@ reads   common/mnist.npz, common/5k_samples.npz, common/weights/{softmax,mlp,cnn
 writes  img/transfer.png (for other --models: img/transfer_{models}.png)
 """
 
+import textwrap
+
 import numpy as np
 from tqdm import tqdm
 
@@ -22,21 +24,21 @@ from method1_noise_optimization import attack
 from method1_noise_optimization.attack import distortions
 
 GAUSSIAN = "Gaussian noise"
-# Szegedy et al. (2014), table 4: error of each network (columns) on what was made for each (rows)
-# and on Gaussian noise, as found (rms 0.058 to 0.062, Gaussian 0.06) and amplified to 0.1.
+# Szegedy et al. (2014), table 4, as accuracies: of each network (columns) on what was made for each
+# (rows) and on Gaussian noise, as found (rms 0.058 to 0.062, Gaussian 0.06) and amplified to 0.1.
 PUBLISHED = {
     "as found": (
-        (1.0, 0.262, 0.059),
-        (0.0625, 1.0, 0.051),
-        (0.082, 0.082, 1.0),
-        (0.022, 0.026, 0.024),
+        (0.0, 0.738, 0.941),
+        (0.9375, 0.0, 0.949),
+        (0.918, 0.918, 0.0),
+        (0.978, 0.974, 0.976),
     ),
-    "amplified": ((1.0, 0.98, 0.43), (0.96, 1.0, 0.22), (0.27, 0.5, 1.0), (0.026, 0.028, 0.027)),
+    "amplified": ((0.0, 0.02, 0.57), (0.04, 0.0, 0.78), (0.73, 0.5, 0.0), (0.974, 0.972, 0.973)),
 }
 HALVES = {
-    "FC100-100-10, half A": ((100, 100), 0),
-    "FC123-456-10, half A": ((123, 456), 0),
-    "FC100-100-10, half B": ((100, 100), 1),
+    "FC100-100-10 (half A)": ((100, 100), 0),
+    "FC123-456-10 (half A)": ((123, 456), 0),
+    "FC100-100-10 (half B)": ((100, 100), 1),
 }
 # Goodfellow et al. (2015), section 8: where maxout and softmax regression both err on what was
 # made for maxout, they agree on the wrong digit this often.
@@ -86,21 +88,21 @@ def answers(networks, images):
 
 
 def table(networks, x, y, images, gaussian, size):
-    """The errors and the mean sizes of a list of adversarial images, and last of the control.
+    """The accuracies and the mean sizes of a list of adversarial images, and last of the control.
 
     gaussian: standard normal noise like x, which is scaled to `size`.
     Returns (sets + 1, networks) and (sets + 1,).
     """
     images = [*images, amplified(x, gaussian, size)]
     sizes = np.array([distortions(image - x).mean() for image in images])
-    return (answers(networks, images) != y).mean(axis=2), sizes
+    return (answers(networks, images) == y).mean(axis=2), sizes
 
 
 def noise_tables(networks, x, y, to, seed):
     """The two tables of minimal noise towards random targets: {"as found": …, "amplified": …}.
 
-    Each is (errors, sizes, unclipped), as `table` gives them, and the errors (networks,) under the
-    control where it is not clipped.
+    Each is (accuracies, sizes, unclipped), as `table` gives them, and the accuracies (networks,)
+    under the control where it is not clipped.
     """
     targets = attack.random_targets(y, seed)
     noises = [
@@ -116,16 +118,16 @@ def noise_tables(networks, x, y, to, seed):
     return {
         kind: (
             *table(networks, x, y, made, gaussian, size),
-            (answers(networks, [x + size * gaussian])[0] != y).mean(axis=1),
+            (answers(networks, [x + size * gaussian])[0] == y).mean(axis=1),
         )
         for kind, (size, made) in images.items()
     }
 
 
 def sign_table(networks, x, y, eps, seed):
-    """The table of the fast gradient sign, and how often wrong answers agree.
+    """The table of the sign step, and how often wrong answers agree.
 
-    Returns (errors, sizes, agreement): as `table` gives them, and (networks, networks): of the
+    Returns (accuracies, sizes, agreement): as `table` gives them, and (networks, networks): of the
     digits made for one network that it and another both get wrong, the share that they take for
     the same digit.
     """
@@ -146,49 +148,46 @@ def sign_table(networks, x, y, eps, seed):
 
 @plots.our_style()
 def draw(panels):
-    """The figure: two rows of heat maps, from (errors, names of the networks, title) each; the last
-    row of errors (networks + 1, networks) is the control."""
-    title = "Transfer: error in % of each network (columns) on digits made against each (rows)"
+    """The figure: two rows of heat maps, from (accuracies, names of the networks, title) each; the
+    last row of accuracies (networks + 1, networks) is the control."""
+    title = (
+        "Does noise made for one network (rows) fool others (columns)? Accuracy in %; red: fooled"
+    )
     fig = plots.figure(14, 8, title)
     axes = fig.subplots(2, 3)
-    for ax, (errors, names, heading) in zip(axes.flat, panels, strict=True):
-        drawn = ax.imshow(100 * errors, cmap="Reds", vmin=0, vmax=100, aspect="auto")
-        for (row, column), error in np.ndenumerate(errors):
-            text = f"{100 * error:.{0 if error >= 0.0995 or not error else 1}f}"
-            colour = "white" if error > 0.55 else "black"
+    for ax, (accuracies, names, heading) in zip(axes.flat, panels, strict=True):
+        drawn = ax.imshow(100 * accuracies, cmap="Reds_r", vmin=0, vmax=100, aspect="auto")
+        for (row, column), accuracy in np.ndenumerate(accuracies):
+            text = f"{100 * accuracy:.1f}".removesuffix(".0")
+            colour = "white" if accuracy < 0.45 else "black"
             ax.text(column, row, text, ha="center", va="center", color=colour)
         ax.axhline(len(names) - 0.5, color="white", linewidth=4)
-        ax.set_xticks(range(len(names)), names, fontsize=9)
-        ax.set_yticks(range(len(errors)), [*names, GAUSSIAN], fontsize=9)
+        ticks = [textwrap.fill(name, 15) for name in (*names, GAUSSIAN)]
+        ax.set_xticks(range(len(names)), ticks[:-1], fontsize=8)
+        ax.set_yticks(range(len(ticks)), ticks, fontsize=9)
         ax.set_title(heading, fontsize=10)
         ax.grid(False)
     for ax in axes[:, 0]:
-        ax.set_ylabel("made against")
+        ax.set_ylabel("made for")
     for ax in axes[1]:
         ax.set_xlabel("shown to")
-    fig.colorbar(drawn, ax=axes, shrink=0.6, label="error (%)")
+    fig.colorbar(drawn, ax=axes, shrink=0.6, label="accuracy (%): low is fooled")
     return fig
 
 
-def print_table(title, errors, sizes, unclipped, names):
-    """The errors with the sizes of the noise, and below them those of `unclipped` noise, if any."""
-    lines = zip([*names, GAUSSIAN], sizes, errors, strict=True)
+def print_table(title, accuracies, sizes, unclipped, names):
+    """The accuracies with the sizes of the noise, below them those of `unclipped` noise, if any."""
+    lines = zip([*names, GAUSSIAN], sizes, accuracies, strict=True)
     rows = [(name, f"{size:.3f}", *percent(line)) for name, size, line in lines]
     if unclipped is not None:
         rows.append(("the same, not clipped", f"{sizes[-1]:.3f}", *percent(unclipped)))
-    print(f"\n{title}")
-    print(command.table(("made against", "size", *names), rows))
+    print(f"\naccuracy: {title}")
+    print(command.table(("made for", "size", *names), rows))
 
 
 def percent(shares):
     """Shares as text, in percent."""
     return [f"{share:.1%}" for share in shares]
-
-
-def short(name):
-    """A model's name for the rows and columns: "CNN robust" for cnn_robust."""
-    kind, _, training = name.partition("_")
-    return " ".join([kind if kind == "softmax" else kind.upper(), *training.split("_")]).strip()
 
 
 def main(argv=None):
@@ -215,37 +214,36 @@ def main(argv=None):
 
     networks = [mnist.load(name) for name in args.models]
     digits = right(networks)
-    errors, sizes, agreement = sign_table(networks, *digits, args.eps, args.seed)
+    accuracies, sizes, agreement = sign_table(networks, *digits, args.eps, args.seed)
     own = noise_tables(networks, *digits, args.size, args.seed)
     halves = train_halves(args.seed)
     half_digits = right(halves)
     half = noise_tables(halves, *half_digits, args.size, args.seed)
 
-    names, half_names = [short(name) for name in args.models], list(HALVES)
-    ticks = [name.replace(", ", "\n") for name in half_names]
+    names, half_names = [mnist.title(name) for name in args.models], list(HALVES)
     panels = [
-        (errors, names, f"fast gradient sign, ε = {args.eps:g}"),
+        (accuracies, names, f"sign step (FGSM), ε = {args.eps:g}"),
         (own["as found"][0], names, "smallest noise, as found"),
         (own["amplified"][0], names, f"smallest noise, amplified to size {args.size:g}"),
-        (half["as found"][0], ticks, "disjoint halves, as found"),
-        (half["amplified"][0], ticks, f"disjoint halves, amplified to size {args.size:g}"),
-        (np.array(PUBLISHED["amplified"]), ticks, "the same as published, amplified to 0.1"),
+        (half["as found"][0], half_names, "smallest noise, disjoint halves, as found"),
+        (half["amplified"][0], half_names, f"disjoint halves, amplified to size {args.size:g}"),
+        (np.array(PUBLISHED["amplified"]), half_names, "the same, as published (to 0.1)"),
     ]
     plots.save(draw(panels), output)
 
     print(f"\n{len(digits[0])} digits that all these models classify correctly")
-    print_table(f"sign step (FGSM), eps {args.eps:g}", errors, sizes, None, names)
+    print_table(f"sign step (FGSM), eps {args.eps:g}", accuracies, sizes, None, names)
     print_table("smallest noise, as found", *own["as found"], names)
     print_table("smallest noise, amplified", *own["amplified"], names)
     print("\nsign step (FGSM): wrong answers that agree, where both are wrong")
     rows = [(name, *percent(line)) for name, line in zip(names, agreement, strict=True)]
-    print(command.table(("made against", *names), rows))
-    print(f"published: made against maxout, softmax agrees   {PUBLISHED_AGREEMENT:.1%}")
+    print(command.table(("made for", *names), rows))
+    print(f"published: made for maxout, softmax agrees   {PUBLISHED_AGREEMENT:.1%}")
     print(f"\n{len(half_digits[0])} digits that all three half-trained networks classify correctly")
     for kind, title in (("as found", "smallest noise, as found"), ("amplified", "amplified")):
         print_table(title, *half[kind], half_names)
         published = zip([*half_names, GAUSSIAN], PUBLISHED[kind], strict=True)
-        print("published (all test digits, made against and shown to the same networks)")
+        print("published (accuracy on all test digits, by the same networks)")
         print(command.table(None, [(name, *percent(line)) for name, line in published]))
     return [output]
 

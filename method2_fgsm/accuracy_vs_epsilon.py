@@ -16,15 +16,15 @@ from common.networks import mnist
 
 EPS = np.round(np.arange(0, 0.301, 0.025), 3)
 PUBLISHED_EPS = 0.25
-# Goodfellow et al. (2015), section 4: error rate and mean confidence on MNIST at eps 0.25.
+# Goodfellow et al. (2015), section 4: accuracy and mean confidence on MNIST at eps 0.25.
 PUBLISHED = (
-    ("published: shallow softmax", 0.999, 0.793),
-    ("published: maxout network", 0.894, 0.976),
+    ("published: shallow softmax", 0.001, 0.793),
+    ("published: maxout network", 0.106, 0.976),
 )
 
 
-def error_rates(model, x, y, eps, *, source=None):
-    """Error rate and mean confidence in the wrong label at each eps: float64 (2, k).
+def accuracy_at(model, x, y, eps, *, source=None):
+    """Accuracy and mean confidence in the wrong label at each eps: two float64 (k,).
 
     Untargeted, x_adv = clip(x + eps * sign(∇ₓ J(x, y))), with the sign taken once.
     x: float32 (n, 28, 28) in [0, 1].  y: integers (n,).  eps: (k,) in pixel units.
@@ -34,16 +34,17 @@ def error_rates(model, x, y, eps, *, source=None):
 
     sign = gradient_signs(model if source is None else source, x, y)
     logits = (mnist.predict(model, np.clip(x + e * sign, 0, 1)) for e in eps)
-    return np.array([mnist.wrong_label_confidence(z, y) for z in logits]).T
+    errors, confidences = np.array([mnist.wrong_label_confidence(z, y) for z in logits]).T
+    return 1 - errors, confidences
 
 
 @plots.our_style()
-def draw(eps, errors):
+def draw(eps, accuracies):
     """Accuracy in percent against epsilon, a line for each model."""
     fig = plots.figure(8, 5, "Accuracy after one untargeted sign step (FGSM), 10,000 test digits")
     ax = fig.add_subplot()
-    styles = zip(errors, (0, 2, 4), ("o-", "s-", "^-"), strict=True)
-    curves = [(mnist.title(name), 1 - errors[name], *style) for name, *style in styles]
+    styles = zip(accuracies, (0, 2, 4), ("o-", "s-", "^-"), strict=True)
+    curves = [(mnist.title(name), accuracies[name], *style) for name, *style in styles]
     plots.accuracy_curves(ax, eps, curves)
     ax.legend()
     return fig
@@ -58,19 +59,19 @@ def main(argv=None):
     classifiers = {name: mnist.load(name) for name in mnist.NAMES}
     x, y = data.load("test")
 
-    errors, confidences = {}, {}
+    accuracies, confidences = {}, {}
     for name, model in tqdm(classifiers.items(), disable=None, unit="model"):
-        errors[name], confidences[name] = error_rates(model, x, y, EPS)
-    plots.save(draw(EPS, errors), output)
+        accuracies[name], confidences[name] = accuracy_at(model, x, y, EPS)
+    plots.save(draw(EPS, accuracies), output)
 
-    rows = zip(EPS, *errors.values(), strict=True)
-    rows = [(f"{eps:.3f}", *(f"{1 - error:.2%}" for error in row)) for eps, *row in rows]
+    rows = zip(EPS, *accuracies.values(), strict=True)
+    rows = [(f"{eps:.3f}", *map("{:.2%}".format, row)) for eps, *row in rows]
     print("accuracy on 10,000 test digits")
-    print(command.table(("eps", *map(mnist.title, errors)), rows))
+    print(command.table(("eps", *map(mnist.title, accuracies)), rows))
 
     at = EPS.tolist().index(PUBLISHED_EPS)
-    ours = [(mnist.title(name), errors[name][at], confidences[name][at]) for name in errors]
-    rows = [(name, f"{1 - e:.1%}", f"{sure:.1%}") for name, e, sure in (*ours, *PUBLISHED)]
+    ours = [(mnist.title(name), accuracies[name][at], confidences[name][at]) for name in accuracies]
+    rows = [(name, f"{right:.1%}", f"{sure:.1%}") for name, right, sure in (*ours, *PUBLISHED)]
     titles = f"at eps {PUBLISHED_EPS}", "accuracy", "mean confidence when wrong"
     print(f"\n{command.table(titles, rows)}")
     return [output]

@@ -9,9 +9,9 @@ holds; bounds on no attack, but on what can be proven (method2_fgsm/README.md).
 
 reads   common/mnist.npz, common/weights/{model}.weights.h5 (but for bounds)
 writes  common/weights/{trained}.weights.h5 and {trained}_predictions.csv,
-        img/confusion_{trained}.png, and a figure that sets the network beside
-        the plain one, img/…_training_{model}.png (but for bounds); settings
-        that are not the default become part of all names, as in cnn_robust_seed1
+        img/confusion_{trained}.png, and (but for bounds) a figure beside the
+        plain network, img/…_training_{model}.png; other settings than the
+        default ones become part of all names, as in cnn_robust_seed1
 """
 
 import functools
@@ -56,7 +56,7 @@ def arguments(argv):
     """The command line, with the defaults that depend on the model and the attack filled in; `name`
     is that of the trained network."""
     parser = command.Parser(__doc__)
-    models = "which classifier (default: strided for bounds, otherwise cnn)"
+    models = "classifier (default: strided for bounds, else cnn)"
     parser.add_argument("--model", choices=(*mnist.NAMES, "strided"), help=models)
     attacks = tuple(mnist.SUFFIXES)
     parser.add_argument("--attack", choices=attacks, default="sign", help="what to train on")
@@ -105,14 +105,14 @@ def arguments(argv):
 def print_proven(name, model, eps, seed):
     """How many test digits a network trained on bounds gets right, withstands and is proven for."""
     from method2_fgsm.robust import bounds
-    from method2_fgsm.robust.plain_and_adversarial import PGD_STEPS, pgd_errors
+    from method2_fgsm.robust.plain_and_adversarial import PGD_STEPS, pgd_accuracy
 
     x, y = data.load("test")
-    (projected,) = 1 - pgd_errors(model, x, y, [eps], seed)
+    (projected,) = pgd_accuracy(model, x, y, [eps], seed)
     print(f"{mnist.title(name)}, eps = {eps:g}: {len(x):,} test digits")
     right, proven = (mnist.classify(model, x) == y).mean(), bounds.proven(model, x, y, eps).mean()
-    rows = ("right", right), (f"under {PGD_STEPS} projected steps", projected), ("proven", proven)
-    print(command.table(None, [(name, f"{share:.2%}") for name, share in rows]))
+    rows = {"accuracy": right, f"under {PGD_STEPS} projected steps": projected, "proven": proven}
+    print(command.table(None, [(name, f"{share:.2%}") for name, share in rows.items()]))
 
 
 def main(argv=None):
@@ -137,23 +137,23 @@ def main(argv=None):
     from method2_fgsm.robust import plain_and_adversarial
 
     trained_on = {
-        "sign": f"α J(x) + (1 − α) J(x + ε sign), ε = {args.eps:g}, α = {args.alpha:g}",
-        "pgd": f"{args.steps} projected sign steps, ε = {args.eps:g}",
+        "sign": f"sign steps, α J(x) + (1 − α) J(x + ε sign), ε = {args.eps:g}, α = {args.alpha:g}",
+        "pgd": f"{args.steps} projected steps, ε = {args.eps:g}",
         "random-start": f"one sign step from a random start, ε = {args.eps:g}",
     }[args.attack]
+    heading = f"{mnist.TITLES[args.model]}, trained plainly and on {trained_on}"
     x, y = data.load("test")
     figure, table = plain_and_adversarial.compare(
-        {"plain": plain, "adversarial": trained},
+        {"trained plainly": plain, mnist.TITLES_TRAINED[args.attack]: trained},
         x,
         y,
         args.eps,
         seed=args.seed,
-        title=f"{mnist.TITLES[args.model]}, trained plainly and on {trained_on}",
+        title=heading,
         published=args.attack == "sign",
     )
     plots.save(figure, args.output)
-    heading = f"{mnist.title(name)}, {trained_on}: {len(x):,} test digits"
-    print(heading.replace("α", "alpha").replace("ε", "eps"))
+    print(f"{heading}: {len(x):,} test digits".replace("α", "alpha").replace("ε", "eps"))
     print(table)
     print(f"seconds an epoch {seconds / args.epochs:.1f}")
     return [*written, args.output]

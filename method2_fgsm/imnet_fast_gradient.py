@@ -38,7 +38,7 @@ def main(argv=None):
         None if target is None else lambda path: target,
         settings={"script": "imnet_fast_gradient", "eps": args.eps, "target": target},
         title=f"sign step (FGSM), eps {args.eps:g} ({args.eps * 255:.3g} / 255){goal}",
-        for_figure=sign_pictures.sign_pictures,
+        for_figure=functools.partial(sign_pictures.sign_pictures, targeted=target is not None),
     )
 
 

@@ -10,6 +10,8 @@ reads   common/mnist.npz, common/weights/{cnn,cnn_adversarial,cnn_robust}.weight
 writes  img/robust_gradients.png
 """
 
+import textwrap
+
 import numpy as np
 
 from common import command, data, files, plots
@@ -17,7 +19,7 @@ from common.command import Failure
 from common.networks import mnist
 from common.run import engine
 
-NETWORKS = {"cnn": "plain", "cnn_adversarial": "sign steps", "cnn_robust": "projected steps"}
+NETWORKS = "cnn", "cnn_adversarial", "cnn_robust"
 EPS_STEPS, L2_STARTS = 500, 4
 
 
@@ -38,25 +40,29 @@ def draw(networks, x, y, gradients, in_box, in_l2):
     """The digits x, (10, 28, 28), and for each network, by its name, as many gradients, and
     adversarial digits of the smallest epsilon (in_box) and |r|_2 (in_l2)."""
     rows = 1 + 3 * len(NETWORKS)
-    title = "CNN: loss gradient and smallest noise towards another digit, by what it was trained on"
+    title = (
+        "Gradient of the loss (red: a brighter pixel raises it, blue: lowers it), and digits after"
+    )
+    title += " the smallest noise towards another answer; above them this answer, and ε or |r|₂"
     fig = plots.figure(12, 1.3 * rows + 0.6, title)
     axes = fig.subplots(rows, len(x))
+    names = {name: textwrap.fill(mnist.title(name), 16) for name in NETWORKS}
     for ax, image, label in zip(axes[0], x, y, strict=True):
         plots.digit(ax, image, str(label))
     for line, (name, images) in zip(axes[1:4], gradients.items(), strict=True):
-        line[0].set_ylabel(f"gradient,\n{NETWORKS[name]}", fontsize=9)
+        line[0].set_ylabel(f"gradient,\n{names[name]}", fontsize=9)
         for ax, image in zip(line, images, strict=True):
             # The sizes differ by orders of magnitude; what counts is the pattern.
             plots.noise(ax, image, np.quantile(np.abs(image), 0.995) or 1)
     for kind, found, lines in (("ε", in_box, axes[4:7]), ("|r|₂", in_l2, axes[7:])):
         for line, (name, images) in zip(lines, found.items(), strict=True):
-            line[0].set_ylabel(f"smallest {kind},\n{NETWORKS[name]}", fontsize=9)
+            line[0].set_ylabel(f"smallest {kind},\n{names[name]}", fontsize=9)
             seen = mnist.classify(networks[name], images)
             for ax, image, before, digit in zip(line, images, x, seen, strict=True):
                 r = image - before
                 size = np.abs(r).max() if kind == "ε" else np.linalg.norm(r)
                 plots.digit(ax, image)
-                ax.set_title(f"→ {digit}, {kind} {size:.2f}", fontsize=8)
+                ax.set_title(f"→ {digit}, {kind} {size:.2f}", fontsize=9)
     return fig
 
 
@@ -91,10 +97,8 @@ def main(argv=None):
     plots.save(draw(networks, x[shown], y[shown], *few), output)
 
     print(f"{len(x)} test digits that all three classify correctly, each towards any other")
-    print(f"{'CNN trained on':24}{'mean eps':>12}{'mean |r|_2':>12}")
-    for name, kind in NETWORKS.items():
-        eps, l2 = sizes[name]
-        print(f"{kind:24}{eps:12.4f}{l2:12.3f}")
+    rows = [(mnist.title(name), f"{eps:.4f}", f"{l2:.3f}") for name, (eps, l2) in sizes.items()]
+    print(command.table(("", "mean smallest eps", "mean smallest |r|_2"), rows))
     return [output]
 
 

@@ -54,7 +54,7 @@ def main(argv=None):
         )
     kinds_of_noise = noise_images(args.count, args.seed)
 
-    print(f"{args.count} images of Gaussian noise: taken for a digit with over 50 % confidence")
+    print(f"{args.count} images of Gaussian noise: called a digit with over 50 % confidence")
     rows = []
     for name in tqdm(names, disable=None, unit="model"):
         rows.append([mnist.title(name)])
@@ -62,7 +62,7 @@ def main(argv=None):
             shares = taken_for_a_digit(mnist.predict(mnist.load(name), images))
             rows[-1] += ["-" if np.isnan(share) else f"{share:.1%}" for share in shares]
     rows += [(f"published: {name}", *map("{:.1%}".format, shares)) for name, *shares in PUBLISHED]
-    print(command.table(("", "N(0, 1)", "sure", "valid images", "sure"), rows))
+    print(command.table(("", "N(0, 1)", "confidence", "valid images", "confidence"), rows))
     return []
 
 

@@ -80,13 +80,14 @@ def draw_sum(attacked, index):
     """The figure x + eps * sign(gradient) = adversarial for one photograph."""
     names = class_labels.of_settings(attacked["config"])
     # With a target the step goes down the gradient.
-    sign = "+" if attacked["config"]["target"] is None else "−"
-    j = "J(x, y)" if sign == "+" else "J(x, target)"
-    x = attacked["xs"][index]
+    sign, j = ("+", "J(x, y)") if attacked["config"]["target"] is None else ("−", "J(x, target)")
+    x, noise, step = (attacked[key][index] for key in ("xs", "noises", "signs"))
+    # `signs` are of the step; in files of earlier versions, of the gradient.
+    plus = "+" if (step * noise).sum() >= 0 else "−"
     panels = {
         "": (x, "x"),
-        "_sign": ((attacked["signs"][index] + 1) / 2, f"sign(∇ₓ {j})"),
-        "_adversarial": (x + attacked["noises"][index], f"x {sign} ε sign(∇ₓ {j})"),
+        "_sign": ((step + 1) / 2, f"{'' if plus == sign else '−'}sign(∇ₓ {j})"),
+        "_adversarial": (x + noise, f"x {sign} ε sign(∇ₓ {j})"),
     }
     fig = plots.figure(11, 4.7, _heading(attacked))
     axes = fig.subplots(1, 5, width_ratios=(6, 1.6, 6, 0.7, 6))
@@ -96,7 +97,7 @@ def draw_sum(attacked, index):
         text = f"{formula}\n“{label}”\n{attacked[f'confidences{kind}'][index]:.1%} confidence"
         middle = {"transform": ax.transAxes, "ha": "center", "va": "top"}
         ax.text(0.5, -0.03, text, fontsize=13, linespacing=1.4, **middle)
-    for ax, text in zip(axes[1::2], (f"{sign} {attacked['config']['eps']:g} ×", "="), strict=True):
+    for ax, text in zip(axes[1::2], (f"{plus} {attacked['config']['eps']:g} ×", "="), strict=True):
         ax.axis("off")
         ax.text(0.5, 0.5, text, transform=ax.transAxes, ha="center", va="center", fontsize=18)
     return fig

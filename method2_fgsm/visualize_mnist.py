@@ -48,8 +48,10 @@ def main(argv=None):
     chosen = np.random.default_rng(args.seed).permutation(np.flatnonzero(reached))
     chosen = chosen[: args.rows * args.columns]
     steps = saved["config"].get("steps")
-    method = f"{steps} steps" if steps else "sign step (FGSM)"
-    title = f"{mnist.title(model)}, {method}, ε = {eps:g} (pixel units)"
+    many = f"smallest ε ({steps} steps) within" if targeted else f"{steps} projected steps (PGD),"
+    title = (
+        f"{mnist.title(model)}, {many if steps else 'sign step (FGSM),'} ε = {eps:g} (pixel units)"
+    )
     if target is not None:
         title += f", target {plots.label(saved['config'], target)}"
     plots.save(draw(saved, chosen, args.rows, args.columns, title), output)

@@ -93,13 +93,14 @@ def test_nothing_to_draw_says_so(attacked, tmp_path, capsys):
 
 def test_accuracy_along_epsilon_is_that_of_the_attack(trained, digits):
     model, x, y = trained["mlp"], digits[0][:300], digits[1][:300]
-    errors, confidences = accuracy_vs_epsilon.error_rates(model, x, y, [0, 0.1, 0.25])
-    for error, confidence, eps in zip(errors, confidences, (0, 0.1, 0.25), strict=True):
+    found = accuracy_vs_epsilon.accuracy_at(model, x, y, [0, 0.1, 0.25])
+    for accuracy, confidence, eps in zip(*found, (0, 0.1, 0.25), strict=True):
         expected = mnist.wrong_label_confidence(
             mnist.predict(model, fgsm.fgsm(model, x, y, eps)), y
         )
-        np.testing.assert_allclose((error, confidence), expected, atol=0.01)
-    assert errors[0] < errors[1] < errors[2]
+        np.testing.assert_allclose((1 - accuracy, confidence), expected, atol=0.01)
+    first, second, third = found[0]
+    assert first > second > third
 
 
 def test_many_steps_stay_within_epsilon_and_reach_a_target_more_often(attacked):

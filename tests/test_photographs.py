@@ -121,6 +121,17 @@ def test_the_nine_photographs_are_attacked_saved_and_drawn(tmp_path, capsys):
         visualize_imnet.main([npz, "--index", "9"])
 
 
+def test_the_picture_of_a_step_towards_a_target_is_the_step(attack, three):
+    _, kept, _ = attack(imnet_fast_gradient, "--images", three, "--target", OSTRICH)
+    inside = (kept["xs"] > 0.01) & (kept["xs"] < 0.99)
+    np.testing.assert_allclose(kept["noises"][inside], 0.007 * kept["signs"][inside], atol=1e-6)
+    for plus, formula in (("+", "−sign("), ("−", "sign(")):
+        texts = [ax.texts[0].get_text() for ax in visualize_imnet.draw_sum(kept, 0).axes]
+        assert f"{plus} 0.007 ×" in texts
+        assert sum(text.startswith(formula) for text in texts) == 1
+        kept["signs"] = -kept["signs"]  # as files of earlier versions hold it
+
+
 def test_below_one_level_no_8_bit_image_but_the_original_is_within_eps():
     pixels = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1)
     x = pixels / np.float32(255)

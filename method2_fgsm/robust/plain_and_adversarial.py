@@ -6,57 +6,51 @@ from tqdm import tqdm
 
 from common import command, plots
 from common.networks import mnist
-from method2_fgsm.accuracy_vs_epsilon import error_rates
+from method2_fgsm.accuracy_vs_epsilon import accuracy_at
 from method2_fgsm.pgd import pgd
 
-# Attacked network, and whose gradient the examples are made with, in the order of the legend.
-PAIRS = (
-    ("plain", "plain"),
-    ("adversarial", "adversarial"),
-    ("adversarial", "plain"),
-    ("plain", "adversarial"),
-)
-COLOURS = {"plain": 0, "adversarial": 2}
+# Attacked network (0: trained plainly), and the one that the sign steps are made for.
+PAIRS = (0, 0), (1, 1), (1, 0), (0, 1)
+COLOURS = 0, 2
 CURVE = np.round(np.arange(0, 0.401, 0.05), 3)
 PGD_STEPS = 40
 PGD_DIGITS = 1000  # of the curve; the table has all of them
 FILTERS = 32
-# Goodfellow et al. (2015), section 6 (and 4): maxout network, plain and adversarially trained.
+# Goodfellow et al. (2015), section 6 (and 4): maxout network, trained plainly and on sign steps.
 PUBLISHED = {
-    "clean error": (0.0114, 0.00782),
-    "error, fast gradient sign": (0.894, 0.179),
-    "  confidence when wrong": (0.976, 0.814),
-    "error, transferred": (0.409, 0.196),
+    "accuracy, no attack": (0.9886, 0.99218),
+    "accuracy, sign step (FGSM)": (0.106, 0.821),
+    "  mean confidence when wrong": (0.976, 0.814),
+    "accuracy, sign step made for the other": (0.591, 0.804),
 }
 
 
 def compare(networks, x, y, eps, *, seed, title, published):
-    """Compare two networks, a dict with the keys of `COLOURS`, on the digits x with labels y.
+    """Compare two networks, a dict by what they are trained on, on the digits x with labels y.
 
-    eps: of the table.  published: whether the published errors stand beside ours.
+    eps: of the table.  published: whether the published accuracies stand beside ours.
     Returns (figure, table as text).
     """
-    along = np.unique(np.append(CURVE, eps))
+    along, models = np.unique(np.append(CURVE, eps)), [*networks.values()]
     signs = {
-        (attacked, source): error_rates(networks[attacked], x, y, along, source=networks[source])
+        (attacked, source): accuracy_at(models[attacked], x, y, along, source=models[source])
         for attacked, source in tqdm(PAIRS, disable=None, unit="curve")
     }
     few = x[:PGD_DIGITS], y[:PGD_DIGITS]
-    projected = {name: pgd_errors(net, *few, along, seed) for name, net in networks.items()}
-    at_eps = [pgd_errors(network, x, y, [eps], seed)[0] for network in networks.values()]
+    projected = [pgd_accuracy(model, *few, along, seed) for model in models]
+    at_eps = [pgd_accuracy(model, x, y, [eps], seed)[0] for model in models]
     filters = {name: first_layer(network) for name, network in networks.items()}
-    title = (
-        f"{title}:\naccuracy under the fast gradient sign, {len(x):,} test digits; "
-        f"projected steps, {len(few[0]):,}"
-    )
+    title += f":\naccuracy under one sign step (FGSM), {len(x):,} test digits, "
+    title += f"and under projected steps (PGD), {len(few[0]):,}"
     figure = draw(signs, projected, along, filters, title)
-    return figure, table(signs, int(np.flatnonzero(along == eps)[0]), at_eps, published)
+    index = int(np.flatnonzero(along == eps)[0])
+    return figure, table([*networks], signs, index, at_eps, published)
 
 
-def pgd_errors(model, x, y, eps, seed):
-    """The error rate under projected gradient descent at each eps (k,): float64 (k,)."""
+def pgd_accuracy(model, x, y, eps, seed):
+    """The accuracy under projected gradient descent at each eps (k,): float64 (k,)."""
     x_adv = (pgd(model, x, y, e, steps=PGD_STEPS, seed=seed) if e else x for e in eps)
-    return np.array([(mnist.classify(model, images) != y).mean() for images in x_adv])
+    return np.array([(mnist.classify(model, images) == y).mean() for images in x_adv])
 
 
 def first_layer(model, count=FILTERS):
@@ -71,30 +65,29 @@ def first_layer(model, count=FILTERS):
 def draw(signs, projected, eps, filters, title):
     """Accuracy against epsilon (k,), and below it the first layer before and after.
 
-    signs: errors and confidences (2, k) for each of `PAIRS`.  projected: errors (k,) of each
-    network.  filters: images (count, h, w) of each.
+    signs: accuracies and confidences (k,) for each of `PAIRS`.  projected: accuracies (k,) of both
+    networks.  filters: {what a network is trained on: images (count, h, w)}.
     """
-    count = len(filters["plain"])
+    names, count = [*filters], min(map(len, filters.values()))
     columns = min(8, count // 2)
     rows = -(-count // columns)
     heights = 5.2, 1.3 + rows * 5.4 / columns
     fig = plots.figure(11, sum(heights) + 0.7, title)
     upper, lower = fig.subfigures(2, 1, height_ratios=heights)
     curves = []
-    for (attacked, source), (errors, _) in signs.items():
+    for (attacked, source), (accuracy, _) in signs.items():
         itself = attacked == source
-        against = "itself" if itself else f"the {source}ly trained"
-        label = f"{attacked} training, examples made against {against}"
-        curves.append((label, 1 - errors, COLOURS[attacked], "o-" if itself else "s--"))
-    for name, errors in projected.items():
-        label = f"{name} training, {PGD_STEPS} projected steps against itself"
-        curves.append((label, 1 - errors, COLOURS[name], "^:"))
+        label = f"{names[attacked]}, sign step made for {'it' if itself else 'the other'}"
+        curves.append((label, accuracy, COLOURS[attacked], "o-" if itself else "s--"))
+    for name, accuracy, colour in zip(names, projected, COLOURS, strict=True):
+        label = f"{name}, {PGD_STEPS} projected steps made for it"
+        curves.append((label, accuracy, colour, "^:"))
     plots.accuracy_curves(upper.add_subplot(), eps, curves)
     upper.legend(loc="outside lower center", ncols=2)
 
     limit = max(np.quantile(np.abs(images), 0.995) for images in filters.values())
     for part, (name, images) in zip(lower.subfigures(1, 2), filters.items(), strict=True):
-        part.suptitle(f"first layer, {name} training")
+        part.suptitle(f"first layer, {name}")
         axes = part.subplots(rows, columns)
         for ax, image in zip(axes.flat, images, strict=True):
             drawn = plots.noise(ax, image, limit)
@@ -102,19 +95,19 @@ def draw(signs, projected, eps, filters, title):
     return fig
 
 
-def table(signs, index, projected, published):
-    """Errors of both networks at one point of the curves, and the published ones, as text."""
+def table(names, signs, index, projected, published):
+    """Accuracies of both networks at one point of the curves, and the published ones, as text."""
     own, transferred = PAIRS[:2], (PAIRS[3], PAIRS[2])
     rows = {
-        "clean error": [signs[pair][0, 0] for pair in own],
-        "error, fast gradient sign": [signs[pair][0, index] for pair in own],
-        "  confidence when wrong": [signs[pair][1, index] for pair in own],
-        "error, transferred": [signs[pair][0, index] for pair in transferred],
-        f"error, {PGD_STEPS} projected steps": projected,
+        "accuracy, no attack": [signs[pair][0][0] for pair in own],
+        "accuracy, sign step (FGSM)": [signs[pair][0][index] for pair in own],
+        "  mean confidence when wrong": [signs[pair][1][index] for pair in own],
+        "accuracy, sign step made for the other": [signs[pair][0][index] for pair in transferred],
+        f"accuracy, {PGD_STEPS} projected steps (PGD)": projected,
     }
-    titles, theirs = ["", "plain", "adversarial"], {}
+    titles, theirs = ["", *names], {}
     if published:
-        titles, theirs = [*titles, "published, plain", "adversarial"], PUBLISHED
+        titles, theirs = [*titles, *(f"published, {name}" for name in names)], PUBLISHED
     cells = [
         (name, *(f"{number:.2%}" for number in (*ours, *theirs.get(name, ()))))
         for name, ours in rows.items()
