@@ -34,8 +34,21 @@ def accuracy_at(model, x, y, eps, *, source=None):
 
     sign = gradient_signs(model if source is None else source, x, y)
     logits = (mnist.predict(model, np.clip(x + e * sign, 0, 1)) for e in eps)
-    errors, confidences = np.array([mnist.wrong_label_confidence(z, y) for z in logits]).T
+    errors, confidences = np.array([wrong_label_confidence(z, y) for z in logits]).T
     return 1 - errors, confidences
+
+
+def wrong_label_confidence(logits, y, y_pred=None):
+    """Error rate, and mean confidence in the wrong label, as Goodfellow et al. report them.
+
+    logits (n, classes), y (n,) true labels, y_pred (n,) the answers, if they are not those of the
+    logits.  The confidence is the largest probability, averaged over those images that are
+    misclassified; NaN where none is.
+    """
+    wrong = (logits.argmax(axis=1) if y_pred is None else y_pred) != y
+    confidence = mnist.softmax(logits.astype(np.float64)).max(axis=1)
+    mean = confidence[wrong].mean() if wrong.any() else np.nan
+    return wrong.mean() if len(y) else np.nan, mean
 
 
 @plots.our_style()

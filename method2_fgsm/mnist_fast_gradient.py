@@ -18,6 +18,7 @@ import numpy as np
 from common import command, data, files, results
 from common.networks import mnist, own_model
 from common.run import attack_run, engine
+from method2_fgsm.accuracy_vs_epsilon import wrong_label_confidence
 
 BATCH = 250  # digits for a core at a time
 
@@ -64,7 +65,7 @@ def main(argv=None):
     }
     results.save(output, config=config, **found.arrays)
     noises, y_adv = found.arrays["noises"], found.arrays["y_preds_adversarial"]
-    error, confidence = mnist.wrong_label_confidence(found.logits, found.arrays["y_trues"], y_adv)
+    error, confidence = wrong_label_confidence(found.logits, found.arrays["y_trues"], y_adv)
     steps = "" if args.steps == 1 else f", {args.steps} steps"
     print(f"{mnist.title(args.model)}, eps {args.eps:g} in pixel units{steps}")
     print(*found.table, sep="\n")

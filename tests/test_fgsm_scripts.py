@@ -76,10 +76,10 @@ def test_a_target_is_aimed_at_and_only_digits_that_became_it_are_drawn(attacked,
 
 def test_confidence_when_wrong_is_averaged_over_the_wrong_ones_alone():
     logits = np.log([[0.6, 0.4], [0.2, 0.8], [0.9, 0.1]])
-    error, confidence = mnist.wrong_label_confidence(logits, np.array([0, 0, 1]))
+    error, confidence = accuracy_vs_epsilon.wrong_label_confidence(logits, np.array([0, 0, 1]))
     assert error == pytest.approx(2 / 3)
     assert confidence == pytest.approx((0.8 + 0.9) / 2)
-    error, confidence = mnist.wrong_label_confidence(logits, np.array([0, 1, 0]))
+    error, confidence = accuracy_vs_epsilon.wrong_label_confidence(logits, np.array([0, 1, 0]))
     assert error == 0
     assert np.isnan(confidence)
 
@@ -95,7 +95,7 @@ def test_accuracy_along_epsilon_is_that_of_the_attack(trained, digits):
     model, x, y = trained["mlp"], digits[0][:300], digits[1][:300]
     found = accuracy_vs_epsilon.accuracy_at(model, x, y, [0, 0.1, 0.25])
     for accuracy, confidence, eps in zip(*found, (0, 0.1, 0.25), strict=True):
-        expected = mnist.wrong_label_confidence(
+        expected = accuracy_vs_epsilon.wrong_label_confidence(
             mnist.predict(model, fgsm.fgsm(model, x, y, eps)), y
         )
         np.testing.assert_allclose((1 - accuracy, confidence), expected, atol=0.01)

@@ -296,16 +296,3 @@ def softmax(logits):
     """Probabilities (n, 10) from logits (n, 10)."""
     powers = np.exp(logits - logits.max(axis=1, keepdims=True))
     return powers / powers.sum(axis=1, keepdims=True)
-
-
-def wrong_label_confidence(logits, y, y_pred=None):
-    """Error rate, and mean confidence in the wrong label, as Goodfellow et al. report them.
-
-    logits (n, classes), y (n,) true labels, y_pred (n,) the answers, if they are not those of the
-    logits.  The confidence is the largest probability, averaged over those images that are
-    misclassified; NaN where none is.
-    """
-    wrong = (logits.argmax(axis=1) if y_pred is None else y_pred) != y
-    confidence = softmax(logits.astype(np.float64)).max(axis=1)
-    mean = confidence[wrong].mean() if wrong.any() else np.nan
-    return wrong.mean() if len(y) else np.nan, mean
