@@ -50,7 +50,7 @@ def test_every_attack_stays_in_the_box_and_all_together_leave_what_each_of_them_
     standing = {}
     for attacks in ensemble.attacks(trained["softmax"]):
         for name, attack in attacks.items():
-            x_adv = attack(model, x, y, EPS, 0)
+            x_adv = attack(model, x, y, np.full(len(x), EPS), 0)
             assert np.abs(x_adv - x).max() <= EPS + 1e-6, name
             assert x_adv.min() >= 0, name
             assert x_adv.max() <= 1, name
@@ -75,7 +75,7 @@ def test_every_attack_stays_in_the_box_and_all_together_leave_what_each_of_them_
 @pytest.mark.parametrize(
     "attack",
     [
-        lambda *given: ensemble.random_noise(*given, EPS, 3),
+        lambda *given: ensemble.random_noise(*given, np.full(len(given[1]), EPS), 3),
         lambda *given: square(*given, EPS, queries=40, seed=3),
         lambda *given: pgd(*given, EPS, steps=1, step_size=0, seed=3),
     ],
