@@ -56,7 +56,7 @@ def draw(curves, illusion, count):
 
 def main(argv=None):
     parser = command.Parser(__doc__)
-    command.add_count(parser, "--count", "how many test digits", 300)
+    command.add_count(parser, "--count", "how many test digits", 200)
     command.add_seed(parser, "random starts, squares, noise")
     command.add_output(parser, "the figure to write", files.IMG / "robustness.png")
     args = parser.parse_args(argv)
