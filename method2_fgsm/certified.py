@@ -17,53 +17,61 @@ import numpy as np
 from common import command, data, files, plots
 from common.networks import mnist
 
-# The networks, the epsilon they were made for, and their colour.
+# The networks, and the epsilon they were made for.
 NETWORKS = {"softmax": 0.1, "cnn_robust": 0.3, "mlp_certified": 0.1, "strided_certified": 0.3}
-COLOURS = [plots.COLOURS[place] for place in (8, 4, 1, 0)]
 EPS = np.round(np.arange(0, 0.401, 0.05), 3)
 FINE = np.linspace(0, 0.4, 161)
 SHOWN = 0.33  # proven of the digit in the right panel
 TURN = 20  # degrees
 PROVEN_EPS = files.ROOT / "method2_fgsm" / "proven_eps.npz"
 HEADINGS = "network", "eps", "right", "proven", "left by attacks", "proven", "unknown"
-# Proven for all 10,000 test digits (percent), as the tables of
+# Convolutional networks, proven for all 10,000 test digits (percent), as the tables of
 # github.com/google-deepmind/interval-bound-propagation have it.
 PUBLISHED = {"Gowal et al. 2019": (97.08, 91.79), "Zhang et al. 2020": (97.75, 93.32)}
-PUBLISHED_EPS = 0.1, 0.3
+PUBLISHED_EPS, PUBLISHED_BESIDE = (0.1, 0.3), "strided_certified"
 
 
-def both_edges(largest, stands):
+def both_edges(largest, falls, stands):
     """Digits in percent: (fine,) that are proven, and (eps,) that attacks leave.
 
-    largest: of each digit the largest proven epsilon.  stands: which digits withstand all attacks
-    at each of `EPS`, (eps, n).  Raises `Failure` where both cannot be true.
+    largest: of each digit the largest proven epsilon.  falls: one at which an attack succeeds,
+    (n,).  stands: which digits withstand all attacks at each of `EPS`, (eps, n).  Raises `Failure`
+    where not all of them can be true.
     """
     from method2_fgsm.robust import ensemble
 
-    ensemble.check_proof(largest, np.append(EPS, np.inf)[stands.sum(axis=0)])
+    on_grid = np.append(EPS, np.inf)[stands.sum(axis=0)]
+    ensemble.check_proof(largest, np.minimum(falls, on_grid))
     return [100 * (largest >= eps).mean() for eps in FINE], 100 * stands.mean(axis=1)
 
 
 @plots.our_style()
-def draw(edges, bands, label, largest):
+def draw(edges, bands, label, largest, count):
     """Both edges of each network, and the bounds of one digit's scores: (fine, classes), twice.
 
-    label, largest: of that digit, and the largest epsilon that is proven for it.
+    label, largest: of that digit, and the largest epsilon that is proven for it.  count: of digits.
     """
-    fig = plots.figure(13, 6.2, "Test digits that attacks leave, and that are proven")
-    ax, beside = fig.subplots(1, 2, width_ratios=(3, 2))
-    for (name, (proven, left)), colour in zip(edges.items(), COLOURS, strict=True):
+    fig = plots.figure(14, 7, f"The first {count:,} test digits: withstood, proven, unknown")
+    left, right = fig.subfigures(1, 2, width_ratios=(3, 2))
+    panels = left.subplots(2, 2, sharex=True, sharey=True, subplot_kw={"ylim": (-2, 102)})
+    for ax, (name, (proven, withstood)) in zip(panels.flat, edges.items(), strict=False):
         # What attacks leave at one epsilon, they leave at most at every larger one.
-        at_most = left[np.searchsorted(EPS, FINE, side="right") - 1]
-        ax.plot(EPS, left, color=colour, marker="v", linestyle="--", drawstyle="steps-post")
-        ax.plot(FINE, proven, color=colour, label=mnist.title(name))
-        ax.fill_between(FINE, proven, at_most, color=colour, alpha=0.2)
-    for marker, (paper, points) in zip("*P", PUBLISHED.items(), strict=True):
-        ax.plot(PUBLISHED_EPS, points, f"k{marker}", markersize=9, label=f"{paper}, proven")
-    ax.set(xlabel="ε (pixel units)", ylabel="digits (%)", ylim=(-2, 102))
-    ax.set_title("dashed: left by all attacks; solid: proven; between: unknown")
-    fig.legend(loc="outside lower center", ncols=3)
+        at_most = withstood[np.searchsorted(EPS, FINE, side="right") - 1]
+        ax.fill_between(FINE, proven, at_most, color=plots.COLOURS[1], alpha=0.4, label="unknown")
+        attacked = {"color": "black", "marker": "v", "linestyle": "--", "drawstyle": "steps-post"}
+        ax.plot(EPS, withstood, **attacked, label="withstand all nine attacks")
+        ax.plot(FINE, proven, color=plots.COLOURS[0], linewidth=2, label="proven")
+        if name == PUBLISHED_BESIDE:
+            for marker, (paper, points) in zip("*P", PUBLISHED.items(), strict=True):
+                label_of = f"proven, {paper} (10,000 digits)"
+                style = {"markersize": 9, "zorder": 3, "label": label_of}
+                ax.plot(PUBLISHED_EPS, points, marker, color=plots.COLOURS[2], **style)
+            handles = ax.get_legend_handles_labels()
+        ax.set(title=mnist.title(name), xlabel="ε (pixel units)", ylabel="digits (%)")
+        ax.label_outer()
+    fig.legend(*handles, loc="outside lower center", ncols=3)
 
+    beside = right.subplots()
     low, high = bands
     for digit, (colour, style) in enumerate(zip(plots.COLOURS, plots.LINE_STYLES, strict=True)):
         beside.fill_between(FINE, low[:, digit], high[:, digit], color=colour, alpha=0.3)
@@ -74,7 +82,8 @@ def draw(edges, bands, label, largest):
     beside.axvline(FINE[overlap.argmax()], color="black", linestyle=":")
     beside.axvline(largest, color="black")
     beside.set(xlabel="ε (pixel units)", ylabel="score (logit)", xlim=(-0.03, 0.4))
-    beside.set_title(f"scores of a {label}: two meet (dotted), the proof ends (line)")
+    title = f"{mnist.title(PUBLISHED_BESIDE)}: bounds of the ten scores of a {label}"
+    beside.set_title(f"{title}\nfirst overlap (dotted), end of the proof (solid)")
     return fig
 
 
@@ -98,13 +107,18 @@ def main(argv=None):
 
     largest, edges, rows = {}, {}, []
     for name, model in tqdm(networks.items(), disable=None, unit="network"):
-        largest[name] = bounds.largest_proven_eps(model, x, y)
-        stands = ensemble.withstood_along(model, sources[name], *attacked, EPS, seed=args.seed)
-        edges[name] = both_edges(largest[name][: args.count], stands)
-        eps = NETWORKS[name]
+        eps, largest[name] = NETWORKS[name], bounds.largest_proven_eps(model, x, y)
+        # What is proven at a larger epsilon is at a smaller one; near its end the bisection is too
+        # coarse to tell.
+        proven = largest[name] >= eps
+        near = np.flatnonzero(~proven & (largest[name] + 2.0**-bounds.ROUNDS > eps))
+        proven[near] = bounds.proven(model, x[near], y[near], eps)
+        _, falls = ensemble.smallest(model, *attacked)
+        along = model, sources[name], *attacked, EPS
+        stands = ensemble.withstood_along(*along, falls=falls, seed=args.seed)
+        edges[name] = both_edges(largest[name][: args.count], falls, stands)
         left = stands[np.searchsorted(EPS, eps)].mean()
-        right, proven = mnist.classify(model, x) == y, bounds.proven(model, x, y, eps)
-        proven_few = proven[: args.count].mean()
+        right, proven_few = mnist.classify(model, x) == y, proven[: args.count].mean()
         shares = right.mean(), proven.mean(), left, proven_few, left - proven_few
         rows.append((mnist.title(name), f"{eps:g}", *(f"{share:.2%}" for share in shares)))
     with files.replacing(PROVEN_EPS) as temporary, open(temporary, "wb") as file:
@@ -114,9 +128,10 @@ def main(argv=None):
     digit = np.abs(np.nan_to_num(largest[: args.count]) - SHOWN).argmin()
     boxes = bounds.box(np.repeat(x[[digit]], len(FINE), axis=0), FINE)
     bands = [edge.numpy() for edge in bounds.scores(model, *boxes)]
-    plots.save(draw(edges, bands, y[digit], largest[digit]), args.output)
+    count = len(attacked[0])
+    plots.save(draw(edges, bands, y[digit], largest[digit], count), args.output)
 
-    print(f"right, proven: all {len(x):,}; then the first {len(attacked[0]):,}")
+    print(f"right, proven: all {len(x):,}; then the first {count:,}")
     print(command.table(HEADINGS, rows))
     turned = np.stack([rotate(image, TURN, reshape=False, order=1) for image in x])
     right = (mnist.classify(model, turned) == y).mean()

@@ -27,8 +27,8 @@ from common.networks import mnist, own_model
 
 # Of a file's network, in grey and in colour.
 OWN_EPS = {False: 0.1, True: 8 / 255}
-FEW = 100  # images, for curves and |r|₂
-EPSILONS = np.linspace(0, 2, 9)  # of the curves, times eps
+FEW = 100  # images, for |r|₂
+EPSILONS = np.linspace(0, 2, 7)  # of the curves, times eps
 SHOWN = 4  # images that fall first, and as many that hold longest
 
 
@@ -67,19 +67,20 @@ def table(rows):
 
 
 @plots.our_style()
-def draw(model, x, x_adv, smallest, label, epsilons, curves, count, title):
+def draw(model, x, x_adv, smallest, label, epsilons, curves, eps, title):
     """Accuracy against epsilon, and the images whose smallest epsilon is smallest and largest.
 
     x, x_adv: float32 (n, ...), before and at their smallest epsilon, `smallest` (n,).
-    label(index): what a class is called.  curves: accuracies of the first
-    `count` images by name at each of `epsilons`.
+    label(index): what a class is called.  curves: accuracies by name at each of `epsilons`.
+    eps: that of the table.
     """
     fig = plots.figure(14, 7.6, title)
     left, right = fig.subfigures(1, 2, width_ratios=(1, 1.15))
     ax = left.subplots()
     marks = zip(curves.items(), (1, 4, 0), ("o--", "s-", "o-"), strict=True)
     plots.accuracy_curves(ax, epsilons, [(*curve, colour, line) for curve, colour, line in marks])
-    ax.legend(title=f"of the first {count} images")
+    ax.axvline(eps, color="black", linestyle=":", label=f"ε = {eps:.4g}, of the table")
+    ax.legend()
     axes = right.subplots(4, SHOWN)
     for ax in axes.flat:
         ax.set_axis_off()
@@ -124,29 +125,33 @@ def main(argv=None):
     from method2_fgsm.robust import bounds, ensemble
 
     with_gradient, without = ensemble.attacks(source)
+    every = with_gradient | without
     clean = mnist.classify(judge, x) == y
     if not clean.any():
         raise Failure(
             f"{mnist.title(args.model)} misclassifies all {len(x)} images: nothing is "
             "left to attack; check the labels and --pixels"
         )
-    standing = {
-        name: ensemble.withstood(model, x, y, eps, attack, judge=judge, seed=args.seed)
-        for name, attack in tqdm({**with_gradient, **without}.items(), disable=None, unit="attack")
-    }
-    rows = summary(clean, standing)
-    right, near = (x[clean], y[clean]), np.zeros(len(x))
-    x_adv, smallest = nearest(model, *right, "linf", steps=ensemble.SMALLEST_STEPS, judge=judge)
-    _, l2 = nearest(model, *(part[:FEW] for part in right), "l2", judge=judge)
+    right, near, standing = (x[clean], y[clean]), np.zeros(len(x)), {}
+    x_adv, smallest = ensemble.smallest(model, *right, judge=judge)
     near[clean] = smallest
+    for name in tqdm(every, disable=None, unit="attack"):
+        if name == ensemble.MANY_STEPS:  # just done
+            standing[name] = near > eps
+        else:
+            how = {"judge": judge, "seed": args.seed}
+            standing[name] = ensemble.withstood(model, x, y, eps, every[name], **how)
+    rows = summary(clean, standing)
+    _, l2 = nearest(model, *(part[:FEW] for part in right), "l2", judge=judge)
+    left = np.all(list(standing.values()), axis=0)
+    falls = np.where(left, near, np.minimum(near, eps))
     try:
         proven, notes = bounds.proven(model, x, y, eps), []
     except ValueError as error:
         notes = [f"nothing can be proven: {error}"]
     else:
         rows["proven"] = share(proven)
-        left = np.all(list(standing.values()), axis=0)
-        ensemble.check_proof(np.where(proven, eps, np.nan), np.where(left, near, eps))
+        ensemble.check_proof(np.where(proven, eps, np.nan), falls)
     masked = ensemble.masked(*({k: standing[k] for k in kind} for kind in (with_gradient, without)))
 
     print(f"{mnist.title(args.model)}, eps {eps:.4g}: {len(x)} images")
@@ -158,11 +163,13 @@ def main(argv=None):
     for line in [*notes, *(f"warning: {line}" for line in masked)]:
         print(line)
 
-    few, epsilons = (x[:FEW], y[:FEW]), np.minimum(EPSILONS * eps, 1)
-    stands = ensemble.withstood_along(model, source, *few, epsilons, judge=judge, seed=args.seed)
+    epsilons, known = np.minimum(EPSILONS * eps, 1), {"falls": falls, "stands": eps * left}
+    stands = ensemble.withstood_along(
+        model, source, x, y, epsilons, **known, judge=judge, seed=args.seed
+    )
     curves = {
-        "one sign step": ensemble.sign_step_curve(model, *few, epsilons, judge=judge),
-        "many steps": np.array([(clean & (near > e))[:FEW].mean() for e in epsilons]),
+        "one sign step (FGSM)": ensemble.sign_step_curve(model, x, y, epsilons, judge=judge),
+        "many steps": np.array([(near > e).mean() for e in epsilons]),
         "all attacks": stands.mean(axis=1),
     }
     along = {"eps": epsilons} | curves
@@ -179,8 +186,8 @@ def main(argv=None):
     }
     hit = np.isfinite(smallest)
     images = x[clean][hit], x_adv[hit], smallest[hit]
-    title = f"{mnist.title(args.model)}, ε = {eps:.4g}"
-    drawn = draw(model, *images, network.label, epsilons, curves, len(few[0]), title)
+    title = f"{mnist.title(args.model)}: accuracy of {len(x):,} images under attack"
+    drawn = draw(model, *images, network.label, epsilons, curves, eps, title)
     plots.save(drawn, figure)
     with files.replacing(written[1]) as temporary:
         temporary.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")

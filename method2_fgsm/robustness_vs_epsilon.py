@@ -31,33 +31,32 @@ PUBLISHED = {
 @plots.our_style()
 def draw(curves, illusion, count):
     """The curves in percent, the illusion dashed; beside them the published networks."""
-    fig = plots.figure(
-        12, 5.5, f"CNN: accuracy under the worst of all attacks, {count:,} test digits"
-    )
+    fig = plots.figure(12, 5.5, f"Accuracy under the worst of nine attacks, {count:,} test digits")
     ax, beside = fig.subplots(1, 2, width_ratios=(2, 1))
     lines = [
-        ("CNN, trained plainly", curves["cnn"], 0, "o-"),
+        (mnist.title("cnn"), curves["cnn"], 0, "o-"),
         (mnist.title("cnn_adversarial"), curves["cnn_adversarial"], 2, "s-"),
-        ("the same, under the sign step alone", illusion, 2, "s--"),
+        ("the same, under the sign step (FGSM) alone", illusion, 2, "s--"),
         (mnist.title("cnn_robust"), curves["cnn_robust"], 4, "^-"),
     ]
     plots.accuracy_curves(ax, EPS, lines)
     ax.lines[2].set_markerfacecolor("white")
     fig.legend(loc="outside lower center", ncols=2)
 
+    digits = f"ours: {count:,} test digits, published: 10,000"
     ours = curves[NETWORKS[-1]][EPS.index(PUBLISHED_EPS)]
     rows = sorted((PUBLISHED | {"ours": ours}).items(), key=lambda row: row[1])
     for height, (name, accuracy) in enumerate(rows):
         marker, colour = ("^", plots.COLOURS[4]) if name == "ours" else ("o", "black")
         beside.plot([100 * accuracy], [height], marker, color=colour)
     beside.set_yticks(range(len(rows)), [f"{name}: {accuracy:.1%}" for name, accuracy in rows])
-    beside.set(xlabel=f"accuracy (%) within ε = {PUBLISHED_EPS:g}\n(published: 10,000 digits)")
+    beside.set(xlabel=f"accuracy (%) within ε = {PUBLISHED_EPS:g}\n({digits})")
     return fig
 
 
 def main(argv=None):
     parser = command.Parser(__doc__)
-    command.add_count(parser, "--count", "how many test digits", 300)
+    command.add_count(parser, "--count", "how many test digits", 200)
     command.add_seed(parser, "random starts, squares, noise")
     command.add_output(parser, "the figure to write", files.IMG / "robustness.png")
     args = parser.parse_args(argv)
@@ -70,7 +69,9 @@ def main(argv=None):
 
     curves = {}
     for name, model in tqdm(networks.items(), disable=None, unit="network"):
-        stands = ensemble.withstood_along(model, sources[name], x, y, EPS, seed=args.seed)
+        _, falls = ensemble.smallest(model, x, y)
+        attacked = model, sources[name], x, y, EPS
+        stands = ensemble.withstood_along(*attacked, falls=falls, seed=args.seed)
         curves[name] = stands.mean(axis=1)
     illusion = ensemble.sign_step_curve(networks["cnn_adversarial"], x, y, EPS)
     plots.save(draw(curves, illusion, len(x)), output)

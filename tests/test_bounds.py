@@ -14,6 +14,7 @@ from common.networks import mnist
 from logreg_softmax.linear_programme import smallest_linf
 from method2_fgsm.fgsm import gradient_signs
 from method2_fgsm.pgd import pgd
+from method2_fgsm.robust import bounds
 from method2_fgsm.robust.bounds import box, check, largest_proven_eps, margin_bounds, proven
 from method2_fgsm.robust.square import square
 
@@ -199,6 +200,20 @@ def test_a_larger_epsilon_proves_less_and_the_largest_that_is_proven_is(trained,
     x, y, largest = x[there], y[there], largest[there]
     assert proven(model, x, y, largest).all()
     assert not proven(model, x, y, largest + 2**-13).any()
+
+
+def test_float32_only_guesses_what_is_proven(trained, digits, monkeypatch):
+    """However wrong it is, in either direction: what is tried in float64 counts."""
+    model, (x, y) = trained["softmax"], (part[:60] for part in digits)
+    right, exact = bounds.bisected(model, x, y), bounds.margin_bounds
+    assert 0 < np.isfinite(right).sum() < 60
+
+    def wrong(*given, dtype="float64", **settings):
+        worse = np.where(np.arange(60) % 2, 0.3, -0.3)[: len(given[1]), np.newaxis]
+        return exact(*given, **settings) + (worse if dtype == "float32" else 0)
+
+    monkeypatch.setattr(bounds, "margin_bounds", wrong)
+    np.testing.assert_array_equal(largest_proven_eps(model, x, y), right)
 
 
 def test_a_box_holds_what_float32_makes_of_it():

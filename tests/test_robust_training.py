@@ -268,17 +268,19 @@ def test_the_loss_bounds_the_loss_of_every_image_in_the_box():
 
 def test_an_attack_that_breaks_a_proof_ends_the_script():
     largest, steps = np.array([0.12, np.nan]), np.arange(len(certified.EPS))[:, np.newaxis]
-    _, left = certified.both_edges(largest, steps < [3, 0])
+    never = np.full(2, np.inf)
+    _, left = certified.both_edges(largest, never, steps < [3, 0])
     assert left[:4].tolist() == [50, 50, 50, 0]
     with pytest.raises(Failure, match=r"image 0: an attack succeeds at eps 0\.1, though 0\.12"):
-        certified.both_edges(largest, steps < [2, 0])
+        certified.both_edges(largest, never, steps < [2, 0])
+    with pytest.raises(Failure, match=r"image 0: an attack succeeds at eps 0\.11, though 0\.12"):
+        certified.both_edges(largest, np.array([0.11, 0]), steps < [3, 0])
 
 
 @pytest.mark.slow
 def test_both_edges_are_drawn_and_saved(certified_mlp, trained, monkeypatch, tmp_path):
     networks = dict.fromkeys(("softmax", "strided_certified"), PROVEN)
     monkeypatch.setattr(certified, "NETWORKS", networks)
-    monkeypatch.setattr(certified, "COLOURS", certified.COLOURS[:2])
     monkeypatch.setattr(certified, "PROVEN_EPS", tmp_path / "proven.npz")
     monkeypatch.setattr(certified, "EPS", np.array([0, 0.03, 0.2]))
     models = trained | {"strided_certified": certified_mlp}

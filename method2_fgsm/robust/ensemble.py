@@ -1,7 +1,8 @@
 """Nine attacks on a network within epsilon, and what it withstands of all of them, image by image.
 
-An attack is a function (model, x, y, eps, seed) -> x_adv.  Each says what some attacker can do,
-none what no attacker can: a network is worth what it withstands under all of them.
+An attack is a function (model, x, y, eps, seed) -> x_adv, with an eps for each image, (n,).  Each
+says what some attacker can do, none what no attacker can: a network is worth what it withstands
+under all of them.
 
 Some follow the network's own gradient, others never look at it and have less to go by.  Where those
 find more, the gradient leads astray, and the first kind says little about the network (Athalye,
@@ -15,10 +16,10 @@ import numpy as np
 from common.command import Failure
 from common.networks import mnist
 from common.search.random_numbers import generators
+from method1_noise_optimization.nearest import nearest
 from method2_fgsm.fgsm import fgsm
 from method2_fgsm.pgd import pgd
 from method2_fgsm.robust.square import square
-from method2_fgsm.smallest_eps import within_eps
 
 STEPS = 40  # projected ones
 STARTS = 2
@@ -27,7 +28,11 @@ SMALLEST_STEPS = 100
 QUERIES = 1000
 DRAWS = 20  # of random noise
 
-SIGN_STEP = "sign step"
+SIGN_STEP, MANY_STEPS = "sign step", "smallest epsilon, many steps"
+# All but the search for the smallest epsilon, by the images that fall in a second.
+ORDER = SIGN_STEP, "sign step, transferred", "random noise", "projected steps, margin"
+ORDER += "projected steps, cross entropy", "projected steps, transferred", "random squares"
+ORDER += ("projected steps, each other class",)
 # Without the gradient, but with many looks at the network or another: more than one step may do.
 MANY_LOOKS = "projected steps, transferred", "random squares"
 
@@ -42,9 +47,7 @@ def attacks(source):
         "projected steps, cross entropy": functools.partial(projected, loss="cross entropy"),
         "projected steps, margin": functools.partial(projected, loss="margin"),
         "projected steps, each other class": each_target,
-        "smallest epsilon, many steps": lambda model, x, y, eps, seed: within_eps(
-            model, x, y, eps, steps=SMALLEST_STEPS, targeted=False
-        ),
+        MANY_STEPS: many_steps,
     }
     transferred = {
         "sign step, transferred": lambda model, x, y, eps, seed: fgsm(source, x, y, eps),
@@ -64,7 +67,7 @@ def projected(model, x, y, eps, seed, *, loss):
     """Projected gradient descent from several random starts."""
 
     def from_start(rows, start):
-        return pgd(model, x[rows], y[rows], eps, steps=STEPS, loss=loss, seed=start)
+        return pgd(model, x[rows], y[rows], eps[rows], steps=STEPS, loss=loss, seed=start)
 
     return first_hit(model, x, y, from_start, range(STARTS * seed, STARTS * (seed + 1)))
 
@@ -74,9 +77,15 @@ def each_target(model, x, y, eps, seed):
     settings = {"steps": STEPS, "loss": "margin", "seed": seed}
 
     def towards(rows, target):
-        return pgd(model, x[rows], y[rows], eps, y_target=target[rows], **settings)
+        return pgd(model, x[rows], y[rows], eps[rows], y_target=target[rows], **settings)
 
     return first_hit(model, x, y, towards, ranked(model, x, y)[:, :TARGETS].T)
+
+
+def many_steps(model, x, y, eps, seed):
+    """What `smallest` finds, where no more than eps is needed; elsewhere x."""
+    x_adv, size = smallest(model, x, y)
+    return np.where((size <= eps).reshape(-1, *[1] * (x.ndim - 1)), x_adv, x)
 
 
 def random_noise(model, x, y, eps, seed):
@@ -85,7 +94,8 @@ def random_noise(model, x, y, eps, seed):
 
     def corner(rows, _):
         up = np.stack([rngs[row].random(x.shape[1:], np.float32) for row in rows]) < 0.5
-        return np.clip(x[rows] + np.where(up, eps, -eps), 0, 1)
+        size = eps[rows].reshape(-1, *[1] * (x.ndim - 1))
+        return np.clip(x[rows] + np.where(up, size, -size), 0, 1)
 
     return first_hit(model, x, y, corner, range(DRAWS))
 
@@ -113,43 +123,56 @@ def ranked(model, x, y):
 def withstood(model, x, y, eps, attack, *, judge=None, seed=0):
     """Which images are classified as y before one attack on the model and after it: bool (n,).
 
-    judge: the network that classifies them, if it is not the one that is attacked.
+    eps: a number, or one for each image, (n,).  judge: the network that classifies them, if it is
+    not the one that is attacked.
     """
-    judge = judge or model
+    judge, eps = judge or model, np.broadcast_to(eps, len(x))
     stands, size = mnist.classify(judge, x) == y, mnist.at_a_time(x)
     right = np.flatnonzero(stands)
     for start in range(0, len(right), size):
         rows = right[start : start + size]
-        stands[rows] = mnist.classify(judge, attack(model, x[rows], y[rows], eps, seed)) == y[rows]
+        x_adv = attack(model, x[rows], y[rows], eps[rows], seed)
+        stands[rows] = mnist.classify(judge, x_adv) == y[rows]
     return stands
 
 
 def withstood_all(model, x, y, eps, attacks, *, judge=None, seed=0):
     """Which images withstand every one of `attacks`, each tried on what the others left: (n,)."""
-    standing = mnist.classify(judge or model, x) == y
+    standing, eps = mnist.classify(judge or model, x) == y, np.broadcast_to(eps, len(x))
     for attack in attacks:
         if standing.any():
-            left = x[standing], y[standing]
-            standing[standing] = withstood(model, *left, eps, attack, judge=judge, seed=seed)
+            left = x[standing], y[standing], eps[standing]
+            standing[standing] = withstood(model, *left, attack, judge=judge, seed=seed)
     return standing
 
 
-def withstood_along(model, source, x, y, eps, *, judge=None, seed=0):
+def smallest(model, x, y, *, judge=None):
+    """The smallest eps that many steps find, without a limit: (x_adv like x, eps (n,)).
+
+    0 where an image is not classified as y, infinite where none is found.
+    """
+    return nearest(model, x, y, "linf", steps=SMALLEST_STEPS, judge=judge)
+
+
+def withstood_along(model, source, x, y, eps, *, falls, stands=0, judge=None, seed=0):
     """Which images withstand all attacks at each eps (k,), ascending and the first one 0: (k, n).
 
-    By bisection, since what fools a network within an epsilon lies within every larger one too.
-    source: as in `attacks`.  judge: as in `withstood`.
+    falls: an epsilon at which each image is known to fall, (n,), as `smallest` finds it; stands:
+    one at which it is known to withstand all.  What fools a network within an epsilon lies within
+    every larger one too: so each image is attacked at the largest eps that is open, at the next
+    smaller one if it falls, and no more once it stands.  source: as in `attacks`.  judge: as in
+    `withstood`.
     """
-    every = [attack for kind in attacks(source) for attack in kind.values()]
-    right = mnist.classify(judge or model, x) == y
-    low, high = np.where(right, 0, -1), np.where(right, len(eps), 0)
+    named = {name: attack for kind in attacks(source) for name, attack in kind.items()}
+    every = [named[name] for name in ORDER if name in named]
+    eps, right = np.asarray(eps), mnist.classify(judge or model, x) == y
+    high = np.where(right, np.searchsorted(eps, falls), 0)
+    low = np.where(right, np.searchsorted(eps, stands, side="right"), 0) - 1
     while (undecided := high - low > 1).any():
-        middle = (low + high) // 2
-        for index in np.unique(middle[undecided]):
-            rows = np.flatnonzero(undecided & (middle == index))
-            part = x[rows], y[rows], eps[index], every
-            stands = withstood_all(model, *part, judge=judge, seed=seed)
-            low[rows[stands]], high[rows[~stands]] = index, index
+        rows, tried = np.flatnonzero(undecided), high[undecided] - 1
+        part = x[rows], y[rows], eps[tried], every
+        stood = withstood_all(model, *part, judge=judge, seed=seed)
+        low[rows[stood]], high[rows[~stood]] = tried[stood], tried[~stood]
     return low >= np.arange(len(eps))[:, np.newaxis]
 
 

@@ -29,13 +29,13 @@ def square(model, x, y, eps, *, queries=1000, seed=0, batch_size=1000):
     Returns x_adv: float32, the shape of x, in [0, 1] and within eps of x.
     Raises ValueError as `common/search/checks.py` says.
     """
-    checks.pixel_size("eps", eps)
     checks.positive("queries", queries, whole=True)
     checks.positive("batch_size", batch_size, whole=True)
     x, y = checks.checked(model, x, y)
+    eps = np.float32(checks.pixel_size("eps", eps, x))
     n, height, width, channels = (*x.shape, 1)[:4]
     x_adv = x.reshape(n, height, width, channels).copy()
-    low, high = np.clip(x_adv - np.float32(eps), 0, 1), np.clip(x_adv + np.float32(eps), 0, 1)
+    low, high = (np.clip(end, 0, 1).reshape(x_adv.shape) for end in (x - eps, x + eps))
 
     def margin_of(images, chosen):
         logits = mnist.predict(model, images.reshape(-1, *x.shape[1:]), batch_size)
