@@ -29,7 +29,7 @@ EPOCHS = {
 }
 SIGN_EPS = 0.25
 # The largest learning rate.
-PEAK = {"sign": 2e-3, "random-start": 3e-3, "pgd": 2e-3, "bounds": 1e-3}
+PEAK = {"sign": 2e-3, "random-start": 3e-3, "pgd": 2e-3, "bounds": 2e-3}
 STRIDED_PEAK = 1.5e-3
 # More, smaller batches take hardly longer when most of the time goes into the attack.
 BATCH_SIZE = {"pgd": 64, "bounds": 128}

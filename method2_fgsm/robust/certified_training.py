@@ -27,18 +27,21 @@ from method2_fgsm.robust.projected_training import BestEpoch
 # epoch.  No test digit was looked at for it.
 HELD_OUT = 5000
 # For each network: κ, what eps is larger in training than in the proof, λ, and the share of the
-# training in which eps rises.  Of the settings tried with a third of the epochs, those with the
-# highest accuracy whose proven share is within 0.2 % of the largest (accuracy and share of the
-# held-out digits in percent, seed 0):
+# training in which eps rises.  Each line was tried with a third of the epochs and seed 0; behind
+# these four stand the learning rate (adversarial_training.py) and, in percent of the held-out
+# digits, accuracy and proven.  Chosen was the highest accuracy among those that prove at most 0.2 %
+# less than the best.
 #
-#   strided, eps 0.3, 8 epochs            mlp, eps 0.1, 13 epochs
-#   0.1  0.01  5e-6  0.2  97.08  91.30    0.5  0.00  2e-5  0.2  96.70  89.44
-#   0.3  0.01  5e-6  0.2  97.26  91.12    0.3  0.00  2e-5  0.2  96.56  89.88
-#   0.3  0.03  5e-6  0.2  97.14  91.32    0.7  0.00  2e-5  0.2  97.36  88.74
-#   0.5  0.01  5e-6  0.2  97.66  91.14    0.5  0.01  2e-5  0.2  96.32  89.72
-#   0.5  0.03  5e-6  0.2  97.34  91.16    0.5  0.00  5e-6  0.2  96.84  89.36
-#   0.7  0.01  5e-6  0.2  98.04  90.88    0.5  0.00  5e-5  0.2  96.78  89.92
-SETTINGS = {"mlp": (0.5, 0.0, 5e-5, 0.2), "strided": (0.5, 0.01, 5e-6, 0.2)}
+#   mlp, eps 0.1, 13 epochs                        strided, eps 0.3, 8 epochs
+#   0.5  0.00  2e-5  0.2  1e-3  96.70  89.44       0.1  0.01  5e-6  0.2  1.5e-3  97.08  91.30
+#   0.3  0.00  2e-5  0.2  1e-3  96.56  89.88       0.3  0.01  5e-6  0.2  1.5e-3  97.26  91.12
+#   0.7  0.00  2e-5  0.2  1e-3  97.36  88.74       0.3  0.03  5e-6  0.2  1.5e-3  97.14  91.32
+#   0.5  0.01  2e-5  0.2  1e-3  96.32  89.72       0.5  0.01  5e-6  0.2  1.5e-3  97.66  91.14
+#   0.5  0.00  5e-6  0.2  1e-3  96.84  89.36       0.5  0.03  5e-6  0.2  1.5e-3  97.34  91.16
+#   0.5  0.00  5e-5  0.2  1e-3  96.78  89.92       0.7  0.01  5e-6  0.2  1.5e-3  98.04  90.88
+#   0.5  0.00  2e-5  0.4  1e-3  97.24  89.04
+#   0.5  0.00  2e-5  0.2  2e-3  97.14  89.96
+SETTINGS = {"mlp": (0.5, 0.0, 2e-5, 0.2), "strided": (0.5, 0.01, 5e-6, 0.2)}
 
 
 def bounds_loss(trained, x, y, eps, kappa, l1):
