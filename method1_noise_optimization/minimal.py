@@ -11,8 +11,8 @@ quadratic programming and in DeepFool (Moosavi-Dezfooli et al. 2016):
     p ← the point of the box nearest to x at which   g(p) + G·(x' - p) ≥ aim
 
 G is a running average of the gradients, g's maximum is smoothed, p gets noise that fades, and
-`aim` is a little above zero.  Without a target, and in some of the further starts, the projection
-is of a point between x and p that moves to x.  The README of this folder says why.  For a linear
+`aim` is a little above zero.  Without a target, and in some of the starts, the projection is of a
+point between x and p that moves to x.  The README of this folder says why.  For a linear
 classifier the answer is exact.
 
 A step costs one gradient.  Memory does not grow with the number of classes.
@@ -30,14 +30,20 @@ from common.search.margins import is_hit, least, logits, margins, pull, spread
 
 # All that is compared with logits is a share of their spread at the image x, so that the noise is
 # that of the image and not of the units of its logits.
-# The first temperature of the starts from x in turn, and the last one of all.
-TEMPERATURES, COLDEST = (0.25, 0.75, 0.08, 2.5), 8e-4
-# The first length of the noise beside |p - x|, of the starts from x in turn, and the share of
-# the steps after which there is none.
-BLURS, CLEAR = (0.5, 2.0, 1.0), 2 / 3
-# So many starts begin at x, then as many at the nearest hit, with this temperature and blur; every
-# second one of these holds on to what it has reached (`_descend`).
-IN_TURN, NEAR = 4, (0.08, 0.5)
+# The last temperature of all, and the share of the steps after which there is no noise.
+COLDEST, CLEAR = 8e-4, 2 / 3
+# Towards a target, of the starts in turn: whether it begins at x, or else at the nearest hit, its
+# first temperature, the first length of its noise beside |p - x|, and hold (`_descend`).
+STARTS = (
+    (True, 0.25, 0.5, 0.0),
+    (True, 0.75, 2.0, 1.0),
+    (True, 0.08, 1.0, 0.0),
+    (False, 0.08, 0.5, 1.0),
+    (False, 0.08, 0.5, 0.0),
+    (False, 0.08, 0.5, 1.0),
+    (True, 2.5, 0.5, 0.0),
+    (False, 0.08, 0.5, 1.0),
+)
 # The weight of a new gradient beside m earlier ones is WINDOW / (m + WINDOW), and over the second
 # half of the steps it falls to zero besides.
 WINDOW = 10.0
@@ -46,10 +52,10 @@ AIM_SMALLEST, AIM_LARGEST = 8e-5, 0.08
 AIM_MISSED, AIM_HIT = 1.3, 0.8
 # Starts whose distances differ by less than this part agree, and when this many found no nearer
 # hit than an earlier start did, but agree with it, the image is done.
-ALIKE, AGREED = 1e-4, 3
+ALIKE, AGREED = 1e-4, 2
 # Without a target, of each round: the share of the steps that each rival gets, no fewer than
-# FEWEST, or with 1 the best rival alone gets all; then whether it begins at x, its temperature,
-# blur and hold.  The first two are one start; the last three, in turn, are a start each.
+# FEWEST, or with 1 the best rival alone gets all; then as in STARTS.  The first two are one start;
+# the last three, in turn, are a start each.
 ROUNDS = (
     (1 / 6, True, 0.25, 0.5, 1.0),
     (1, True, 0.25, 0.5, 1.0),
@@ -74,7 +80,8 @@ def find(model, x, y_target, max_steps, progress, starts):
     x_adv, steps = x.copy(), np.zeros(len(x), np.int64)
     size, agreed = np.full(len(x), np.inf, np.float32), np.zeros(len(x), np.int64)
     rows = np.arange(len(x))
-    for start, from_x, *settings in plan(starts):
+    turns = itertools.islice(itertools.cycle(STARTS), starts)
+    for start, (from_x, *settings) in enumerate(turns):
         if not len(rows):
             break
         here = x[rows], (x if from_x else x_adv)[rows], y_target[rows]
@@ -121,16 +128,6 @@ def find_nearest(model, x, y, max_steps, progress, starts):
     images = x.reshape(-1, *model.input_shape[1:])
     best, _ = nearest_class.nearest(model, images, y, search, rounds, norm=2)
     return best.reshape(x.shape), np.full(len(x), gradients)
-
-
-def plan(starts):
-    """Of each start its number, whether it begins at x, its first temperature, blur and hold."""
-    temperatures, blurs = itertools.cycle(TEMPERATURES), itertools.cycle(BLURS)
-    for start in range(starts):
-        if start // IN_TURN % 2:
-            yield start, False, *NEAR, float(start % 2)
-        else:
-            yield start, True, next(temperatures), next(blurs), 0.0
 
 
 @compiled

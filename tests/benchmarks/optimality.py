@@ -5,6 +5,7 @@
     python tests/benchmarks/optimality.py
     python tests/benchmarks/optimality.py --model cnn --norm linf --count 50
     python tests/benchmarks/optimality.py --norm l0 --count 200
+    python tests/benchmarks/optimality.py --model cnn_robust --count 100 --attacks DDN ALMA APGD
 
 The protocol of AttackBench (Cinà et al. 2025, arXiv:2404.19460): the first COUNT test digits, no
 more than 2,000 passes an image, forward and backward counted apart, and the best iterate counts,
@@ -12,6 +13,9 @@ whatever an attack returns.  d are the distances of an attack, zero where the di
 as it is, infinite where it fails; d* is the best of all attacks for each digit, and ε₀ = max d*:
 
     local optimality = 1 - (mean min(d, ε₀) - mean d*) / (clean accuracy · ε₀ - mean d*)
+
+That is the paper's integral.  Its authors' code scores higher where no digit is misclassified as it
+is, and agrees where some are.
 
 Passes are counted inside the network, where they happen, and an image that is left out of a batch
 does not count.  The best iterates of theirs are taken from the passes with the whole batch; SDF,
@@ -138,7 +142,7 @@ def ours(norm):
             f"ours, {steps} steps": lambda model, x, y, steps=steps: smallest_eps(
                 model, x, y, targeted=False, steps=steps
             )[1]
-            for steps in (300, 840)
+            for steps in (300, 750)
         }
     if norm == "l0":
         how = {"targeted": False, "method": "fewest"}
@@ -191,14 +195,16 @@ def exact(model, x, y, norm):
     return np.nanmin([programme[norm](*weights, x, (y + k) % 10) for k in range(1, 10)], axis=0)
 
 
-def compare(name, norm, count):
+def compare(name, norm, count, attacks):
     x, y = (part[:count] for part in data.load("test"))
     model = mnist.load(name)
     right = mnist.classify(model, x) == y
     x, y = x[right], y[right]
     network = in_torch(model, x)
     found = {
-        who: measure_theirs(attack, network, x, y, norm) for who, attack in theirs(norm).items()
+        who: measure_theirs(attack, network, x, y, norm)
+        for who, attack in theirs(norm).items()
+        if attacks is None or any(part in who for part in attacks)
     }
     found |= {who: measure_ours(attack, model, x, y, norm) for who, attack in ours(norm).items()}
     # Misclassified digits have the distance zero, and so add nothing to the sums.
@@ -229,9 +235,11 @@ def main(argv=None):
     mnist.add_model(parser, "mlp")
     parser.add_argument("--norm", choices=(*ORDER, "both"), default="both")
     command.add_count(parser, "--count", "test digits", 1000)
+    help = "of theirs those with this in their names (default: all)"
+    parser.add_argument("--attacks", nargs="+", metavar="NAME", help=help)
     args = parser.parse_args(argv)
     for norm in ORDER if args.norm == "both" else (args.norm,):
-        compare(args.model, norm, args.count)
+        compare(args.model, norm, args.count, args.attacks)
     return []
 
 
