@@ -65,7 +65,7 @@ def test_the_same_seed_gives_the_same_bytes_from_any_folder(
     ("module", "arguments", "name"),
     [
         ("common.train_mnist", ("--model", "cnn"), "cnn"),
-        ("method2_fgsm.adversarial_training", ("--model", "mlp"), "mlp_adversarial"),
+        ("method2_fgsm.adversarial_training", ("--model", "mlp"), "mlp_adversarial_epochs1"),
     ],
 )
 def test_training_twice_gives_the_same_weights_predictions_and_figures(

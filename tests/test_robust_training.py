@@ -206,7 +206,7 @@ def test_the_trained_network_withstands_steps_and_every_script_knows_it(
 @pytest.fixture(scope="module")
 def certified_mlp(own_folders):
     """The MLP after four short epochs on bounds, as the script trains and saves it."""
-    real, count = data.load, {"train": 8000, "test": 300}
+    real, count = data.load, {"train": 13000, "test": 300}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(data, "load", lambda split: [part[: count[split]] for part in real(split)])
         settings = f"--attack bounds --model mlp --eps {PROVEN} --epochs 4 --learning-rate 0.005"

@@ -16,10 +16,10 @@ import numpy as np
 from common.command import Failure
 from common.networks import mnist
 from common.search.random_numbers import generators
-from method1_noise_optimization.nearest import nearest
 from method2_fgsm.fgsm import fgsm
 from method2_fgsm.pgd import pgd
 from method2_fgsm.robust.square import square
+from method2_fgsm.smallest_eps import smallest_eps
 
 STEPS = 40  # projected ones
 STARTS = 2
@@ -151,7 +151,9 @@ def smallest(model, x, y, *, judge=None):
 
     0 where an image is not classified as y, infinite where none is found.
     """
-    return nearest(model, x, y, "linf", steps=SMALLEST_STEPS, judge=judge)
+    size, x_adv = smallest_eps(model, x, y, targeted=False, steps=SMALLEST_STEPS)
+    hit = mnist.classify(judge or model, x_adv) != y
+    return x_adv, np.where(hit & np.isfinite(size), size, np.inf)
 
 
 def withstood_along(model, source, x, y, eps, *, falls, stands=0, judge=None, seed=0):
