@@ -43,7 +43,7 @@ def draw(curves, illusion, count):
     ax.lines[2].set_markerfacecolor("white")
     fig.legend(loc="outside lower center", ncols=2)
 
-    digits = f"ours: {count:,} test digits, published: 10,000"
+    digits = f"ours: {count:,} test digits,\npublished: 10,000"
     ours = curves[NETWORKS[-1]][EPS.index(PUBLISHED_EPS)]
     rows = sorted((PUBLISHED | {"ours": ours}).items(), key=lambda row: row[1])
     for height, (name, accuracy) in enumerate(rows):
