@@ -137,6 +137,8 @@ def test_a_name_says_what_the_model_is_and_how_it_is_trained():
          f"{adversarial} strided --attack bounds"),
         ("fc100-100-10_sigmoid", "FC100-100-10, sigmoid",
          "common/train_mnist.py --hidden 100 100 --activation sigmoid"),
+        ("strided_certified_eps0.1_seed1", "strided CNN, trained on bounds, eps 0.1, seed 1",
+         "method2_fgsm/adversarial_training.py --model strided --attack bounds --eps 0.1 --seed 1"),
     ):  # fmt: skip
         assert mnist.known(name)
         assert mnist.title(name) == title
@@ -148,7 +150,9 @@ def test_a_name_says_what_the_model_is_and_how_it_is_trained():
 
 
 def test_names_of_no_model_are_refused():
-    for name in ("", "fc10_sigmoid", "fc0-10_relu", "mlp_adversarial_", "softmax_certified"):
+    settings = "mlp_seed1", "mlp_robust_seed", "mlp_robust_units1", "cnn_augmented_seed1"
+    names = "", "fc10_sigmoid", "fc0-10_relu", "mlp_adversarial_", "softmax_certified"
+    for name in (*names, *settings):
         assert not mnist.known(name)
         for function in (mnist.build, mnist.load):
             with pytest.raises(Failure, match="is not a model: choose softmax, mlp, cnn"):

@@ -238,7 +238,12 @@ def main(argv=None):
     help = "of theirs those with this in their names (default: all)"
     parser.add_argument("--attacks", nargs="+", metavar="NAME", help=help)
     args = parser.parse_args(argv)
-    for norm in ORDER if args.norm == "both" else (args.norm,):
+    norms = ORDER if args.norm == "both" else (args.norm,)
+    names = [who for norm in norms for who in theirs(norm)]
+    for part in args.attacks or ():
+        if not any(part in who for who in names):
+            parser.error(f"--attacks {part}: no attack has this in its name ({', '.join(names)})")
+    for norm in norms:
         compare(args.model, norm, args.count, args.attacks)
     return []
 

@@ -164,6 +164,9 @@ def compare(name, norm, args):
     for who, values in size.items():
         hit = np.isfinite(values)
         both = hit & reached
+        if not both.any():
+            print(f"{who:36}{hit.mean():7.0%}{'':39}{reached.sum():9}{seconds[who]:10.1f}")
+            continue
         print(
             f"{who:36}{hit.mean():7.0%}{values[hit].mean():9.5f}"
             f"{values[both].mean() / best[both].mean() - 1:12.2%}"
